@@ -1,0 +1,22 @@
+"""What a command says on stdout: the path it made, or its result as JSON."""
+
+import json
+from dataclasses import asdict
+from typing import Protocol
+
+import typer
+
+from expo_cli.config import RunOptions
+
+
+class Result(Protocol):
+    """What a stage returns: a dataclass with `path`, the file or folder it made."""
+
+    path: object
+
+
+def show(result: Result, options: RunOptions) -> None:
+    if options.json or options.dry_run:
+        typer.echo(json.dumps(asdict(result), default=str))
+    elif str(result.path) != "-":
+        typer.echo(result.path)

@@ -1,0 +1,24 @@
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from expo_cli.commands.flags import config_flags
+from expo_cli.commands.output import show
+from expo_cli.config import RunOptions, TrainConfig
+
+
+@config_flags
+def command(
+    pairs: Annotated[list[Path], typer.Argument(help="Pair files: offline and of all iterations.")],
+    out: Annotated[Path, typer.Option(help="Checkpoint folder to make or continue.")],
+    config: TrainConfig,
+    options: RunOptions,
+) -> None:
+    """Move the policy towards the winners of PAIRS.
+
+    Example: expo train it1/pairs.jsonl --init-from embedded:emoji-sd --out it1/checkpoint
+    """
+    from expo_cli.stages.train import train_policy
+
+    show(train_policy(pairs, out, config, options), options)

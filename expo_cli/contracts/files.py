@@ -1,0 +1,77 @@
+"""Writing whole files, and staying inside a folder while reading them."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from expo_cli.errors import ContractError, ExpoError
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that appears under its final name only when it is whole.
+
+    Until then it is `NAME.partial`, beside it; an error leaves the old file as it was.
+    Raises ExpoError, in one line, when the folder cannot be written or the disk is full.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ExpoError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A folder that appears under its final name only when everything in it is written.
+
+    A folder left over from an interrupted run is replaced.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(partial, path)
+    except OSError as error:
+        raise ExpoError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def inside(folder: Path, relative: str) -> Path:
+    """The file `relative` of `folder`.
+
+    Raises ContractError when it is absolute, or leaves the folder by `..` or by a symbolic link:
+    a file from a stranger must not read or overwrite anything else.
+    """
+    path = folder / relative
+    if (
+        "\0" in relative
+        or Path(relative).is_absolute()
+        or ".." in Path(relative).parts
+        or not path.resolve().is_relative_to(folder.resolve())
+    ):
+        raise ContractError(f"{relative!r} leaves the folder {folder}; paths must stay below it")
+    return path
+
+
+def sha256(path: Path) -> str:
+    """Raises ExpoError when the file cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ExpoError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -1,0 +1,78 @@
+"""JSONL: one record a line, read with the file and line of what is wrong, written whole."""
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, TypeVar
+
+import msgspec
+
+from expo_cli.contracts.files import atomic
+from expo_cli.errors import ContractError, ExpoError
+
+Record = TypeVar("Record")
+
+STANDARD_STREAM = Path("-")
+# What Python's own json module writes for them.
+NOT_FINITE = re.compile(rb"[:\[,]\s*-?(NaN|Infinity)\b")
+
+
+def lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, or of standard input when it is `-`."""
+    if path == STANDARD_STREAM:
+        yield from sys.stdin.buffer
+        return
+    try:
+        with path.open("rb") as file:
+            yield from file
+    except OSError as error:
+        raise ExpoError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def numbered(path: Path, record_type: type[Record]) -> Iterator[tuple[int, Record]]:
+    """Each line's number, from 1, and its record. `-` is standard input.
+
+    Raises ContractError with file and line at the first line that is not such a record.
+    """
+    decoder = msgspec.json.Decoder(record_type)
+    for number, line in enumerate(lines(path), start=1):
+        try:
+            yield number, decoder.decode(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise ContractError(f"{path}:{number}: {_problem(line, error)}") from error
+
+
+def _problem(line: bytes, error: Exception) -> str:
+    if not line.strip():
+        return "empty line"
+    if NOT_FINITE.search(line):
+        return f"{error}; numbers must be finite, and JSON has no NaN and no Infinity"
+    return str(error)
+
+
+def read(path: Path, record_type: type[Record]) -> Iterator[Record]:
+    """The records of a JSONL file; see `numbered`."""
+    for _, record in numbered(path, record_type):
+        yield record
+
+
+def write(path: Path, records: Iterable[object]) -> int:
+    """Write records to `path`, or to standard output when it is `-`; returns how many.
+
+    The file appears whole or not at all.
+    """
+    if path == STANDARD_STREAM:
+        return _write_lines(sys.stdout.buffer, records)
+    with atomic(path) as file:
+        return _write_lines(file, records)
+
+
+def _write_lines(file: IO[bytes], records: Iterable[object]) -> int:
+    encoder = msgspec.json.Encoder()
+    count = 0
+    for record in records:
+        file.write(encoder.encode(record) + b"\n")
+        count += 1
+    file.flush()
+    return count

@@ -1,0 +1,82 @@
+"""A folder of numbered parts: the unit in which work is cut, skipped and found missing.
+
+A part exists when its `.jsonl` does; everything else that belongs to it is written before.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from expo_cli.errors import ContractError, ExpoError, UsageError
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The parts that one of `count` workers takes: those whose number is `index` modulo `count`."""
+
+    index: int = 0
+    count: int = 1
+
+    def takes(self, part: int) -> bool:
+        return part % self.count == self.index
+
+
+def parse_shard(text: str) -> Shard:
+    """`i/n`, with i from 0 to n-1. Raises UsageError for anything else."""
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if not match or not int(match[1]) < int(match[2]):
+        raise UsageError(f"--shard {text!r} must be i/n with 0 <= i < n, for example 0/4")
+    return Shard(int(match[1]), int(match[2]))
+
+
+def part_name(number: int) -> str:
+    return f"part-{number:05d}"
+
+
+def part_path(folder: Path, number: int, suffix: str = ".jsonl") -> Path:
+    return folder / f"{part_name(number)}{suffix}"
+
+
+def num_parts(num_items: int, part_size: int) -> int:
+    return -(-num_items // part_size)
+
+
+def missing_parts(folder: Path, count: int, suffix: str = ".jsonl") -> list[int]:
+    return [n for n in range(count) if not part_path(folder, n, suffix).exists()]
+
+
+def require_complete(folder: Path, count: int, command: str, suffix: str = ".jsonl") -> list[Path]:
+    """The paths of all parts, in order; errors as `require_parts`."""
+    require_parts(folder, range(count), command, suffix)
+    return [part_path(folder, number, suffix) for number in range(count)]
+
+
+def require_parts(
+    folder: Path, numbers: Sequence[int], command: str, suffix: str = ".jsonl"
+) -> None:
+    """Raises ExpoError that names the missing ones and the command that makes them."""
+    missing = [n for n in numbers if not part_path(folder, n, suffix).exists()]
+    if missing:
+        names = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
+        raise ExpoError(
+            f"{folder}: {len(missing)} of {len(numbers)} parts are missing ({names}); "
+            f"run the same `expo {command}` again to make them"
+        )
+
+
+def check_same_plan(
+    begun: Path,
+    old: dict,
+    new: dict,
+    remedy: str = "choose another --out, or --overwrite to start it anew",
+) -> None:
+    """What was begun is continued only by the run that began it.
+
+    Raises ContractError that names the first setting in which the two differ.
+    """
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            raise ContractError(
+                f"{begun}: was begun with {key}={old.get(key)!r}, not {new.get(key)!r}; {remedy}"
+            )

@@ -1,0 +1,173 @@
+"""One line of each JSONL file, as a record.
+
+Fields are only ever added. Every number is finite; a reader gives the file and line of a bad one.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Agent = Literal["main", "explore"]
+
+# Ids become tensor names and file names, so they hold nothing a path could mean something by.
+ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+
+
+def check_id(name: str, value: str) -> None:
+    if not ID.fullmatch(value):
+        raise ValueError(f"{name} {value!r} may hold only letters, digits, '_', '.' and '-'")
+
+
+def check_finite(name: str, *values: float | None) -> None:
+    for value in values:
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"{name} must be finite, got {value}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """A line of `prompts.jsonl`."""
+
+    prompt_id: str
+    prompt: str
+    category: str | None = None
+    negative_prompt: str | None = None
+    num_tokens: int | None = None
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        check_id("prompt_id", self.prompt_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checks:
+    """What can be seen in one image without a reward; see `core.image_statistics` for the formulas."""
+
+    nan: bool
+    black: bool
+    saturation: float
+    contrast: float
+    colorfulness: float
+    clipped: float
+    edge_energy: float
+
+    def __post_init__(self) -> None:
+        check_finite("saturation", self.saturation)
+        check_finite("contrast", self.contrast)
+        check_finite("colorfulness", self.colorfulness)
+        check_finite("clipped", self.clipped)
+        check_finite("edge_energy", self.edge_energy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A line of `rollout/part-00012.jsonl`: one drawn image, and how to draw it again.
+
+    Its final latents are the tensor `sample_id` of `part-00012.safetensors`. `policy` is the
+    sha256 of the weights that drew it. `kl` is in nats over the whole trajectory.
+    """
+
+    sample_id: str
+    prompt_id: str
+    prompt: str
+    category: str | None = None
+    agent: Agent
+    iteration: int
+    index: int
+    seed: int
+    negative_prompt: str
+    policy: str
+    scheduler: str
+    num_inference_steps: int
+    guidance_scale: float
+    eta: float
+    width: int
+    height: int
+    image: str | None = None
+    kl: float | None = None
+    kl_steps: tuple[float, ...] | None = None
+    checks: Checks
+
+    def __post_init__(self) -> None:
+        check_id("sample_id", self.sample_id)
+        check_id("prompt_id", self.prompt_id)
+        check_finite("guidance_scale and eta", self.guidance_scale, self.eta)
+        check_finite("kl", self.kl, *(self.kl_steps or ()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageEntry:
+    """A line of the JSONL index of an image folder that no rollout made.
+
+    `image` is relative to the image folder. Ids that are missing follow from prompt and image.
+    """
+
+    image: str
+    prompt: str
+    prompt_id: str | None = None
+    sample_id: str | None = None
+    category: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("prompt_id", "sample_id"):
+            if getattr(self, name) is not None:
+                check_id(name, getattr(self, name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """A line of `scores/part-00012.<reward>.jsonl`. `score = raw * scale`; higher is better."""
+
+    sample_id: str
+    prompt_id: str
+    reward: str
+    score: float
+    raw: float
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_id("sample_id", self.sample_id)
+        check_id("prompt_id", self.prompt_id)
+        check_finite(f"score of {self.sample_id}", self.score, self.raw, self.scale)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleRef:
+    """Where a sample's latents are: tensor `sample_id` of the safetensors file `part`.
+
+    `part` is relative to the folder of the file that holds this record, and stays below it.
+    """
+
+    sample_id: str
+    part: str
+    score: float | None = None
+
+    def __post_init__(self) -> None:
+        check_id("sample_id", self.sample_id)
+        check_finite(f"score of {self.sample_id}", self.score)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A line of `pairs.jsonl`. `explore` and `main` are the samples of Eq. 7's second term."""
+
+    pair_id: str
+    prompt_id: str
+    prompt: str
+    winner: SampleRef
+    loser: SampleRef
+    winner_score: float
+    loser_score: float
+    margin: float
+    reward: str
+    source: Literal["online", "offline"]
+    iteration: int
+    explore: SampleRef | None = None
+    main: SampleRef | None = None
+
+    def __post_init__(self) -> None:
+        check_id("pair_id", self.pair_id)
+        check_id("prompt_id", self.prompt_id)
+        check_finite("winner_score, loser_score and margin", self.winner_score, self.loser_score)
+        check_finite("margin", self.margin)

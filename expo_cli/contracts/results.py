@@ -1,0 +1,145 @@
+"""`results.json` and `samples.jsonl` of an evaluation: every figure a report shows.
+
+A difference is always paired: this policy minus the other, on the same prompts, seeds and indices.
+Fields are only ever added.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+# The drift figures, in the order of tables; `core.image_statistics` has their formulas.
+DRIFT_FIGURES = ("saturation", "contrast", "colorfulness", "clipped", "edge_energy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A mean over prompts and its bootstrap interval; no interval with fewer than two prompts."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def rises(self) -> bool:
+        """Whether the whole interval is above 0."""
+        return self.low is not None and self.low > 0
+
+    @property
+    def falls(self) -> bool:
+        """Whether the whole interval is below 0."""
+        return self.high is not None and self.high < 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardResult:
+    """One reward over one set of prompts. Differences and win rate are None for the baseline."""
+
+    num_prompts: int
+    mean: Estimate
+    difference: Estimate | None = None
+    win_rate: Estimate | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KLResult:
+    """KL along the trajectory to the rollout's `--kl-to` weights, in nats a sample.
+
+    `per_dimension` is nats over the number of latent elements, None when the latents are gone.
+    `per_step` is the mean of each denoising step; the last one (sigma 0) is left out of the KL.
+    """
+
+    nats: Estimate
+    num_dimensions: int | None
+    per_dimension: float | None
+    per_step: list[float] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftResult:
+    """One figure of `Checks`. `shift` is the difference in standard deviations over the baseline's
+    prompts (None when the baseline does not vary); `base_range` the means within
+    `core.verdict.MAX_SHIFT` of them.
+    """
+
+    mean: Estimate
+    difference: Estimate | None
+    shift: float | None
+    base_range: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiversityResult:
+    """Mean pairwise 1 - cosine of the image embeddings within a prompt."""
+
+    mean: Estimate
+    difference: Estimate | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyResult:
+    """Everything measured of one policy.
+
+    `rewards` and `diversity` go by reward label, `categories` by category, then reward label,
+    `change` by reward label: the paired difference to the policy named before this one.
+    """
+
+    label: str
+    rewards: dict[str, RewardResult]
+    categories: dict[str, dict[str, RewardResult]]
+    change: dict[str, Estimate]
+    kl: KLResult | None
+    drift: dict[str, DriftResult]
+    diversity: dict[str, DiversityResult]
+    num_nan: int
+    num_black: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alarm:
+    """`alarm` when the intervals exclude chance, `warning` when only the estimates say so."""
+
+    level: Literal["alarm", "warning"]
+    policy: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """`results.json`."""
+
+    title: str
+    verdict: str
+    baseline: str
+    rewards: list[str]
+    training_reward: str | None
+    heldout_reward: str | None
+    num_prompts: int
+    num_samples: int
+    confidence: float
+    num_bootstrap: int
+    policies: list[PolicyResult]
+    alarms: list[Alarm] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def policy(self, label: str) -> PolicyResult:
+        return next(policy for policy in self.policies if policy.label == label)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluatedSample:
+    """A line of `samples.jsonl`: what one policy drew and what the rewards say of it.
+
+    `image` is relative to the policy's rollout folder (results.json names it).
+    """
+
+    label: str
+    sample_id: str
+    prompt_id: str
+    prompt: str
+    category: str | None
+    index: int
+    seed: int
+    scores: dict[str, float]
+    kl: float | None
+    image: str | None

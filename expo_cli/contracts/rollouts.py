@@ -1,0 +1,70 @@
+"""Reading a rollout folder: its plan, its parts, the samples and latents in them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from expo_cli.contracts import jsonl
+from expo_cli.contracts.parts import part_path, require_complete
+from expo_cli.contracts.provenance import Run, read_run
+from expo_cli.contracts.records import Sample, Score
+from expo_cli.errors import ContractError
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A rollout folder. `open_rollout` makes one."""
+
+    folder: Path
+    run: Run
+
+    @property
+    def num_parts(self) -> int:
+        return self.run.plan["num_parts"]
+
+    def require_complete(self) -> None:
+        """Raises ExpoError that names the missing parts."""
+        require_complete(self.folder, self.num_parts, "rollout")
+
+    def samples(self, part: int) -> list[Sample]:
+        return list(jsonl.read(part_path(self.folder, part), Sample))
+
+    def latents_path(self, part: int) -> Path:
+        """The safetensors file that holds the part's final latents, one tensor a sample_id."""
+        return part_path(self.folder, part, ".safetensors")
+
+
+def open_rollout(folder: Path) -> Rollout:
+    """Raises ExpoError when there is no such folder, ContractError when it is not a rollout."""
+    run = read_run(folder)
+    if run.command != "rollout":
+        raise ContractError(f"{folder}: is the output of `expo {run.command}`, not of rollout")
+    return Rollout(folder, run)
+
+
+def score_path(folder: Path, part: int, reward: str) -> Path:
+    """Where the scores of one part by one reward are kept."""
+    return part_path(folder, part, f".{reward}.jsonl")
+
+
+def embeddings_path(folder: Path, part: int, reward: str) -> Path:
+    """Image embeddings [dim] by sample_id, where the reward has them; for diversity."""
+    return part_path(folder, part, f".{reward}.safetensors")
+
+
+def reward_run_name(reward: str) -> str:
+    """The file of a score folder that says what a label stands for: spec, weights, settings."""
+    return f"{reward}.run.json"
+
+
+def scored_rewards(folder: Path) -> list[str]:
+    """Labels of the rewards that a score folder holds."""
+    return sorted({path.name.split(".", 2)[1] for path in folder.glob("part-*.*.jsonl")})
+
+
+def scores_of(folder: Path, part: int, reward: str) -> Iterator[Score]:
+    path = score_path(folder, part, reward)
+    for number, score in jsonl.numbered(path, Score):
+        if score.reward != reward:
+            raise ContractError(f"{path}:{number}: reward is {score.reward!r}, not {reward!r}")
+        yield score

@@ -1,0 +1,81 @@
+"""Where weights and data come from: a folder, a hub id, or the files shipped in the package."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from expo_cli.contracts.files import sha256
+from expo_cli.errors import ContractError, ExpoError
+
+EMBEDDED = "embedded:"
+# peft's file, whose presence makes a folder a LoRA checkpoint.
+ADAPTER_CONFIG = "adapter_config.json"
+# Of a hub repository: a pipeline's parts and single models, without copies in other precisions,
+# single-file duplicates of the whole pipeline, and the safety checker, which is never run.
+HUB_FILES = ["*.json", "*.txt", "*/*.safetensors", "model*.safetensors", "pytorch_lora*.safetensors"]
+HUB_UNUSED = ["*.fp16.safetensors", "*non_ema*", "safety_checker/*"]
+PACKAGE_DATA = Path(__file__).parent.parent / "embedded"
+
+
+def shipped(source: str) -> Path:
+    """The path that `source` names: `embedded:NAME` is a file or folder inside the package."""
+    if source.startswith(EMBEDDED):
+        return PACKAGE_DATA / source.removeprefix(EMBEDDED)
+    return Path(source)
+
+
+def model_folder(source: str, files: Sequence[str] = HUB_FILES) -> Path:
+    """The local folder of a model: a folder, `embedded:NAME`, or a hub id's snapshot.
+
+    Of a hub repository only `files` (patterns) are fetched; nothing is downloaded when it is in
+    the cache or HF_HUB_OFFLINE is set. Raises ExpoError when there is no such model.
+    """
+    path = shipped(source)
+    if path.is_dir():
+        return path
+    if source.startswith((EMBEDDED, "/", ".")) or source.count("/") != 1:
+        raise ExpoError(f"{source}: no such model folder (and not a hub id of the form OWNER/NAME)")
+    # Imported here: a local folder needs no hub client, and its import is slow.
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(source, allow_patterns=list(files), ignore_patterns=HUB_UNUSED)
+        )
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ExpoError(f"{source}: no such folder, and not on the hub: {reason}") from error
+
+
+def hub_file(repository: str, name: str) -> Path:
+    """The local copy of one file of a hub repository; as `model_folder` in all else."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repository, name))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ExpoError(f"{repository}: {name} cannot be had from the hub: {reason}") from error
+
+
+def source_sha256(source: str) -> str:
+    """One sha256 over every safetensors file of a model source, names and contents."""
+    folder = model_folder(source)
+    files = sorted(folder.rglob("*.safetensors"))
+    listing = "".join(f"{sha256(f)}  {f.relative_to(folder).as_posix()}\n" for f in files)
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def base_source(source: str) -> str:
+    """The source of the model that a LoRA checkpoint adapts; of anything else, itself.
+
+    Raises ContractError when the adapter names no base model.
+    """
+    path = model_folder(source) / ADAPTER_CONFIG
+    if not path.exists():
+        return source
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ContractError(f"{path}: names no base model: {error}") from error

@@ -1,0 +1,68 @@
+"""Tensors on disk: safetensors only. Nothing is ever unpickled."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from expo_cli.contracts.files import atomic
+from expo_cli.errors import ContractError, ExpoError
+
+# What torch.save writes begins as a zip or as a bare pickle.
+PICKLE_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write `tensors` to a safetensors file that appears whole or not at all."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic(path) as file:
+        file.write(save(contiguous, metadata))
+
+
+def open_tensors(path: Path) -> safe_open:
+    """An open safetensors file; its tensors are read when asked for.
+
+    Raises ExpoError when it is missing, ContractError when it is a pickle, truncated or broken.
+    """
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+        if magic.startswith(PICKLE_MAGIC):
+            raise ContractError(f"{path}: is a pickle; only safetensors are read")
+        return safe_open(path, framework="pt")
+    except OSError as error:
+        raise ExpoError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise ContractError(f"{path}: not a whole safetensors file: {error}") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file; errors as `open_tensors`."""
+    with open_tensors(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+class TensorFiles:
+    """Single tensors out of many safetensors files, with a bounded number of them open."""
+
+    def __init__(self, max_open: int = 64) -> None:
+        self.max_open = max_open
+        self._open: OrderedDict[Path, safe_open] = OrderedDict()
+
+    def get(self, path: Path, name: str) -> Tensor:
+        """Raises ContractError when the file holds no such tensor; others as `open_tensors`."""
+        if path in self._open:
+            self._open.move_to_end(path)
+        else:
+            self._open[path] = open_tensors(path)
+            if len(self._open) > self.max_open:
+                self._open.popitem(last=False)
+        try:
+            return self._open[path].get_tensor(name)
+        except SafetensorError as error:
+            raise ContractError(f"{path}: {error}") from error

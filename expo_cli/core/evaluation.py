@@ -1,0 +1,185 @@
+"""From the figures of each sample to the figures of each policy, all of them paired."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from expo_cli.contracts.results import (
+    DiversityResult,
+    DriftResult,
+    Estimate,
+    KLResult,
+    PolicyResult,
+    RewardResult,
+)
+from expo_cli.core.statistics import Floats, prompt_means, wins
+from expo_cli.core.verdict import MAX_SHIFT
+
+# (policy, what is measured, reward or figure)
+Key: TypeAlias = tuple[str, str, str]
+Columns: TypeAlias = dict[Key, Floats]
+Estimator: TypeAlias = Callable[[Mapping[Key, Floats]], dict[Key, Estimate]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySamples:
+    """What one policy drew, column by column. Every policy has the same samples in the same order.
+
+    Args:
+        scores: by reward label, [samples].
+        kl: nats, [samples]; None when not every sample has it.
+        kl_per_step: mean nats of each step; None when not every sample has them.
+        num_dimensions: elements of a sample's latents.
+        checks: by drift figure, [samples].
+        diversity: by the label of the reward that embeds, [prompts].
+        images: relative to `folder`.
+    """
+
+    label: str
+    scores: dict[str, Floats]
+    kl: Floats | None
+    kl_per_step: list[float] | None
+    num_dimensions: int | None
+    checks: dict[str, Floats]
+    num_nan: int
+    num_black: int
+    diversity: dict[str, Floats]
+    images: list[str | None]
+
+
+def compare(
+    policies: Sequence[PolicySamples],
+    baseline: PolicySamples,
+    prompt_of: NDArray[np.int64],
+    categories: Mapping[str, NDArray[np.bool_]],
+    estimate: Estimator,
+) -> list[PolicyResult]:
+    """The results of each policy, against the baseline and against the policy before it.
+
+    Args:
+        prompt_of: number of each sample's prompt, from 0, [samples].
+        categories: which prompts each category has, [prompts].
+        estimate: `core.statistics.estimates` with its settings.
+    """
+    columns: Columns = {}
+    for policy in policies:
+        columns |= _reward_columns(policy, baseline, prompt_of)
+    whole = columns.copy()
+    for previous, policy in zip([None, *policies], policies, strict=False):
+        whole |= _other_columns(policy, baseline, previous, prompt_of)
+    figures = estimate(whole)
+    in_category = {
+        category: (int(rows.sum()), estimate({key: v[rows] for key, v in columns.items()}))
+        for category, rows in categories.items()
+    }
+    base_drift = {name: whole[baseline.label, "drift", name] for name in baseline.checks}
+    return [
+        PolicyResult(
+            label=policy.label,
+            rewards=_rewards(policy, figures, len(base_drift["contrast"])),
+            categories={
+                category: _rewards(policy, estimated, num_prompts)
+                for category, (num_prompts, estimated) in in_category.items()
+            },
+            change={
+                reward: figures[policy.label, "change", reward]
+                for reward in policy.scores
+                if (policy.label, "change", reward) in figures
+            },
+            kl=_kl(policy, figures),
+            drift={
+                name: _drift(policy.label, name, figures, column)
+                for name, column in base_drift.items()
+            },
+            diversity={
+                reward: DiversityResult(
+                    mean=figures[policy.label, "diversity", reward],
+                    difference=figures.get((policy.label, "diversity difference", reward)),
+                )
+                for reward in policy.diversity
+            },
+            num_nan=policy.num_nan,
+            num_black=policy.num_black,
+        )
+        for policy in policies
+    ]
+
+
+def _reward_columns(
+    policy: PolicySamples, baseline: PolicySamples, prompt_of: NDArray[np.int64]
+) -> Columns:
+    columns: Columns = {}
+    for reward, scores in policy.scores.items():
+        columns[policy.label, "mean", reward] = prompt_means(scores, prompt_of)
+        if policy is not baseline:
+            base = baseline.scores[reward]
+            columns[policy.label, "difference", reward] = prompt_means(scores - base, prompt_of)
+            columns[policy.label, "win rate", reward] = prompt_means(wins(scores, base), prompt_of)
+    return columns
+
+
+def _other_columns(
+    policy: PolicySamples,
+    baseline: PolicySamples,
+    previous: PolicySamples | None,
+    prompt_of: NDArray[np.int64],
+) -> Columns:
+    columns: Columns = {}
+    if previous is not None:
+        for reward, scores in policy.scores.items():
+            change = scores - previous.scores[reward]
+            columns[policy.label, "change", reward] = prompt_means(change, prompt_of)
+    if policy.kl is not None:
+        columns[policy.label, "kl", ""] = prompt_means(policy.kl, prompt_of)
+    for name, values in policy.checks.items():
+        columns[policy.label, "drift", name] = prompt_means(values, prompt_of)
+        if policy is not baseline:
+            moved = values - baseline.checks[name]
+            columns[policy.label, "drift difference", name] = prompt_means(moved, prompt_of)
+    for reward, values in policy.diversity.items():
+        columns[policy.label, "diversity", reward] = values
+        if policy is not baseline and reward in baseline.diversity:
+            difference = values - baseline.diversity[reward]
+            columns[policy.label, "diversity difference", reward] = difference
+    return columns
+
+
+def _rewards(
+    policy: PolicySamples, figures: Mapping[Key, Estimate], num_prompts: int
+) -> dict[str, RewardResult]:
+    return {
+        reward: RewardResult(
+            num_prompts=num_prompts,
+            mean=figures[policy.label, "mean", reward],
+            difference=figures.get((policy.label, "difference", reward)),
+            win_rate=figures.get((policy.label, "win rate", reward)),
+        )
+        for reward in policy.scores
+    }
+
+
+def _kl(policy: PolicySamples, figures: Mapping[Key, Estimate]) -> KLResult | None:
+    if policy.kl is None:
+        return None
+    nats = figures[policy.label, "kl", ""]
+    return KLResult(
+        nats=nats,
+        num_dimensions=policy.num_dimensions,
+        per_dimension=nats.value / policy.num_dimensions if policy.num_dimensions else None,
+        per_step=policy.kl_per_step,
+    )
+
+
+def _drift(label: str, name: str, figures: Mapping[Key, Estimate], baseline: Floats) -> DriftResult:
+    """`baseline` is the figure of the baseline's prompts, [prompts]."""
+    center, spread = float(baseline.mean()), float(baseline.std())
+    mean = figures[label, "drift", name]
+    return DriftResult(
+        mean=mean,
+        difference=figures.get((label, "drift difference", name)),
+        shift=(mean.value - center) / spread if spread else None,
+        base_range=(center - MAX_SHIFT * spread, center + MAX_SHIFT * spread),
+    )

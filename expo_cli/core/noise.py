@@ -1,0 +1,26 @@
+"""Noise as a function of a seed, so that no result depends on batch, worker or machine count."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from expo_cli.contracts.ids import pair_seed
+
+
+def generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    """One CPU generator a seed: the same numbers whatever device the model is on."""
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def normal(generator: torch.Generator, shape: tuple[int, ...]) -> Tensor:
+    return torch.randn(shape, generator=generator)
+
+
+def training_noise(
+    seed: int, pair_id: str, draw: int, shape: tuple[int, ...], num_train_timesteps: int
+) -> tuple[Tensor, int]:
+    """The noise and the uniform timestep that winner and loser of a pair share at one visit."""
+    generator = torch.Generator().manual_seed(pair_seed(seed, pair_id, draw))
+    timestep = int(torch.randint(num_train_timesteps, (), generator=generator))
+    return normal(generator, shape), timestep

@@ -1,0 +1,93 @@
+"""Which samples of a prompt make a pair, and which stand beside it in Eq. 7's second term."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from expo_cli.contracts.ids import digest
+from expo_cli.contracts.records import Agent
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A sample that may enter a pair: no more of it than that takes, as there may be millions.
+
+    `part` is the SampleRef's; `scores` is [num_rewards].
+    """
+
+    sample_id: str
+    agent: Agent
+    part: str
+    scores: tuple[float, ...]
+
+
+@dataclass(slots=True)
+class Group:
+    """The samples of one prompt by sample_id; `num_flagged` more are NaN or black."""
+
+    prompt_id: str
+    prompt: str
+    iteration: int
+    candidates: dict[str, Candidate] = field(default_factory=dict)
+    num_flagged: int = 0
+
+
+class Pairing(Protocol):
+    """Which samples of a prompt make a pair."""
+
+    def __call__(self, scores: Sequence[float]) -> list[tuple[int, int]]:
+        """(winner, loser) of each pair as indices into `scores` [num_samples >= 2].
+
+        Of equal scores the earlier sample comes first. Pairs without a margin may be among them;
+        the caller drops these.
+        """
+
+
+@dataclass(frozen=True)
+class TopBottom:
+    """The k best with the k worst of a prompt: best with worst, second best with second worst."""
+
+    k: int = 2
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"k must be positive, got {self.k}")
+
+    def __call__(self, scores: Sequence[float]) -> list[tuple[int, int]]:
+        worst_first = sorted(range(len(scores)), key=lambda i: scores[i])
+        best_first = sorted(range(len(scores)), key=lambda i: -scores[i])
+        return list(zip(best_first, worst_first, strict=True))[: min(self.k, len(scores) // 2)]
+
+
+@dataclass(frozen=True)
+class BestWorst:
+    """The best against the worst: one pair a prompt (Algorithm 1 of the paper)."""
+
+    def __call__(self, scores: Sequence[float]) -> list[tuple[int, int]]:
+        indices = range(len(scores))
+        return [(max(indices, key=scores.__getitem__), min(indices, key=scores.__getitem__))]
+
+
+def shuffled(candidates: Iterable[Candidate], seed: int) -> list[Candidate]:
+    """The candidates in an order that depends on `seed` and their ids alone.
+
+    Of equal scores the first one is taken, so this order decides ties without favour to an agent.
+    """
+    return sorted(candidates, key=lambda c: (digest("tie", seed, c.sample_id), c.sample_id))
+
+
+def explore_and_main(
+    candidates: Sequence[Candidate], seed: int, pair_id: str
+) -> tuple[int, int] | None:
+    """Indices of one explore and one main sample, drawn by hash: their scores play no part.
+
+    `candidates` are in the order of `shuffled`. None when one agent has no sample.
+    """
+    explore = [i for i, candidate in enumerate(candidates) if candidate.agent == "explore"]
+    main = [i for i, candidate in enumerate(candidates) if candidate.agent == "main"]
+    if not explore or not main:
+        return None
+    return (
+        explore[digest("explore", seed, pair_id) % len(explore)],
+        main[digest("main", seed, pair_id) % len(main)],
+    )

@@ -1,0 +1,77 @@
+"""Means over prompts, paired comparisons and their bootstrap intervals.
+
+The prompt is the unit everywhere: images of one prompt are averaged first and prompts are
+resampled, never images, because images of one prompt are not independent.
+"""
+
+from collections.abc import Hashable, Mapping
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from expo_cli.contracts.results import Estimate
+
+Key = TypeVar("Key", bound=Hashable)
+Floats = NDArray[np.float64]
+
+# Resamples drawn at a time: 16 x 100,000 prompts of counts are 13 MB.
+RESAMPLES_AT_ONCE = 16
+
+
+def prompt_means(values: Floats, prompt_of: NDArray[np.int64]) -> Floats:
+    """Mean of each prompt's samples: values [samples], prompt numbers [samples] -> [prompts]."""
+    return np.bincount(prompt_of, weights=values) / np.bincount(prompt_of)
+
+
+def wins(scores: Floats, baseline: Floats) -> Floats:
+    """1 where a sample beats the baseline's of the same seed, 0.5 at a tie, else 0: [samples]."""
+    return (np.sign(scores - baseline) + 1) / 2
+
+
+def diversity(embeddings: Floats) -> float:
+    """Mean pairwise 1 - cosine of two or more embeddings, [images, dim].
+
+    From |sum of unit vectors|^2 = images + sum of the cosines of all ordered pairs.
+    """
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    num_images = len(unit)
+    cosines = np.square(unit.sum(axis=0)).sum() - num_images
+    return float(1 - cosines / (num_images * (num_images - 1)))
+
+
+def bootstrap_means(values: Floats, num_resamples: int, seed: int) -> Floats:
+    """Means of `num_resamples` resamples of the prompts: [prompts, columns] -> [resamples, columns].
+
+    All columns see the same resamples, so differences between columns stay paired. A resample is
+    kept as how often it holds each prompt, which makes its means one matrix product.
+    """
+    num_prompts = len(values)
+    generator = np.random.default_rng(seed)
+    means = np.empty((num_resamples, values.shape[1]))
+    for start in range(0, num_resamples, RESAMPLES_AT_ONCE):
+        rows = means[start : start + RESAMPLES_AT_ONCE]
+        draws = generator.integers(num_prompts, size=(len(rows), num_prompts))
+        counts = np.stack([np.bincount(draw, minlength=num_prompts) for draw in draws])
+        rows[:] = counts.astype(np.float64) @ values / num_prompts
+    return means
+
+
+def estimates(
+    columns: Mapping[Key, Floats], *, num_resamples: int, confidence: float, seed: int
+) -> dict[Key, Estimate]:
+    """The mean of each column [prompts] with its percentile bootstrap interval over prompts.
+
+    B. Efron, R. Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
+    """
+    values = np.stack(list(columns.values()), axis=1)
+    means = values.mean(axis=0)
+    if len(values) < 2:
+        return {key: Estimate(value=float(mean)) for key, mean in zip(columns, means, strict=True)}
+    tail = (1 - confidence) / 2
+    resampled = bootstrap_means(values, num_resamples, seed)
+    low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
+    return {
+        key: Estimate(value=float(means[i]), low=float(low[i]), high=float(high[i]))
+        for i, key in enumerate(columns)
+    }

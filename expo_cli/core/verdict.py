@@ -1,0 +1,105 @@
+"""What the figures of an evaluation mean in words: the headline and the alarms."""
+
+from collections.abc import Iterator
+
+from expo_cli.contracts.results import Alarm, DriftResult, Estimate, PolicyResult, Results
+
+# A drift figure leaves the baseline's range when its mean is further from the baseline's than this
+# many standard deviations over the baseline's prompts. Half of one is what J. Cohen (Statistical
+# Power Analysis, 1988) calls a medium effect: visible, and far beyond the noise of a mean.
+MAX_SHIFT = 0.5
+
+
+def signed(estimate: Estimate) -> str:
+    interval = "" if estimate.low is None else f" [{estimate.low:+.3g}, {estimate.high:+.3g}]"
+    return f"{estimate.value:+.3g}{interval}"
+
+
+def largest_shift(policy: PolicyResult) -> tuple[str, DriftResult] | None:
+    """The drift figure that moved furthest from the baseline, if any can be measured."""
+    measured = [item for item in policy.drift.items() if item[1].shift is not None]
+    return max(measured, key=lambda item: abs(item[1].shift), default=None)
+
+
+def verdict(results: Results) -> str:
+    """One sentence on the last policy against the baseline."""
+    policy, baseline = results.policies[-1], results.baseline
+    if policy.label == baseline:
+        return f"{baseline}: {results.num_prompts} prompts, compared with no other policy."
+    clauses: dict[str, list[str]] = {"raises": [], "lowers": [], "shows no clear change of": []}
+    for label in results.rewards:
+        difference = policy.rewards[label].difference
+        name = f"{label} (held out)" if label == results.heldout_reward else label
+        if difference.rises or difference.falls:
+            verb = "raises" if difference.rises else "lowers"
+            clauses[verb].append(f"{name} by {abs(difference.value):.3g}")
+        else:
+            clauses["shows no clear change of"].append(name)
+    said = [f"{verb} {' and '.join(names)}" for verb, names in clauses.items() if names]
+    return f"Against {baseline}, {policy.label} {', '.join(said)}."
+
+
+def alarms(results: Results) -> Iterator[Alarm]:
+    """Signs that the training reward is being gamed, or that the images are breaking."""
+    baseline = results.policy(results.baseline)
+    previous = None
+    for policy in results.policies:
+        if policy is not baseline:
+            yield from _overoptimised(results, policy, previous)
+            yield from _drifted(results, policy)
+        yield from _broken(policy, baseline)
+        previous = policy
+
+
+def _overoptimised(
+    results: Results, policy: PolicyResult, previous: PolicyResult | None
+) -> Iterator[Alarm]:
+    """The training reward rises outside its interval while the held-out reward falls."""
+    training, heldout = results.training_reward, results.heldout_reward
+    if training is None or heldout is None:
+        return
+    steps = [
+        (results.baseline, policy.rewards[training].difference, policy.rewards[heldout].difference)
+    ]
+    if previous is not None and previous.label != results.baseline:
+        steps.append((previous.label, policy.change[training], policy.change[heldout]))
+    for other, gain, loss in steps:
+        if gain.rises and loss.value < 0:
+            yield Alarm(
+                level="alarm" if loss.falls else "warning",
+                policy=policy.label,
+                text=f"against {other} the training reward {training} rises by {signed(gain)} "
+                f"while the held-out reward {heldout} falls by {signed(loss)}",
+            )
+
+
+def _drifted(results: Results, policy: PolicyResult) -> Iterator[Alarm]:
+    """A drift figure leaves the baseline's range, by more than its interval."""
+    outside = []
+    for name, drift in policy.drift.items():
+        certain = drift.difference.rises or drift.difference.falls
+        if certain and drift.shift is not None and abs(drift.shift) > MAX_SHIFT:
+            low, high = drift.base_range
+            figure = f"{name.replace('_', ' ')} {drift.mean.value:.3g}"
+            outside.append(f"{figure} (range {low:.3g} to {high:.3g})")
+    if outside:
+        yield Alarm(
+            level="alarm",
+            policy=policy.label,
+            text=f"out of {results.baseline}'s range: mean {', '.join(outside)}",
+        )
+
+
+def _broken(policy: PolicyResult, baseline: PolicyResult) -> Iterator[Alarm]:
+    if policy.num_nan:
+        yield Alarm(
+            level="alarm",
+            policy=policy.label,
+            text=f"{policy.num_nan} images hold values that are not finite",
+        )
+    if policy.num_black > baseline.num_black or (policy is baseline and policy.num_black):
+        yield Alarm(
+            level="alarm",
+            policy=policy.label,
+            text=f"{policy.num_black} images are black",
+        )

@@ -1,0 +1,1 @@
+"""One file a family of diffusion models, all behind `models.protocol.DiffusionModel`."""

@@ -1,0 +1,53 @@
+"""From a source of weights (folder, LoRA checkpoint, hub id, `embedded:NAME`) to a model."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from expo_cli.contracts.sources import base_source, model_folder
+from expo_cli.errors import ContractError
+from expo_cli.models.protocol import Decoder, DiffusionModel
+from expo_cli.registry import MODELS, find, nearest
+
+
+def pipeline_folder(source: str) -> Path:
+    """The pipeline folder of a source; of a LoRA checkpoint, the one it adapts."""
+    return model_folder(base_source(source))
+
+
+def family(folder: Path) -> type:
+    """The adapter class of a pipeline folder, by `_class_name` of its model_index.json.
+
+    Raises ContractError when there is no such file or the family is not supported.
+    """
+    index = folder / "model_index.json"
+    try:
+        name = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
+    except FileNotFoundError as error:
+        raise ContractError(f"{index}: missing; {folder} is not a diffusers pipeline") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ContractError(f"{index}: has no _class_name: {error}") from error
+    if name not in MODELS:
+        raise ContractError(f"{index}: {name} is not supported; {nearest(name, MODELS)}")
+    return find(MODELS, name)
+
+
+def load_model(source: str, device: torch.device, dtype: torch.dtype) -> DiffusionModel:
+    """The model of a source, its LoRA adapter applied if it has one; frozen, on `device`."""
+    folder = model_folder(source)
+    pipeline = pipeline_folder(source)
+    model = family(pipeline)(pipeline, device, dtype)
+    if folder != pipeline:
+        # Imported here: peft takes a second, and most sources have no adapter.
+        from expo_cli.models.lora import apply_adapter
+
+        apply_adapter(model.network, folder)
+        model.network.to(device, dtype).requires_grad_(False)
+    return model
+
+
+def load_decoder(source: str, device: torch.device, dtype: torch.dtype) -> Decoder:
+    """Only what turns the latents of a source's model into images."""
+    folder = pipeline_folder(source)
+    return family(folder).decoder(folder, device, dtype)

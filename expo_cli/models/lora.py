@@ -1,0 +1,82 @@
+"""LoRA adapters on disk: diffusers' weight file beside peft's configuration.
+
+`pytorch_lora_weights.safetensors` is what `pipeline.load_lora_weights(folder)` reads;
+`adapter_config.json` (peft) names the base model, the rank and alpha.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers.loaders.peft import PeftAdapterMixin
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor, nn
+
+from expo_cli.contracts.files import atomic
+from expo_cli.contracts.sources import ADAPTER_CONFIG
+from expo_cli.contracts.tensors import read_tensors, write_tensors
+from expo_cli.errors import ContractError
+
+ADAPTER_WEIGHTS = "pytorch_lora_weights.safetensors"
+# diffusers' own prefix for the UNet's part of a LoRA file.
+PREFIX = "unet."
+TARGET_MODULES = ["to_q", "to_k", "to_v", "to_out.0"]
+
+
+def new_adapter(network: PeftAdapterMixin, rank: int, alpha: int, seed: int) -> LoraConfig:
+    """Add a LoRA adapter to all attention projections; it changes nothing until trained."""
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=TARGET_MODULES)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network.add_adapter(config)
+    return config
+
+
+def read_config(folder: Path) -> LoraConfig:
+    settings = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    try:
+        return LoraConfig(
+            r=settings["r"],
+            lora_alpha=settings["lora_alpha"],
+            target_modules=settings["target_modules"],
+        )
+    except KeyError as error:
+        raise ContractError(f"{folder / ADAPTER_CONFIG}: {error} is missing") from error
+
+
+def apply_adapter(network: PeftAdapterMixin, folder: Path) -> None:
+    """Load the adapter of a checkpoint folder into `network`.
+
+    Raises ContractError when the file holds other weights than the configuration says.
+    """
+    path = folder / ADAPTER_WEIGHTS
+    tensors = {name.removeprefix(PREFIX): t for name, t in read_tensors(path).items()}
+    network.add_adapter(read_config(folder))
+    outcome = set_peft_model_state_dict(network, tensors)
+    wanted = len(get_peft_model_state_dict(network))
+    if outcome.unexpected_keys or len(tensors) != wanted:
+        raise ContractError(
+            f"{path}: does not fit this model ({len(tensors)} tensors, {wanted} wanted)"
+        )
+
+
+def save_adapter(
+    network: nn.Module, weights: dict[str, Tensor], folder: Path, config: LoraConfig, base: str
+) -> None:
+    """Write an adapter into `folder`; `weights` are its parameters as `network` names them."""
+    tensors = get_peft_model_state_dict(network, state_dict=weights)
+    write_tensors(
+        folder / ADAPTER_WEIGHTS,
+        {f"{PREFIX}{name}": tensor for name, tensor in tensors.items()},
+        {"format": "pt"},
+    )
+    settings = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": base,
+        "r": config.r,
+        "lora_alpha": config.lora_alpha,
+        "target_modules": sorted(config.target_modules),
+    }
+    with atomic(folder / ADAPTER_CONFIG) as file:
+        file.write(json.dumps(settings, indent=2).encode() + b"\n")

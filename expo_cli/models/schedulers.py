@@ -1,0 +1,54 @@
+"""Samplers by name, over a checkpoint's own noise schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from expo_cli.errors import UsageError
+from expo_cli.registry import nearest
+
+if TYPE_CHECKING:  # a name can be checked without the import of diffusers
+    from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
+
+@dataclass(frozen=True)
+class Sampler:
+    module: str
+    class_name: str
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+SAMPLERS = {
+    "ddpm": Sampler("scheduling_ddpm", "DDPMScheduler", {"variance_type": "fixed_small"}),
+    "ddim": Sampler("scheduling_ddim", "DDIMScheduler"),
+    "dpm-solver++": Sampler(
+        "scheduling_dpmsolver_multistep",
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "dpmsolver++"},
+    ),
+    "sde-dpm-solver++": Sampler(
+        "scheduling_dpmsolver_multistep",
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "sde-dpmsolver++"},
+    ),
+    "euler": Sampler("scheduling_euler_discrete", "EulerDiscreteScheduler"),
+    "euler-ancestral": Sampler(
+        "scheduling_euler_ancestral_discrete", "EulerAncestralDiscreteScheduler"
+    ),
+}
+
+
+def sampler(name: str) -> Sampler:
+    """Raises UsageError, with the nearest name, for an unknown one."""
+    if name not in SAMPLERS:
+        raise UsageError(f"no scheduler is called {name!r}; {nearest(name, SAMPLERS)}")
+    return SAMPLERS[name]
+
+
+def make_scheduler(name: str, config: dict) -> SchedulerMixin:
+    """A diffusers scheduler over the noise schedule in `config`; errors as `sampler`."""
+    chosen = sampler(name)
+    module = import_module(f"diffusers.schedulers.{chosen.module}")
+    return getattr(module, chosen.class_name).from_config(config, **chosen.settings)

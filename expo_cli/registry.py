@@ -1,0 +1,132 @@
+"""Every replaceable part of EXPO by name. Nothing is imported before it is asked for.
+
+A part is named by a *spec*: `NAME[:key=value,...]`, or the dotted import path of a class that lives
+outside EXPO, with the same options: `my_lab.rewards.Sharpness:radius=2`. A part whose first option
+is a text takes it without its key: `exec:./judge.py` is `exec:program=./judge.py`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, get_type_hints
+
+import msgspec
+
+from expo_cli.errors import UsageError
+
+OBJECTIVES = {
+    "sft": "expo_cli.core.objectives.SFT",
+    "dpo": "expo_cli.core.objectives.DiffusionDPO",
+    "expo": "expo_cli.core.objectives.EXPO",
+}
+
+EXPLORERS = {
+    "same": "expo_cli.core.exploration.Same",
+    "previous": "expo_cli.core.exploration.Previous",
+    "reference": "expo_cli.core.exploration.Reference",
+    "sampling": "expo_cli.core.exploration.Sampling",
+    "checkpoint": "expo_cli.core.exploration.Checkpoint",
+}
+
+PAIRINGS = {
+    "best-worst": "expo_cli.core.pairing.BestWorst",
+    "top-bottom": "expo_cli.core.pairing.TopBottom",
+}
+
+COMBINATIONS = {
+    "z-score": "expo_cli.core.combination.ZScoreSum",
+    "rank": "expo_cli.core.combination.RankSum",
+    "pareto": "expo_cli.core.combination.Pareto",
+    "weighted": "expo_cli.core.combination.WeightedSum",
+}
+
+REWARDS = {
+    "pickscore": "expo_cli.rewards.pickscore.PickScore",
+    "hpsv2": "expo_cli.rewards.hpsv2.HPSv2",
+    "clip-score": "expo_cli.rewards.clip_score.CLIPScore",
+    "exec": "expo_cli.rewards.program.Program",
+}
+
+# By `_class_name` of the checkpoint's model_index.json.
+MODELS = {
+    "StableDiffusionPipeline": "expo_cli.models.stable_diffusion.StableDiffusion",
+}
+
+
+def nearest(name: str, known: Mapping[str, object] | list[str]) -> str:
+    """A hint for a name that does not exist: the nearest one, or all of them."""
+    matches = get_close_matches(name, list(known), n=1)
+    return f"did you mean {matches[0]!r}?" if matches else f"known: {', '.join(sorted(known))}"
+
+
+def split_spec(spec: str) -> tuple[str, dict[str, str]]:
+    """`NAME:key=value,...` as its name and its options.
+
+    A first item without a key stands under the key "". Raises UsageError for any other item
+    that is not KEY=VALUE.
+    """
+    name, _, text = spec.partition(":")
+    options = {}
+    for number, item in enumerate(filter(None, text.split(","))):
+        key, equals, value = item.partition("=")
+        if equals:
+            options[key.strip().replace("-", "_")] = value.strip()
+        elif number == 0:
+            options[""] = item.strip()
+        else:
+            raise UsageError(f"{spec}: {item!r} is not KEY=VALUE")
+    return name, options
+
+
+def split_label(spec: str) -> tuple[str, str]:
+    """`[LABEL=]NAME[:options]` as its label and its spec; the label is the name by default."""
+    head, colon, options = spec.partition(":")
+    label, equals, name = head.partition("=")
+    if equals:
+        return label, f"{name}{colon}{options}"
+    return head.rpartition(".")[2], spec
+
+
+def find(table: Mapping[str, str], name: str) -> type:
+    """The class registered under `name`, or the one at the dotted path `name`.
+
+    Raises UsageError, with the nearest name, when there is none.
+    """
+    path = table.get(name, name)
+    module_name, _, class_name = path.rpartition(".")
+    if not module_name:
+        raise UsageError(f"nothing is called {name!r}; {nearest(name, table)}")
+    try:
+        return getattr(import_module(module_name), class_name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        if name in table:
+            raise
+        raise UsageError(f"{name!r} cannot be imported: {error}") from error
+
+
+def build(table: Mapping[str, str], spec: str) -> Any:
+    """An instance of the part that `spec` names, its options converted to its fields' types.
+
+    Raises UsageError for an unknown name or option, or a value of the wrong type.
+    """
+    name, options = split_spec(spec)
+    part = find(table, name)
+    if not is_dataclass(part):
+        return part(**options)
+    types = get_type_hints(part)
+    known = [field.name for field in fields(part) if field.init]
+    if "" in options:
+        value = options.pop("")
+        if not known or types[known[0]] is not str or known[0] in options:
+            raise UsageError(f"{spec}: {value!r} is not KEY=VALUE")
+        options[known[0]] = value
+    for key in options:
+        if key not in known:
+            raise UsageError(f"{spec}: {name} has no option {key!r}; {nearest(key, known)}")
+    try:
+        return part(
+            **{k: msgspec.convert(v, types[k], strict=False) for k, v in options.items()}
+        )
+    except (ValueError, TypeError) as error:  # msgspec.ValidationError is a ValueError
+        raise UsageError(f"{spec}: {error}") from error

@@ -1,0 +1,34 @@
+"""Images as data URIs: small, and never a reference to a file or address."""
+
+import base64
+import io
+from pathlib import Path
+
+from PIL import Image
+
+from expo_cli.errors import ContractError, ExpoError
+
+MAX_SIDE = 192
+
+
+def data_uri(content: bytes, media_type: str) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def thumbnail(path: Path) -> str:
+    """The image as a WebP data URI of at most MAX_SIDE pixels; lossless when it was that small.
+
+    Raises ExpoError when there is no such file, ContractError when it is not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            picture = image.convert("RGB")
+    except FileNotFoundError as error:
+        raise ExpoError(f"{path}: missing, but the rollout names it") from error
+    except (OSError, Image.DecompressionBombError, SyntaxError) as error:
+        raise ContractError(f"{path}: cannot be read as an image: {error}") from error
+    small = max(picture.size) <= MAX_SIDE
+    picture.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    content = io.BytesIO()
+    picture.save(content, "WEBP", lossless=small, quality=85)
+    return data_uri(content.getvalue(), "image/webp")

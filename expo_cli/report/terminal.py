@@ -1,0 +1,54 @@
+"""The summary table on a terminal."""
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from expo_cli.contracts.results import PolicyResult, Results
+from expo_cli.core.verdict import largest_shift
+from expo_cli.report.wording import direction, fixed, kl_decimals, reward_decimals, reward_name
+
+STYLES = {"up": "green", "down": "red", "level": ""}
+
+
+def summary_table(results: Results) -> Table:
+    """A row a policy: each reward with its difference to the baseline and win rate, KL, drift."""
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        caption=f"± half the {results.confidence:.0%} interval of the difference to "
+        f"{results.baseline}; drift in standard deviations of {results.baseline}",
+        caption_justify="left",
+    )
+    table.add_column("policy", no_wrap=True)
+    for reward in results.rewards:
+        table.add_column(reward_name(results, reward), justify="right")
+        table.add_column("difference", justify="right", no_wrap=True)
+        table.add_column("win rate", justify="right")
+    table.add_column("KL, nats", justify="right")
+    table.add_column("largest drift", justify="right")
+    places = {reward: reward_decimals(results, reward) for reward in results.rewards}
+    kl_places = kl_decimals(results)
+    for policy in results.policies:
+        cells = [Text(policy.label)]
+        for reward in results.rewards:
+            cells += _reward_cells(policy, reward, places[reward])
+        cells.append(Text(fixed(policy.kl.nats.value, kl_places) if policy.kl else "-"))
+        moved = largest_shift(policy) if policy.label != results.baseline else None
+        cells.append(Text(f"{moved[0]} {fixed(moved[1].shift, 2, sign=True)}" if moved else "-"))
+        table.add_row(*cells)
+    return table
+
+
+def _reward_cells(policy: PolicyResult, reward: str, places: int) -> list[Text]:
+    result = policy.rewards[reward]
+    mean = Text(fixed(result.mean.value, places))
+    if result.difference is None:
+        return [mean, Text("-"), Text("-")]
+    difference = Text(
+        fixed(result.difference.value, places, sign=True),
+        style=STYLES[direction(result.difference)],
+    )
+    if result.difference.low is not None:
+        half_width = (result.difference.high - result.difference.low) / 2
+        difference.append(f" ±{fixed(half_width, places)}", style="dim")
+    return [mean, difference, Text(f"{result.win_rate.value:.2f}")]

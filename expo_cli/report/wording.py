@@ -1,0 +1,54 @@
+"""Figures and names as text: as many decimals as the uncertainty deserves."""
+
+import math
+from collections.abc import Iterable
+
+from expo_cli.contracts.results import Estimate, Results
+
+
+def reward_name(results: Results, reward: str) -> str:
+    """The reward's label and the part it plays."""
+    if reward == results.training_reward:
+        return f"{reward} (training)"
+    return f"{reward} (held out)" if reward == results.heldout_reward else reward
+
+
+def decimals(estimates: Iterable[Estimate]) -> int:
+    """Decimals that show two digits of the narrowest interval among `estimates`."""
+    widths = [
+        e.high - e.low
+        for e in estimates
+        # Narrower ones are rounding: the figure is the same for every prompt.
+        if e.low is not None and e.high - e.low > 1e-9 * abs(e.value)
+    ]
+    if not widths:
+        return 3
+    return min(max(1 - math.floor(math.log10(min(widths))), 0), 6)
+
+
+def reward_decimals(results: Results, reward: str) -> int:
+    """One number of decimals for all of a reward's figures, so that their points align."""
+    figures = [policy.rewards[reward] for policy in results.policies]
+    return decimals(figure.difference or figure.mean for figure in figures)
+
+
+def kl_decimals(results: Results) -> int:
+    return decimals(policy.kl.nats for policy in results.policies if policy.kl)
+
+
+def fixed(value: float, places: int, sign: bool = False) -> str:
+    """With a true minus sign, which is as wide as the plus."""
+    return f"{value:{'+' if sign else ''}.{places}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def interval(estimate: Estimate, places: int, sign: bool = False) -> str:
+    if estimate.low is None:
+        return ""
+    return f"[{fixed(estimate.low, places, sign)}, {fixed(estimate.high, places, sign)}]"
+
+
+def direction(difference: Estimate | None) -> str:
+    """`up` or `down` when the interval excludes 0, `level` otherwise."""
+    if difference is None:
+        return "level"
+    return "up" if difference.rises else "down" if difference.falls else "level"

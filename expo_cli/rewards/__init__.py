@@ -1,0 +1,1 @@
+"""One file a reward, all behind `rewards.protocol.Reward`."""

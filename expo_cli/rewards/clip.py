@@ -1,0 +1,70 @@
+"""A CLIP of transformers that compares images with texts."""
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.clip.modeling_clip import CLIPModel
+from transformers.models.clip.tokenization_clip import CLIPTokenizer
+from transformers.utils import logging
+
+from expo_cli.errors import ContractError
+from expo_cli.rewards.clip_files import CLIPFiles
+from expo_cli.rewards.protocol import Batch
+from expo_cli.rewards.texts import distinct
+
+logging.disable_progress_bar()
+
+
+class CLIP:
+    """The network, its tokenizer and its image preprocessing, ready on a device.
+
+    Raises ContractError when a part is missing or broken, or the weights are only a pickle.
+    """
+
+    def __init__(self, files: CLIPFiles, device: torch.device, dtype: torch.dtype) -> None:
+        if not list(files.network.glob("*.safetensors")):
+            raise ContractError(f"{files.network}: no *.safetensors; weights must be safetensors")
+        try:
+            self.network, loading = CLIPModel.from_pretrained(
+                str(files.network),
+                dtype=dtype,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+            self.tokenizer = CLIPTokenizer.from_pretrained(str(files.processor))
+            self.image_processor = CLIPImageProcessorPil.from_pretrained(str(files.processor))
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ContractError(f"{files.network}: cannot be loaded as a CLIP: {reason}") from error
+        if loading["missing_keys"]:
+            first = min(loading["missing_keys"])
+            raise ContractError(f"{files.network}: not a whole CLIPModel: has no weights {first}")
+        self.network.requires_grad_(False).eval().to(device)
+        self.logit_scale = self.network.logit_scale.float().exp().item()
+        self.max_length = min(
+            self.tokenizer.model_max_length,
+            self.network.config.text_config.max_position_embeddings,
+        )
+
+    @torch.inference_mode()
+    def compare(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Cosine of each image with its prompt [batch], and the images' embeddings [batch, dim].
+
+        A prompt that is too long is cut so that its end mark stays.
+        """
+        pixels = self.image_processor(list(batch.images), return_tensors="pt").pixel_values
+        pixels = pixels.to(self.network.device, self.network.dtype)
+        images = normalised(self.network.get_image_features(pixels).pooler_output)
+        texts, rows = distinct(batch.prompts)
+        tokens = self.tokenizer(
+            texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
+        ).to(self.network.device)
+        words = normalised(self.network.get_text_features(**tokens).pooler_output)
+        return (images * words[rows]).sum(dim=-1), images
+
+
+def normalised(features: Tensor) -> Tensor:
+    return F.normalize(features.float(), dim=-1)

@@ -1,0 +1,52 @@
+"""Which files a CLIP of transformers consists of; known without loading any."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from expo_cli.contracts.files import sha256
+from expo_cli.contracts.sources import model_folder, source_sha256
+from expo_cli.errors import ContractError
+
+PREPROCESSING = ("preprocessor_config.json", "processor_config.json")
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+)
+
+
+@dataclass(frozen=True)
+class CLIPFiles:
+    """The folder of the network, and that of its tokenizer and preprocessing."""
+
+    network: Path
+    processor: Path
+
+    def identity(self) -> dict[str, Any]:
+        names = (*PREPROCESSING, *TOKENIZER)
+        found = [self.processor / name for name in names if (self.processor / name).exists()]
+        listing = "".join(f"{sha256(file)}  {file.name}\n" for file in found)
+        return {
+            "weights": source_sha256(str(self.network)),
+            "processor": hashlib.sha256(listing.encode()).hexdigest(),
+            "preprocessing": "transformers CLIPImageProcessorPil: Pillow's antialiased resize",
+        }
+
+
+def clip_files(model: str, processor: str | None, fallback: str | None = None) -> CLIPFiles:
+    """The files of `model`, with the processor named, else its own, else the one of `fallback`.
+
+    Raises ExpoError when there is no such model, ContractError when there is no processor.
+    """
+    network = model_folder(model)
+    if processor is not None:
+        return CLIPFiles(network, model_folder(processor, files=(*PREPROCESSING, *TOKENIZER)))
+    if any((network / name).exists() for name in PREPROCESSING):
+        return CLIPFiles(network, network)
+    if fallback is None:
+        raise ContractError(f"{network}: has no {PREPROCESSING[0]}; name one by processor=FOLDER")
+    return CLIPFiles(network, model_folder(fallback, files=(*PREPROCESSING, *TOKENIZER)))

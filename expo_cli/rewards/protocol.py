@@ -1,0 +1,51 @@
+"""What a reward is to the rest of EXPO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+if TYPE_CHECKING:  # Naming a reward and identifying its weights need no torch, only judging does.
+    import torch
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples to judge: each RGB image against its prompt."""
+
+    sample_ids: Sequence[str]
+    prompts: Sequence[str]
+    images: Sequence[Image]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Scores of a batch, in its order: `score = raw * scale`, higher is better, always.
+
+    `embeddings` are the normalised image features [batch, dim], where the reward has them.
+    """
+
+    raw: Sequence[float]
+    scale: float = 1.0
+    embeddings: torch.Tensor | None = None
+
+
+class Reward(Protocol):
+    """A judge. A class of one's own inherits from this one and is named by its dotted path."""
+
+    # Whether `judge` wants all samples of a part at once instead of --batch-size of them, as an
+    # outside program does, which loads its model at every call.
+    whole_parts: ClassVar[bool] = False
+
+    def identity(self) -> dict[str, Any]:
+        """All that determines a score: sha256 of the weights, preprocessing, scale.
+
+        Kept beside the scores; scores under one label have one identity. Called before `load`.
+        """
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Load the weights; called once, before the first `judge`."""
+
+    def judge(self, batch: Batch) -> Judgement: ...

@@ -1,0 +1,56 @@
+"""Latents of a rollout to images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from expo_cli.contracts.tensors import TensorFiles
+from expo_cli.errors import ContractError
+from expo_cli.models.loading import load_decoder
+
+
+class LatentDecoder:
+    """Decodes with the VAE of a model source."""
+
+    def __init__(self, source: str, device: torch.device, dtype: torch.dtype) -> None:
+        self.source = source
+        self.decoder = load_decoder(source, device, dtype)
+        self.files = TensorFiles()
+
+    def images(self, path: Path, sample_ids: Sequence[str]) -> list[Image.Image]:
+        """The images of samples whose latents are in one safetensors file.
+
+        Raises ContractError when latents are missing, not finite, or of another shape than the
+        VAE's.
+        """
+        latents = [self.files.get(path, sample_id) for sample_id in sample_ids]
+        for sample_id, one in zip(sample_ids, latents, strict=True):
+            if not one.isfinite().all():
+                raise ContractError(f"{path}: the latents of {sample_id} are not finite")
+            if one.shape != latents[0].shape:
+                raise ContractError(
+                    f"{path}: the latents of {sample_id} are {list(one.shape)}, "
+                    f"those of {sample_ids[0]} {list(latents[0].shape)}"
+                )
+        try:
+            pixels = self.decoder.decode(torch.stack(latents))
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise ContractError(
+                f"{path}: latents of shape {list(latents[0].shape)} do not fit the VAE of "
+                f"{self.source}: {error}"
+            ) from error
+        for sample_id, one in zip(sample_ids, pixels, strict=True):
+            if not one.isfinite().all():
+                raise ContractError(f"{path}: {sample_id} decodes to NaN; try --dtype fp32")
+        return to_images(pixels)
+
+
+def to_images(pixels: Tensor) -> list[Image.Image]:
+    """Images [batch, 3, height, width] in [0, 1], rounded to 8 bits."""
+    rounded = (pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(image) for image in rounded]

@@ -1,0 +1,28 @@
+"""Device and precision, resolved once at the start of a stage."""
+
+import torch
+
+from expo_cli.errors import UsageError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def default_device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The dtype `precision` names; `auto` is the fastest that keeps the result on this device.
+
+    Raises UsageError for fp16 on a CPU, which has no fast half precision.
+    """
+    if precision == "fp16" and device.type == "cpu":
+        raise UsageError("fp16 needs a GPU; use bf16 or fp32 on a CPU")
+    if precision != "auto":
+        return DTYPES[precision]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    fast_bf16 = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
+    return torch.bfloat16 if fast_bf16 else torch.float32

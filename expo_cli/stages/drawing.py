@@ -1,0 +1,217 @@
+"""The work of `expo rollout`: batches across prompts, latents and checks into parts."""
+
+import io
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from expo_cli.config import RolloutConfig
+from expo_cli.contracts import jsonl
+from expo_cli.contracts.files import atomic
+from expo_cli.contracts.ids import sample_id, sample_seed
+from expo_cli.contracts.parts import part_name, part_path
+from expo_cli.contracts.provenance import Run, write_run
+from expo_cli.contracts.records import Checks, Prompt, Sample
+from expo_cli.contracts.tensors import write_tensors
+from expo_cli.core.exploration import SamplingPlan
+from expo_cli.core.image_statistics import image_checks
+from expo_cli.core.negative_prompts import draw_negative_prompt
+from expo_cli.models.loading import load_model
+from expo_cli.models.protocol import Conditioning, DiffusionModel
+from expo_cli.models.sampling import Trajectory, draw
+from expo_cli.stages.device import default_device, resolve_dtype
+from expo_cli.stages.progress import Bar, Notes
+from expo_cli.stages.stopping import StopRequest, stop_on_signal
+
+PILLOW_SETTINGS = {
+    "png": {"compress_level": 4},
+    "webp": {"quality": 90},
+    "jpg": {"quality": 95},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """What the parts of a rollout share."""
+
+    prompts: Sequence[Prompt]
+    negative_prompts: Sequence[str]
+    negative_probability: float
+    sampling: SamplingPlan
+    policy: str
+    policy_sha256: str
+    config: RolloutConfig
+
+    def negative_prompt(self, prompt: Prompt) -> str:
+        """What the schedule draws for this prompt, else the prompt's own, else nothing."""
+        drawn = draw_negative_prompt(
+            self.negative_prompts,
+            self.negative_probability,
+            self.config.seed,
+            prompt.prompt_id,
+            self.config.iteration,
+        )
+        return drawn or prompt.negative_prompt or ""
+
+
+def draw_parts(drawing: Drawing, folder: Path, parts: Sequence[int], notes: Notes) -> None:
+    """Draw the given parts into `folder`, one after the other; each appears whole.
+
+    Raises Interrupted, between two batches, when a signal asks to stop.
+    """
+    config = drawing.config
+    device = default_device()
+    dtype = resolve_dtype(config.dtype, device)
+    model = load_model(drawing.policy, device, dtype)
+    reference = load_model(config.kl_to, device, dtype) if config.kl_to else None
+    width, height = config.width or model.image_size(), config.height or model.image_size()
+    part_prompts = {
+        n: drawing.prompts[n * config.part_size : (n + 1) * config.part_size] for n in parts
+    }
+    total = sum(map(len, part_prompts.values())) * config.num_images_per_prompt
+    notes.say(f"rollout: {total} images of {width}x{height} on {device}, {dtype}")
+    with stop_on_signal() as stop, notes.bar(total, "images") as bar:
+        for part, prompts in part_prompts.items():
+            started = time.monotonic()
+            planned = plan_samples(drawing, prompts, width, height)
+            trajectory = draw_samples(drawing, planned, model, reference, bar, stop)
+            finish_part(drawing, folder, part, planned, trajectory, model)
+            seconds = round(time.monotonic() - started, 3)
+            counts = {"samples": len(planned)}
+            run = Run(command="rollout", plan={"part": part}, counts=counts, seconds=seconds)
+            write_run(folder, run, f"{part_name(part)}.run.json")
+            stop.check()
+
+
+def plan_samples(
+    drawing: Drawing, prompts: Sequence[Prompt], width: int, height: int
+) -> list[Sample]:
+    """The records of a part's samples, complete but for what only drawing them can tell."""
+    config, sampling = drawing.config, drawing.sampling
+    unknown = Checks(
+        nan=False, black=False, saturation=0, contrast=0, colorfulness=0, clipped=0, edge_energy=0
+    )
+    return [
+        Sample(
+            sample_id=sample_id(prompt.prompt_id, config.agent, config.iteration, index),
+            prompt_id=prompt.prompt_id,
+            prompt=prompt.prompt,
+            category=prompt.category,
+            agent=config.agent,
+            iteration=config.iteration,
+            index=index,
+            seed=sample_seed(
+                config.seed, prompt.prompt_id, config.agent, config.iteration, index
+            ),
+            negative_prompt=drawing.negative_prompt(prompt),
+            policy=drawing.policy_sha256,
+            scheduler=sampling.scheduler,
+            num_inference_steps=sampling.num_inference_steps,
+            guidance_scale=sampling.guidance_scale,
+            eta=sampling.eta,
+            width=width,
+            height=height,
+            checks=unknown,
+        )
+        for prompt in prompts
+        for index in range(config.num_images_per_prompt)
+    ]
+
+
+def batches(samples: Sequence[Sample], size: int) -> Iterator[tuple[Sample, ...]]:
+    iterator = iter(samples)
+    while batch := tuple(itertools.islice(iterator, size)):
+        yield batch
+
+
+def encode_once(
+    model: DiffusionModel, texts: Sequence[str], batch_size: int
+) -> tuple[Conditioning, dict[str, int]]:
+    """The conditioning of each distinct text, and the row where it stands."""
+    distinct = list(dict.fromkeys(texts))
+    encoded = [
+        model.encode(distinct[start : start + batch_size])
+        for start in range(0, len(distinct), batch_size)
+    ]
+    return Conditioning.concatenate(encoded), {text: row for row, text in enumerate(distinct)}
+
+
+def draw_samples(
+    drawing: Drawing,
+    samples: Sequence[Sample],
+    model: DiffusionModel,
+    reference: DiffusionModel | None,
+    bar: Bar,
+    stop: StopRequest,
+) -> Trajectory:
+    """Draw a part's samples in batches that run across its prompts."""
+    batch_size = drawing.config.batch_size
+    texts = [s.prompt for s in samples] + [s.negative_prompt for s in samples]
+    encoded, row = encode_once(model, texts, batch_size)
+    shape = model.latent_shape(samples[0].height, samples[0].width)
+    drawn = []
+    for batch in batches(samples, batch_size):
+        stop.check()
+        drawn.append(
+            draw(
+                model,
+                encoded.rows([row[s.prompt] for s in batch]),
+                encoded.rows([row[s.negative_prompt] for s in batch]),
+                [s.seed for s in batch],
+                shape,
+                drawing.sampling,
+                reference,
+            )
+        )
+        bar.advance(len(batch))
+    latents = torch.cat([trajectory.latents for trajectory in drawn])
+    kl_steps = torch.cat([t.kl_steps for t in drawn]) if reference is not None else None
+    return Trajectory(latents, kl_steps)
+
+
+def finish_part(
+    drawing: Drawing,
+    folder: Path,
+    part: int,
+    planned: Sequence[Sample],
+    trajectory: Trajectory,
+    model: DiffusionModel,
+) -> None:
+    """Write a part's latents, then its images, then its records: the records make it exist."""
+    latents = trajectory.latents.half()
+    tensors = {sample.sample_id: row for sample, row in zip(planned, latents, strict=True)}
+    write_tensors(part_path(folder, part, ".safetensors"), tensors)
+    kl = trajectory.kl_steps
+    finished = []
+    for start in range(0, len(planned), drawing.config.batch_size):
+        rows = slice(start, start + drawing.config.batch_size)
+        images = model.decode(latents[rows])
+        for offset, (sample, checks) in enumerate(
+            zip(planned[rows], image_checks(images), strict=True)
+        ):
+            steps = tuple(kl[start + offset].tolist()) if kl is not None else None
+            sample = replace(
+                sample, checks=checks, kl=sum(steps) if steps else None, kl_steps=steps
+            )
+            if drawing.config.images != "none":
+                sample = replace(sample, image=f"images/{sample.sample_id}.{drawing.config.images}")
+                write_image(folder / sample.image, images[offset])
+            finished.append(sample)
+    jsonl.write(part_path(folder, part), finished)
+
+
+def write_image(path: Path, image: Tensor) -> None:
+    """Write an image [3, height, width] in [0, 1] in the format of the path's ending."""
+    pixels = (image.nan_to_num() * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    ending = path.suffix.removeprefix(".")
+    buffer = io.BytesIO()
+    file_format = "jpeg" if ending == "jpg" else ending
+    Image.fromarray(pixels).save(buffer, format=file_format, **PILLOW_SETTINGS[ending])
+    with atomic(path) as file:
+        file.write(buffer.getvalue())

@@ -1,0 +1,295 @@
+"""`expo evaluate`: scored rollouts of several policies in, figures and a report out."""
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from expo_cli.config import EvaluateConfig, RunOptions
+from expo_cli.contracts import jsonl
+from expo_cli.contracts.files import atomic, sha256
+from expo_cli.contracts.provenance import Run, package_versions, read_run, run_path, write_run
+from expo_cli.contracts.records import check_id
+from expo_cli.contracts.results import EvaluatedSample, Results
+from expo_cli.core.evaluation import PolicySamples, compare
+from expo_cli.core.statistics import estimates
+from expo_cli.core.verdict import alarms, verdict
+from expo_cli.errors import UsageError
+from expo_cli.registry import nearest
+from expo_cli.report.gallery import Prompts, choose_pictures
+from expo_cli.report.page import render_page
+from expo_cli.report.plots import draw_plots
+from expo_cli.report.terminal import summary_table
+from expo_cli.stages.progress import Notes
+from expo_cli.stages.scored_rollouts import (
+    Draw,
+    ScoredRollout,
+    check_same_draws,
+    check_same_rewards,
+    open_scored,
+    read_samples,
+)
+
+# Below this many prompts a percentile interval is noticeably too narrow.
+FEW_PROMPTS = 20
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """`path` is the report; `results` is what results.json holds, or the plan of a dry run."""
+
+    path: Path
+    results: dict[str, Any]
+
+
+def parse_policies(texts: Sequence[str]) -> dict[str, Path]:
+    """`LABEL=FOLDER` each. Raises UsageError for one of another form and for equal labels."""
+    policies: dict[str, Path] = {}
+    for text in texts:
+        label, equals, folder = text.partition("=")
+        if not (equals and folder):
+            raise UsageError(f"{text!r} is not LABEL=FOLDER, for example base=eval/0")
+        try:
+            check_id("label", label)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        if label in policies:
+            raise UsageError(f"the label {label!r} is given twice")
+        policies[label] = Path(folder)
+    return policies
+
+
+def evaluate_policies(
+    texts: Sequence[str], out: Path, config: EvaluateConfig, options: RunOptions
+) -> EvaluateResult:
+    """Compare scored rollouts of the same prompts and seeds; write figures and report into `out`."""
+    started = time.monotonic()
+    notes = Notes(options)
+    folders = parse_policies(texts)
+    baseline = config.baseline or next(iter(folders))
+    if baseline not in folders:
+        raise UsageError(f"--baseline: no policy {baseline!r}; {nearest(baseline, folders)}")
+    check_not_foreign(out)
+    scored = [open_scored(label, folder) for label, folder in folders.items()]
+    for other in scored[1:]:
+        check_same_rewards(scored[0], other)
+    rewards = ordered_rewards(scored[0].rewards, config)
+    notes.say(f"evaluate: {len(scored)} policies by {', '.join(rewards)}, against {baseline}")
+    if options.dry_run:
+        plan = {
+            "baseline": baseline,
+            "rewards": rewards,
+            "policies": {each.label: each.rollout.run.plan for each in scored},
+        }
+        return EvaluateResult(out / "report.html", plan)
+    draws, policies = read_comparable(scored, config.limit, notes)
+    prompts, categories = prompts_of(draws)
+    estimate = partial(
+        estimates,
+        num_resamples=config.num_bootstrap,
+        confidence=config.confidence,
+        seed=config.seed,
+    )
+    base = next(policy for policy in policies if policy.label == baseline)
+    results = Results(
+        title=config.title,
+        verdict="",
+        baseline=baseline,
+        rewards=rewards,
+        training_reward=config.training_reward,
+        heldout_reward=config.heldout_reward,
+        num_prompts=len(prompts.ids),
+        num_samples=len(draws),
+        confidence=config.confidence,
+        num_bootstrap=config.num_bootstrap,
+        policies=compare(policies, base, prompts.prompt_of, categories, estimate),
+        notes=list(remarks(policies, len(prompts.ids), len(draws), config)),
+        provenance=provenance(scored, draws, config),
+    )
+    results = replace(results, verdict=verdict(results), alarms=list(alarms(results)))
+    gallery = choose_pictures(
+        prompts,
+        policies,
+        [each.folder for each in scored],
+        base,
+        config.heldout_reward or rewards[0],
+        config.num_grid_prompts,
+    )
+    plots = draw_plots(results)
+    for name, files in plots.items():
+        for file_format, content in files.items():
+            write_bytes(out / "plots" / f"{name}.{file_format}", content)
+    jsonl.write(out / "samples.jsonl", evaluated_samples(draws, policies))
+    write_bytes(out / "report.html", render_page(results, gallery, plots).encode())
+    write_bytes(out / "results.json", msgspec.json.format(msgspec.json.encode(results)) + b"\n")
+    seconds = round(time.monotonic() - started, 3)
+    inputs = {name: facts["sha256"] for name, facts in results.provenance["policies"].items()}
+    counts = {"prompts": results.num_prompts, "samples": results.num_samples * len(policies)}
+    plan = asdict(config) | {"policies": {label: str(path) for label, path in folders.items()}}
+    run = Run(command="evaluate", plan=plan, inputs=inputs, counts=counts, seconds=seconds)
+    write_run(out, run)
+    notes.show(summary_table(results))
+    for alarm in results.alarms:
+        notes.say(f"{alarm.level}: {alarm.policy}: {alarm.text}")
+    notes.say(results.verdict)
+    return EvaluateResult(out / "report.html", asdict(results))
+
+
+def check_not_foreign(out: Path) -> None:
+    """Raises UsageError when `out` is the output of another command, which this would damage."""
+    if run_path(out).exists() and read_run(out).command != "evaluate":
+        raise UsageError(
+            f"--out {out} is the output of `expo {read_run(out).command}`; choose another folder"
+        )
+
+
+def ordered_rewards(rewards: Sequence[str], config: EvaluateConfig) -> list[str]:
+    """The training reward first, then the held-out one, then the others by label.
+
+    Raises UsageError when one that is named has no scores.
+    """
+    named = {
+        "--training-reward": config.training_reward,
+        "--heldout-reward": config.heldout_reward,
+    }
+    for flag, reward in named.items():
+        if reward is not None and reward not in rewards:
+            raise UsageError(f"{flag}: no scores by {reward!r}; {nearest(reward, list(rewards))}")
+    first = [reward for reward in named.values() if reward is not None]
+    return first + [reward for reward in rewards if reward not in first]
+
+
+def read_comparable(
+    scored: Sequence[ScoredRollout], limit: int | None, notes: Notes
+) -> tuple[list[Draw], list[PolicySamples]]:
+    """The samples that all policies share, and what each policy made of them.
+
+    Raises ExpoError when they are not the same draws.
+    """
+    first, *others = scored
+    with notes.bar(sum(each.rollout.num_parts for each in scored), "parts") as bar:
+        draws, samples = read_samples(first, limit, bar)
+        policies = [samples]
+        for other in others:
+            # The other policy's draws are dropped as soon as they are found equal.
+            other_draws, samples = read_samples(other, limit, bar)
+            check_same_draws(first.label, draws, other.label, other_draws)
+            policies.append(samples)
+    return draws, policies
+
+
+def prompts_of(draws: Sequence[Draw]) -> tuple[Prompts, dict[str, NDArray[np.bool_]]]:
+    """The prompts in prompt_id order, and which of them each category has, [prompts]."""
+    by_id = {draw.prompt_id: draw for draw in draws}
+    ids = sorted(by_id)
+    number = {prompt_id: i for i, prompt_id in enumerate(ids)}
+    categories = [by_id[prompt_id].category for prompt_id in ids]
+    prompts = Prompts(
+        ids=ids,
+        texts=[by_id[prompt_id].prompt for prompt_id in ids],
+        categories=categories,
+        prompt_of=np.array([number[draw.prompt_id] for draw in draws]),
+    )
+    names = sorted({name for name in categories if name is not None})
+    return prompts, {name: np.array([each == name for each in categories]) for name in names}
+
+
+def remarks(
+    policies: Sequence[PolicySamples], num_prompts: int, num_samples: int, config: EvaluateConfig
+) -> Iterator[str]:
+    """What a reader must know to read the figures, and why some are missing."""
+    yield (
+        "The prompt is the unit: images of a prompt are averaged, prompts are resampled. "
+        "Differences and win rates compare images of the same prompt, seed and index."
+    )
+    if num_prompts < FEW_PROMPTS:
+        yield (
+            f"With {num_prompts} prompts the intervals are too narrow; use {FEW_PROMPTS} or more."
+        )
+    if config.training_reward is None or config.heldout_reward is None:
+        yield ("Over-optimisation was not looked for: name --training-reward and --heldout-reward.")
+    measured = [policy.label for policy in policies if policy.kl is not None]
+    if measured:
+        yield (
+            f"KL of {', '.join(measured)}: trajectory KL to the weights of the rollout's --kl-to, "
+            "in nats a sample; the last denoising step, whose sigma is 0, is left out."
+        )
+    else:
+        yield "No KL: the rollouts were drawn without --kl-to."
+    if not any(policy.diversity for policy in policies):
+        reason = "one image a prompt" if num_samples == num_prompts else "no image embeddings"
+        yield f"No diversity: {reason}."
+
+
+def provenance(
+    scored: Sequence[ScoredRollout], draws: Sequence[Draw], config: EvaluateConfig
+) -> dict[str, Any]:
+    """Where the figures come from; the same for the same inputs and settings."""
+    return {
+        "seed": config.seed,
+        "limit": config.limit,
+        "sampling": sorted({describe_sampling(draw) for draw in draws}),
+        "policies": {
+            each.label: {
+                "folder": str(each.folder),
+                "weights": each.rollout.run.inputs.get("policy"),
+                "sha256": files_sha256(each),
+                "rollout": each.rollout.run.plan,
+            }
+            for each in scored
+        },
+        "rewards": {
+            reward: run.plan | {"sha256": run.inputs}
+            for reward, run in scored[0].reward_runs.items()
+        },
+        "versions": package_versions(),
+    }
+
+
+def describe_sampling(draw: Draw) -> str:
+    eta = f", eta {draw.eta:g}" if draw.eta else ""
+    negative = ", negative prompt" if draw.negative_prompt else ""
+    return (
+        f"{draw.scheduler}, {draw.num_inference_steps} steps, guidance {draw.guidance_scale:g}"
+        f"{eta}{negative}, {draw.width}x{draw.height}"
+    )
+
+
+def files_sha256(scored: ScoredRollout) -> str:
+    """One sha256 over the names and contents of a policy's input files."""
+    listing = "".join(
+        f"{sha256(path)}  {path.relative_to(scored.folder).as_posix()}\n"
+        for path in scored.input_files()
+    )
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def evaluated_samples(
+    draws: Sequence[Draw], policies: Sequence[PolicySamples]
+) -> Iterator[EvaluatedSample]:
+    for policy in policies:
+        for i, draw in enumerate(draws):
+            yield EvaluatedSample(
+                label=policy.label,
+                sample_id=draw.sample_id,
+                prompt_id=draw.prompt_id,
+                prompt=draw.prompt,
+                category=draw.category,
+                index=draw.index,
+                seed=draw.seed,
+                scores={reward: float(scores[i]) for reward, scores in policy.scores.items()},
+                kl=None if policy.kl is None else float(policy.kl[i]),
+                image=policy.images[i],
+            )
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    with atomic(path) as file:
+        file.write(content)

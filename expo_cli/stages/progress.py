@@ -1,0 +1,94 @@
+"""Progress and notes on stderr: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from expo_cli.config import RunOptions
+
+SECONDS_BETWEEN_LINES = 20.0
+WIDTH_OF_LOGS = 160
+
+
+class Bar:
+    """Counts finished items. Made by `Notes.bar`."""
+
+    def __init__(self, total: int, unit: str) -> None:
+        self.total, self.unit, self.done = total, unit, 0
+        self.started = time.monotonic()
+
+    @property
+    def rate(self) -> float:
+        """Items a second so far."""
+        return self.done / max(time.monotonic() - self.started, 1e-9)
+
+    def advance(self, count: int = 1) -> None:
+        self.done += count
+
+
+class _LineBar(Bar):
+    def __init__(self, total: int, unit: str) -> None:
+        super().__init__(total, unit)
+        self.last_line = self.started
+
+    def advance(self, count: int = 1) -> None:
+        super().advance(count)
+        now = time.monotonic()
+        if now - self.last_line >= SECONDS_BETWEEN_LINES or self.done == self.total:
+            self.last_line = now
+            left = (self.total - self.done) / self.rate
+            sys.stderr.write(
+                f"{self.done}/{self.total} {self.unit}, {self.rate:.1f}/s, {left:.0f} s left\n"
+            )
+
+
+class _RichBar(Bar):
+    def __init__(self, total: int, unit: str, progress: Progress) -> None:
+        super().__init__(total, unit)
+        self.progress = progress
+        self.task = progress.add_task(unit, total=total, rate="")
+
+    def advance(self, count: int = 1) -> None:
+        super().advance(count)
+        self.progress.update(self.task, advance=count, rate=f"{self.rate:.1f}/s")
+
+
+class Notes:
+    """Everything a stage tells its user while it works."""
+
+    def __init__(self, options: RunOptions) -> None:
+        self.quiet = options.quiet
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            self.console.print(escape(text))
+
+    def show(self, table: Table) -> None:
+        """A table, in its full width where there is no terminal to fit into."""
+        if not self.quiet:
+            width = None if self.console.is_terminal else WIDTH_OF_LOGS
+            Console(stderr=True, width=width).print(table)
+
+    @contextmanager
+    def bar(self, total: int, unit: str) -> Iterator[Bar]:
+        if self.quiet:
+            yield Bar(total, unit)
+        elif not self.console.is_terminal:
+            yield _LineBar(total, unit)
+        else:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+            )
+            with Progress(*columns, console=self.console) as progress:
+                yield _RichBar(total, unit, progress)

@@ -1,0 +1,151 @@
+"""`expo rollout`: which parts there are, which are missing, and who draws them.
+
+Everything here is known before torch is imported, so a finished part costs nothing.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from expo_cli.config import RolloutConfig, RunOptions
+from expo_cli.contracts import jsonl
+from expo_cli.contracts.files import sha256
+from expo_cli.contracts.parts import missing_parts, num_parts, parse_shard
+from expo_cli.contracts.provenance import Run
+from expo_cli.contracts.records import Prompt
+from expo_cli.contracts.sources import shipped, source_sha256
+from expo_cli.core.exploration import Explorer, Policies, SamplingPlan
+from expo_cli.core.negative_prompts import negative_probability
+from expo_cli.errors import ContractError, ExpoError
+from expo_cli.models.schedulers import sampler
+from expo_cli.registry import EXPLORERS, build
+from expo_cli.stages.folders import begin_or_continue
+from expo_cli.stages.progress import Notes
+
+
+@dataclass(frozen=True)
+class RolloutResult:
+    path: Path
+    num_prompts: int
+    num_samples: int
+    num_parts: int
+    parts_drawn: int
+    parts_missing: int
+    plan: dict[str, Any]
+
+
+def read_prompts(path: Path, limit: int | None) -> list[Prompt]:
+    """The prompts of a file. Raises ContractError when an id stands there twice."""
+    source = shipped(str(path))
+    prompts, lines = [], {}
+    for number, prompt in jsonl.numbered(source, Prompt):
+        if prompt.prompt_id in lines:
+            first = lines[prompt.prompt_id]
+            raise ContractError(
+                f"{source}:{number}: prompt_id {prompt.prompt_id} stands on line {first} already; "
+                "`expo prep-prompts` drops duplicates"
+            )
+        lines[prompt.prompt_id] = number
+        prompts.append(prompt)
+        if len(prompts) == limit:
+            break
+    if not prompts:
+        raise ContractError(f"{source}: no prompts")
+    return prompts
+
+
+def read_negative_prompts(path: str) -> list[str]:
+    """The non-empty lines of a text file."""
+    source = shipped(path)
+    try:
+        lines = source.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExpoError(f"{source}: cannot be read: {error}") from error
+    negative_prompts = [line.strip() for line in lines if line.strip()]
+    if not negative_prompts:
+        raise ContractError(f"{source}: no negative prompts")
+    return negative_prompts
+
+
+def roll_out(
+    prompts_path: Path, out: Path, config: RolloutConfig, options: RunOptions, shard_text: str
+) -> RolloutResult:
+    """Draw every missing part of this shard into the folder `out`."""
+    notes = Notes(options)
+    shard = parse_shard(shard_text)
+    prompts = read_prompts(prompts_path, config.limit)
+    negative_prompts = (
+        read_negative_prompts(config.negative_prompts) if config.negative_prompts else []
+    )
+    explorer: Explorer = build(EXPLORERS, config.explorer or "same")
+    policies = Policies(current=config.policy, previous=config.previous, reference=config.ref)
+    policy = explorer.policy(policies)
+    sampling = explorer.plan(
+        SamplingPlan(
+            scheduler=config.scheduler,
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
+            eta=config.eta,
+        )
+    )
+    sampler(sampling.scheduler)
+    if config.kl_to:
+        sampling.gaussian_eta()
+    probability = negative_probability(config.neg_schedule, config.iteration, config.iterations)
+    count = num_parts(len(prompts), config.part_size)
+    plan = asdict(config) | {
+        "drawn_by": policy,
+        "sampling": asdict(sampling),
+        "negative_probability": probability,
+        "num_prompts": len(prompts),
+        "num_samples": len(prompts) * config.num_images_per_prompt,
+        "num_parts": count,
+    }
+    notes.say(
+        f"rollout: {len(prompts)} prompts x {config.num_images_per_prompt} images by {policy}, "
+        f"{sampling.scheduler} {sampling.num_inference_steps} steps, guidance "
+        f"{sampling.guidance_scale:g}, negative prompts {probability:.0%}, {count} parts"
+    )
+    wanted = [n for n in range(count) if shard.takes(n)]
+    if options.dry_run:
+        todo = [n for n in missing_parts(out, count) if shard.takes(n)]
+        return _result(out, plan, drawn=0, missing=len(todo))
+    inputs = {"policy": source_sha256(policy)}
+    if config.kl_to:
+        inputs["kl_to"] = source_sha256(config.kl_to)
+    if prompts_path != jsonl.STANDARD_STREAM:
+        inputs["prompts"] = sha256(shipped(str(prompts_path)))
+    if config.negative_prompts:
+        inputs["negative_prompts"] = sha256(shipped(config.negative_prompts))
+    begin_or_continue(out, Run(command="rollout", plan=plan, inputs=inputs), options, shard)
+    missing = set(missing_parts(out, count))
+    todo = [n for n in wanted if n in missing]
+    if todo:
+        # Imported here: when nothing is left to draw, torch and diffusers need not load.
+        from expo_cli.stages.drawing import Drawing, draw_parts
+
+        drawing = Drawing(
+            prompts=prompts,
+            negative_prompts=negative_prompts,
+            negative_probability=probability,
+            sampling=sampling,
+            policy=policy,
+            policy_sha256=inputs["policy"],
+            config=config,
+        )
+        draw_parts(drawing, out, todo, notes)
+    else:
+        notes.say(f"rollout: nothing to do, {out} has all parts of this shard")
+    return _result(out, plan, drawn=len(todo), missing=len(missing_parts(out, count)))
+
+
+def _result(out: Path, plan: dict[str, Any], drawn: int, missing: int) -> RolloutResult:
+    return RolloutResult(
+        path=out,
+        num_prompts=plan["num_prompts"],
+        num_samples=plan["num_samples"],
+        num_parts=plan["num_parts"],
+        parts_drawn=drawn,
+        parts_missing=missing,
+        plan=plan,
+    )

@@ -1,0 +1,186 @@
+"""Groups: all usable samples of each prompt with their scores, out of one or more rollouts.
+
+Rollouts of the same prompts in parts of the same size are read together, part by part, so that
+memory holds one part of each. Otherwise all samples are held, as `Candidate`s.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from expo_cli.contracts import jsonl
+from expo_cli.contracts.parts import part_name, part_path, require_complete
+from expo_cli.contracts.records import Sample
+from expo_cli.contracts.rollouts import Rollout, open_rollout, score_path, scores_of
+from expo_cli.core.pairing import Candidate, Group
+from expo_cli.errors import ContractError, ExpoError, UsageError
+
+
+@dataclass(frozen=True)
+class PairSource:
+    """A rollout to make pairs of, its scores, and its path relative to the folder of the pairs."""
+
+    rollout: Rollout
+    scores: Path
+    relative: str
+
+    def reference(self, part: int) -> str:
+        """What a SampleRef calls the part's safetensors file."""
+        return Path(self.relative, f"{part_name(part)}.safetensors").as_posix()
+
+    def require_complete(self, labels: Sequence[str]) -> None:
+        """Raises ExpoError that names missing records, latents or scores, and what makes them."""
+        self.rollout.require_complete()
+        for part in range(self.rollout.num_parts):
+            latents = self.rollout.latents_path(part)
+            if not latents.is_file():
+                raise ExpoError(
+                    f"{latents}: missing, and training needs these latents; remove "
+                    f"{part_path(self.rollout.folder, part)} and run the same `expo rollout` again"
+                )
+        for label in labels:
+            command = f"score {self.rollout.folder} --reward {label}"
+            require_complete(self.scores, self.rollout.num_parts, command, f".{label}.jsonl")
+
+
+def open_sources(
+    folders: Sequence[Path], scores: Sequence[str], pairs_folder: Path
+) -> list[PairSource]:
+    """Open rollouts and their score folders (FOLDER/scores by default) for pairs in a folder.
+
+    Raises UsageError when the score folders are not one a rollout, a rollout is given twice, or
+    one does not lie below `pairs_folder`; others as `open_rollout`.
+    """
+    if scores and len(scores) != len(folders):
+        raise UsageError(
+            f"--scores is given {len(scores)} times for {len(folders)} rollouts; "
+            "give one a rollout, in their order, or none"
+        )
+    resolved = [folder.resolve() for folder in folders]
+    for number, folder in enumerate(folders):
+        if resolved[number] in resolved[:number]:
+            raise UsageError(f"{folder} is given twice")
+        if not resolved[number].is_relative_to(pairs_folder.resolve()):
+            raise UsageError(
+                f"{folder} does not lie below {pairs_folder.resolve()}: paths in pairs.jsonl may "
+                "not leave its folder, so it must be written to a folder above all rollouts"
+            )
+    return [
+        PairSource(
+            rollout=open_rollout(folder),
+            scores=Path(scores[number]) if scores else folder / "scores",
+            relative=resolved[number].relative_to(pairs_folder.resolve()).as_posix(),
+        )
+        for number, folder in enumerate(folders)
+    ]
+
+
+def read_groups(
+    sources: Sequence[PairSource], labels: Sequence[str], part_done: Callable[[], None]
+) -> Iterator[Group]:
+    """Every prompt's group, in the prompt order of the rollouts; `part_done` is called after each.
+
+    Raises ContractError for records that contradict each other, naming file and line.
+    """
+    earlier: set[str] = set()
+    for parts in parts_read_together(sources):
+        groups: dict[str, Group] = {}
+        for source, part in parts:
+            add_part(groups, source, part, labels)
+            part_done()
+        if again := earlier & groups.keys():
+            raise ContractError(
+                f"{sources[0].rollout.folder}: prompt_id {min(again)} is in several parts"
+            )
+        earlier |= groups.keys()
+        yield from groups.values()
+
+
+def parts_read_together(
+    sources: Sequence[PairSource],
+) -> list[list[tuple[PairSource, int]]]:
+    """Sets of parts such that no prompt is in two of the sets."""
+    first, *others = [layout(source.rollout) for source in sources]
+    if not others or (None not in first and all(other == first for other in others)):
+        num_parts = sources[0].rollout.num_parts
+        return [[(source, part) for source in sources] for part in range(num_parts)]
+    return [[(source, part) for source in sources for part in range(source.rollout.num_parts)]]
+
+
+def layout(rollout: Rollout) -> tuple[object, ...]:
+    """What is equal for two rollouts that keep the same prompts in the same parts.
+
+    The prompts' sha256 is None when they came from standard input.
+    """
+    plan = rollout.run.plan
+    return (
+        rollout.run.inputs.get("prompts"),
+        plan.get("part_size"),
+        plan.get("num_prompts"),
+        rollout.num_parts,
+    )
+
+
+def add_part(
+    groups: dict[str, Group], source: PairSource, part: int, labels: Sequence[str]
+) -> None:
+    """Add the samples of one part to the groups of their prompts."""
+    path = part_path(source.rollout.folder, part)
+    reference = source.reference(part)
+    columns = [(label, scores_by_sample(source.scores, part, label)) for label in labels]
+    sample_ids = set()
+    for number, sample in jsonl.numbered(path, Sample):
+        sample_ids.add(sample.sample_id)
+        group = groups.setdefault(
+            sample.prompt_id, Group(sample.prompt_id, sample.prompt, sample.iteration)
+        )
+        problem = contradiction(sample, group)
+        if problem:
+            raise ContractError(f"{path}:{number}: {problem}")
+        if sample.checks.nan or sample.checks.black:
+            group.num_flagged += 1
+            continue
+        for label, scores in columns:
+            if sample.sample_id not in scores:
+                raise ContractError(
+                    f"{score_path(source.scores, part, label)}: no score of {sample.sample_id} "
+                    f"({path}:{number}); these are scores of another rollout"
+                )
+        group.candidates[sample.sample_id] = Candidate(
+            sample_id=sample.sample_id,
+            agent=sample.agent,
+            part=reference,
+            scores=tuple(scores[sample.sample_id] for _, scores in columns),
+        )
+    for label, scores in columns:
+        if strays := scores.keys() - sample_ids:
+            raise ContractError(
+                f"{score_path(source.scores, part, label)}: {min(strays)} is not in {path}; "
+                "these are scores of another rollout"
+            )
+
+
+def contradiction(sample: Sample, group: Group) -> str | None:
+    """What keeps the sample out of its prompt's group, if anything does."""
+    if sample.prompt != group.prompt:
+        return f"prompt_id {sample.prompt_id} is of another prompt before: {group.prompt!r}"
+    if sample.iteration != group.iteration:
+        return (
+            f"iteration {sample.iteration}, but {group.iteration} in a sample of the same prompt "
+            "before; make the pairs of each iteration by themselves"
+        )
+    if sample.sample_id in group.candidates:
+        other = group.candidates[sample.sample_id].part
+        return f"sample_id {sample.sample_id} is in {other} already; give each rollout once"
+    return None
+
+
+def scores_by_sample(folder: Path, part: int, label: str) -> dict[str, float]:
+    """A part's scores by sample_id. Raises ContractError when a sample has two."""
+    scores = {}
+    for score in scores_of(folder, part, label):
+        if score.sample_id in scores:
+            path = score_path(folder, part, label)
+            raise ContractError(f"{path}: {score.sample_id} is scored twice")
+        scores[score.sample_id] = score.score
+    return scores

@@ -1,0 +1,87 @@
+"""How many tokens a text encoder sees of a prompt, counted offline and without torch."""
+
+import gzip
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from expo_cli.contracts.sources import model_folder
+from expo_cli.errors import ContractError
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+WORDS = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
+NUM_MERGES = 48_894
+
+
+def clip_vocabulary() -> Path:
+    """The merges that OpenAI published with CLIP, as open_clip ships them."""
+    # find_spec does not import open_clip, which would bring torch.
+    [package] = find_spec("open_clip").submodule_search_locations
+    return Path(package) / "bpe_simple_vocab_16e6.txt.gz"
+
+
+def clip_tokenizer() -> Tokenizer:
+    """CLIP's byte-pair encoding; the same ids as Stable Diffusion's CLIPTokenizer."""
+    lines = gzip.decompress(clip_vocabulary().read_bytes()).decode().split("\n")
+    merges = [tuple(line.split()) for line in lines[1 : 1 + NUM_MERGES]]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*alphabet, *(f"{byte}</w>" for byte in alphabet), *map("".join, merges), START, END]
+    return byte_pairs({token: index for index, token in enumerate(tokens)}, merges)
+
+
+def byte_pairs(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> Tokenizer:
+    """CLIP's way of cutting text into words and those into `vocabulary`, with both end marks."""
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, end_of_word_suffix="</w>", unk_token=END))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(WORDS, behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.add_special_tokens([START, END])
+    tokenizer.post_processor = processors.RobertaProcessing(
+        (END, vocabulary[END]), (START, vocabulary[START]), add_prefix_space=False
+    )
+    return tokenizer
+
+
+def load_tokenizer(source: str | None) -> tuple[Tokenizer, Path]:
+    """The tokenizer of a model or tokenizer folder or hub id, and the file it was read from.
+
+    None is CLIP's own. Raises ExpoError when there is no such folder, ContractError when it holds
+    neither `tokenizer.json` nor the `vocab.json` and `merges.txt` of a CLIPTokenizer.
+    """
+    if source is None:
+        return clip_tokenizer(), clip_vocabulary()
+    folder = model_folder(source)
+    if (folder / "tokenizer").is_dir():
+        folder = folder / "tokenizer"
+    whole, vocabulary, merges = (
+        folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt")
+    )
+    try:
+        if whole.exists():
+            tokenizer = Tokenizer.from_file(str(whole))
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+            return tokenizer, whole
+        lines = merges.read_text(encoding="utf-8").splitlines()
+        pairs = [tuple(line.split()) for line in lines if not line.startswith("#version")]
+        return byte_pairs(json.loads(vocabulary.read_text(encoding="utf-8")), pairs), vocabulary
+    except FileNotFoundError as error:
+        raise ContractError(
+            f"{folder}: holds neither tokenizer.json nor vocab.json and merges.txt"
+        ) from error
+    except Exception as error:  # tokenizers raises bare Exception for a file it cannot read
+        raise ContractError(f"{folder}: not a tokenizer: {error}") from error
+
+
+def count_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
+    """The number of tokens of each text, end marks included."""
+    return [len(encoding) for encoding in tokenizer.encode_batch_fast(texts)]

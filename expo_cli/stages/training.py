@@ -1,0 +1,400 @@
+"""The work of `expo train`: one process's part of every optimiser step."""
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from diffusers.models.attention_processor import AttnProcessor
+from peft import LoraConfig
+from torch import Tensor
+
+from expo_cli.config import RunOptions, TrainConfig
+from expo_cli.contracts.parts import Shard
+from expo_cli.contracts.provenance import Run, write_run
+from expo_cli.contracts.records import Pair
+from expo_cli.contracts.sources import ADAPTER_CONFIG, base_source, model_folder
+from expo_cli.core.learning_rate import learning_rate_factor
+from expo_cli.core.objectives import Errors, Objective, PairErrors, denoising_error
+from expo_cli.core.visits import visits
+from expo_cli.errors import ExpoError
+from expo_cli.models.loading import load_model
+from expo_cli.models.lora import new_adapter, read_config
+from expo_cli.models.protocol import DiffusionModel
+from expo_cli.stages.checkpoint import write_checkpoint
+from expo_cli.stages.device import resolve_dtype
+from expo_cli.stages.folders import begin_or_continue
+from expo_cli.stages.master_weights import MasterWeights
+from expo_cli.stages.metrics import MetricsLog, measure
+from expo_cli.stages.pair_batches import Batch, PairBatches, PromptEmbeddings
+from expo_cli.stages.progress import Notes
+from expo_cli.stages.stopping import stop_on_signal
+from expo_cli.stages.train import TrainingPair
+from expo_cli.stages.training_state import State, load_state, save_state, states_folder
+
+
+def start_processes(config: TrainConfig) -> Accelerator:
+    """This process's place among the others.
+
+    Raises ExpoError when the launch did not give the processes that it meant to: a wrong launch
+    trains several independent copies, or one, without a word.
+    """
+    accelerator = Accelerator()
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    wanted = config.num_processes or launched
+    if accelerator.num_processes != wanted or launched != accelerator.num_processes:
+        raise ExpoError(
+            f"{wanted} processes were asked for, {launched} launched, and "
+            f"{accelerator.num_processes} train together; on a CPU launch with ACCELERATE_USE_CPU="
+            "true accelerate launch --multi_gpu --num_processes N -m expo_cli train ..."
+        )
+    return accelerator
+
+
+def train(
+    pairs: Sequence[TrainingPair],
+    objective: Objective,
+    out: Path,
+    config: TrainConfig,
+    options: RunOptions,
+    run: Run,
+    notes: Notes,
+) -> None:
+    """Train to the last step and write the checkpoint; see `stages.train.train_policy`."""
+    accelerator = start_processes(config)
+    if not accelerator.is_main_process:
+        notes = Notes(replace(options, quiet=True))
+    else:
+        begin_or_continue(out, run, options, Shard())
+    accelerator.wait_for_everyone()
+    started = time.monotonic()
+    trainer = Trainer(pairs, objective, out, config, accelerator, notes)
+    trainer.run()
+    if accelerator.is_main_process:
+        weights = trainer.masters.state()
+        write_checkpoint(trainer.policy, weights, out, trainer.adapter, trainer.base)
+        seconds = round(time.monotonic() - started, 3)
+        write_run(out, replace(run, counts=trainer.log.last(), seconds=seconds))
+        shutil.rmtree(states_folder(out), ignore_errors=True)
+    accelerator.wait_for_everyone()
+
+
+class Trainer:
+    """The policy, its reference, the pairs and the optimiser of one process."""
+
+    def __init__(
+        self,
+        pairs: Sequence[TrainingPair],
+        objective: Objective,
+        out: Path,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        notes: Notes,
+    ) -> None:
+        self.objective, self.out, self.config = objective, out, config
+        self.accelerator, self.notes = accelerator, notes
+        dtype = resolve_dtype(config.mixed_precision, accelerator.device)
+        self.base = base_source(config.init_from)
+        self.policy, self.adapter = load_policy(config, accelerator.device)
+        # The masters are copied before the network is rounded to its working precision.
+        self.masters = MasterWeights(self.policy.network.named_parameters())
+        self.start = [master.detach().clone() for master in self.masters.masters]
+        self.policy.set_dtype(dtype)
+        if config.gradient_checkpointing:
+            self.policy.network.enable_gradient_checkpointing()
+        self.reference = self.load_reference(dtype) if objective.needs_reference else None
+        if accelerator.device.type == "cpu":
+            # The fused attention's backward pass is slower than the plain one on a CPU. Both must
+            # use the same, so that equal weights give equal errors.
+            for model in filter(None, {self.policy, self.reference}):
+                model.network.set_attn_processor(AttnProcessor())
+        self.data = PairBatches(
+            pairs, objective.roles, self.policy, config.seed, config.caption_dropout
+        )
+        self.prompts = PromptEmbeddings(self.policy)
+        self.optimizer = torch.optim.AdamW(
+            self.masters.masters,
+            lr=config.learning_rate,
+            betas=(config.adam_beta1, config.adam_beta2),
+            eps=config.adam_epsilon,
+            weight_decay=config.adam_weight_decay,
+        )
+        # Scales the loss in fp16 only; elsewhere it passes everything through.
+        self.scaler = torch.amp.GradScaler(
+            accelerator.device.type, enabled=dtype is torch.float16
+        )
+        self.log = MetricsLog(out)
+
+    @property
+    def global_batch_size(self) -> int:
+        config = self.config
+        return (
+            config.train_batch_size
+            * config.gradient_accumulation_steps
+            * self.accelerator.num_processes
+        )
+
+    @property
+    def learning_rate(self) -> float:
+        """The effective peak rate: with --scale-lr, times the global batch size."""
+        scale = self.global_batch_size if self.config.scale_lr else 1
+        return self.config.learning_rate * scale
+
+    def load_reference(self, dtype: torch.dtype) -> DiffusionModel:
+        """The frozen reference; the policy itself where switching its adapter off gives it."""
+        if self.adapter is not None and self.config.ref == self.base:
+            return self.policy
+        return load_model(self.config.ref, self.accelerator.device, dtype)
+
+    def as_reference(self) -> AbstractContextManager[None]:
+        return self.policy.reference() if self.reference is self.policy else nullcontext()
+
+    def run(self) -> None:
+        """Take every step that is left.
+
+        Raises ExpoError when the loss is not finite or the policy's error runs away, Interrupted
+        when a signal asks to stop; the last good state is kept in both cases.
+        """
+        config = self.config
+        state = load_state(self.out, self.masters, self.optimizer, self.scaler)
+        first = state.step
+        self.log.resume(first, state.measured)
+        self.notes.say(
+            f"train: effective learning rate {self.learning_rate:.3g}, batch of "
+            f"{self.global_batch_size} pairs ({self.accelerator.num_processes} processes), "
+            f"{self.policy.dtype} on {self.accelerator.device}"
+            + (f"; going on after step {first}" if first else "")
+        )
+        steps = config.max_train_steps
+        with stop_on_signal() as stop, self.notes.bar(steps, "steps") as bar:
+            bar.advance(first)
+            for step in range(first, steps):
+                self.step(step)
+                bar.advance()
+                finished = step + 1
+                if finished % config.checkpointing_steps == 0 or stop.signal_name:
+                    self.save(finished)
+                stop.check()
+        self.log.write()
+        self.warn()
+
+    def save(self, finished: int) -> None:
+        if self.accelerator.is_main_process:
+            self.log.write()
+            save_state(
+                self.out,
+                State(finished, self.scaler.state_dict(), self.log.collected),
+                self.masters,
+                self.optimizer,
+                self.config.checkpoints_total_limit,
+            )
+        self.accelerator.wait_for_everyone()
+
+    def step(self, step: int) -> None:
+        """One optimiser step over the global batch."""
+        config = self.config
+        logs = (step + 1) % config.logging_steps == 0 or step + 1 == config.max_train_steps
+        self.masters.clear_gradients()
+        exploration_gradients = GradientSum(self.masters) if logs else None
+        measured = []
+        for batch in self.micro_batches(step):
+            errors = self.pair_errors(batch)
+            terms = {name: term.mean() for name, term in self.objective.terms(errors).items()}
+            loss = sum(terms.values())
+            measured.append(measure(errors, terms, loss, self.objective))
+            share = 1 / config.gradient_accumulation_steps
+            if exploration_gradients and "exploration" in terms:
+                exploration_gradients.add(terms["exploration"] * share)
+            self.scaler.scale(loss * share).backward()
+            self.masters.collect_gradients()
+        rate = self.learning_rate * learning_rate_factor(
+            config.lr_scheduler, step, config.max_train_steps, config.warmup_ratio
+        )
+        values = self.average(measured)
+        norms = {}
+        if exploration_gradients and "exploration_loss" in values:
+            norms = exploration_gradients.norms(self.scaler.get_scale())
+        norms["grad_norm"] = self.update(rate)
+        self.check(step, values, norms["grad_norm"])
+        self.log.collect(values)
+        if logs:
+            self.log.add(
+                step + 1,
+                norms
+                | {
+                    "learning_rate": rate,
+                    "batch_size": self.global_batch_size,
+                    "weight_change": self.weight_change(),
+                },
+            )
+
+    def micro_batches(self, step: int) -> Iterator[Batch]:
+        """This process's part of a step's pairs."""
+        size = self.config.train_batch_size
+        for accumulated in range(self.config.gradient_accumulation_steps):
+            number = step * self.config.gradient_accumulation_steps + accumulated
+            number = number * self.accelerator.num_processes + self.accelerator.process_index
+            yield self.data.batch(
+                visits(self.config.seed, len(self.data.pairs), number * size, size)
+            )
+
+    def pair_errors(self, batch: Batch) -> PairErrors:
+        """Errors of all roles: one forward pass of the policy, one of the reference."""
+        policy = self.policy
+        latents, noise = batch.latents.to(policy.device), batch.noise.to(policy.device)
+        timesteps = batch.timesteps.to(policy.device)
+        noisy = policy.add_noise(latents, noise, timesteps)
+        target = policy.target(latents, noise, timesteps)
+        conditioning = self.prompts.rows(batch.prompts)
+        error = denoising_error(policy.predict(noisy, timesteps, conditioning), target)
+        reference_error = torch.zeros_like(error)
+        if self.reference is not None:
+            with torch.no_grad(), self.as_reference():
+                prediction = self.reference.predict(noisy, timesteps, conditioning)
+            reference_error = denoising_error(prediction, target)
+        return by_role(batch, error, reference_error)
+
+    def update(self, rate: float) -> float:
+        """Average gradients over processes, clip, step; returns the norm before clipping."""
+        masters = self.masters.masters
+        if self.accelerator.num_processes > 1:
+            flat = torch.cat([master.grad.flatten() for master in masters])
+            flat = self.accelerator.reduce(flat, "mean")
+            for master, part in zip(
+                masters, flat.split([m.numel() for m in masters]), strict=True
+            ):
+                master.grad.copy_(part.view_as(master))
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(masters, self.config.max_grad_norm or math.inf)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if norm.isfinite() or self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.masters.publish()
+        return norm.item()
+
+    def average(self, measured: list[dict[str, float]]) -> dict[str, float]:
+        """The mean of each measurement over micro-batches and processes."""
+        names = sorted(measured[0])
+        table = torch.tensor([[m[name] for name in names] for m in measured], dtype=torch.double)
+        means = table.mean(dim=0).to(self.accelerator.device)
+        if self.accelerator.num_processes > 1:
+            means = self.accelerator.reduce(means, "mean")
+        return dict(zip(names, means.tolist(), strict=True))
+
+    def check(self, step: int, values: dict[str, float], norm: float) -> None:
+        """Raise ExpoError when training has broken down."""
+        advice = f"the last good state in {states_folder(self.out)} is kept; lower the learning rate"
+        finite = math.isfinite(values["loss"]) and (
+            math.isfinite(norm) or self.scaler.is_enabled()
+        )
+        if not finite:
+            raise ExpoError(f"step {step + 1}: loss {values['loss']}, gradient {norm}; {advice}")
+        reference = values.get("reference_winner_error")
+        limit = self.config.max_error_ratio
+        if reference is not None and values["winner_error"] > limit * reference:
+            raise ExpoError(
+                f"step {step + 1}: the policy's error on winners, {values['winner_error']:.4g}, is "
+                f"more than {limit:g} times the reference's, {reference:.4g}; {advice}"
+            )
+
+    def weight_change(self) -> float:
+        """||weights - start|| / ||start||."""
+        pairs = list(zip(self.masters.masters, self.start, strict=True))
+        moved = sum((master - start).detach().square().sum() for master, start in pairs)
+        size = sum(start.square().sum() for _, start in pairs)
+        return (moved / size).sqrt().item()
+
+    def warn(self) -> None:
+        last = self.log.last()
+        if last.get("weight_change", 1.0) < 1e-6:
+            self.notes.say("train: WARNING: the weights hardly moved; raise the learning rate")
+        if last.get("winner_error_change", 0.0) > 0 and last.get("implicit_accuracy", 0.0) > 0.5:
+            self.notes.say(
+                "train: note: the policy's error rose on winners too (less than on losers)"
+            )
+
+
+class GradientSum:
+    """The exploration term's own gradient, for its norm; the rest of the gradient is the other's."""
+
+    def __init__(self, masters: MasterWeights) -> None:
+        self.masters = masters
+        self.sums = [torch.zeros_like(master) for master in masters.masters]
+
+    def add(self, loss: Tensor) -> None:
+        gradients = torch.autograd.grad(
+            loss, self.masters.working, retain_graph=True, allow_unused=True
+        )
+        for total, gradient in zip(self.sums, gradients, strict=True):
+            if gradient is not None:
+                total.add_(gradient.float())
+
+    def norms(self, loss_scale: float) -> dict[str, float]:
+        """Norms of both terms' gradients in this process, before clipping."""
+        pairs = list(zip(self.masters.masters, self.sums, strict=True))
+        rest = sum((master.grad / loss_scale - own).square().sum() for master, own in pairs)
+        return {
+            "exploration_grad_norm": sum(own.square().sum() for _, own in pairs).sqrt().item(),
+            "preference_grad_norm": rest.sqrt().item(),
+        }
+
+
+def load_policy(
+    config: TrainConfig, device: torch.device
+) -> tuple[DiffusionModel, LoraConfig | None]:
+    """The policy in fp32, with only what is to be trained requiring gradients."""
+    policy = load_model(config.init_from, device, torch.float32)
+    if not config.use_lora:
+        policy.network.requires_grad_(True)
+        return policy, None
+    folder = model_folder(config.init_from)
+    if (folder / ADAPTER_CONFIG).exists():
+        adapter = read_config(folder)
+        if (adapter.r, adapter.lora_alpha) != (config.lora_rank, config.lora_alpha):
+            raise ExpoError(
+                f"{folder}: has LoRA rank {adapter.r} and alpha {adapter.lora_alpha}, not "
+                f"{config.lora_rank} and {config.lora_alpha}"
+            )
+    else:
+        adapter = new_adapter(policy.network, config.lora_rank, config.lora_alpha, config.seed)
+    for name, parameter in policy.network.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    return policy, adapter
+
+
+def by_role(batch: Batch, error: Tensor, reference_error: Tensor) -> PairErrors:
+    """Rows [rows] of each role as [batch], 0 where a pair has no such sample."""
+    device = error.device
+    roles = {}
+    for role in dict.fromkeys(batch.role_of_row):
+        rows = [r for r, name in enumerate(batch.role_of_row) if name == role]
+        places = torch.tensor([batch.pair_of_row[r] for r in rows], device=device)
+        zeros = torch.zeros(len(batch.pairs), device=device)
+        roles[role] = Errors(
+            zeros.index_copy(0, places, error[rows]),
+            zeros.index_copy(0, places, reference_error[rows]),
+        )
+    nothing = torch.zeros(len(batch.pairs), device=device)
+    if "explore" not in roles:
+        roles |= {"explore": Errors(nothing, nothing), "main": Errors(nothing, nothing)}
+    gains = [explore_gain(pair) for pair in batch.pairs]
+    return PairErrors(
+        **roles,
+        explored=torch.tensor([float(pair.explore is not None) for pair in batch.pairs]).to(device),
+        explore_gain=torch.tensor(gains).to(device),
+    )
+
+
+def explore_gain(pair: Pair) -> float:
+    """How much higher the explore sample scores than the main one; 0 where that is not known."""
+    if pair.explore is None or pair.explore.score is None or pair.main.score is None:
+        return 0.0
+    return pair.explore.score - pair.main.score

@@ -1,0 +1,65 @@
+"""Fixtures that several test files share."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXPO = Path(sys.executable).parent / "expo"
+
+
+@pytest.fixture(scope="session")
+def expo():
+    """Run the installed command; returns the finished process with text output."""
+
+    def run(*arguments: object, **settings) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [EXPO, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            **settings,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_sd(tmp_path_factory) -> Path:
+    """Random weights in SD 1.5's layout; tests must not write into the folder."""
+    from tests.tiny import stable_diffusion
+
+    return stable_diffusion(tmp_path_factory.mktemp("tiny") / "sd")
+
+
+@pytest.fixture(scope="session")
+def tiny_sd_other(tmp_path_factory) -> Path:
+    """The same layout, other weights."""
+    from tests.tiny import stable_diffusion
+
+    return stable_diffusion(tmp_path_factory.mktemp("tiny") / "sd-other", seed=1)
+
+
+@pytest.fixture(scope="session")
+def tiny_sd_v(tmp_path_factory) -> Path:
+    """The same layout with v-prediction."""
+    from tests.tiny import stable_diffusion
+
+    return stable_diffusion(tmp_path_factory.mktemp("tiny") / "sd-v", "v_prediction")
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory, tiny_sd) -> Path:
+    """Random weights in PickScore's layout."""
+    from tests.tiny_rewards import clip_model
+
+    return clip_model(tmp_path_factory.mktemp("tiny") / "clip", tiny_sd / "tokenizer")
+
+
+@pytest.fixture(scope="session")
+def tiny_open_clip(tmp_path_factory) -> Path:
+    """Random weights in the layout of an open_clip folder."""
+    from tests.tiny_rewards import open_clip_model
+
+    return open_clip_model(tmp_path_factory.mktemp("tiny") / "open-clip")

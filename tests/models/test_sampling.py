@@ -1,0 +1,111 @@
+"""Rollouts against diffusers' own pipeline, on random weights in SD 1.5's layout."""
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from expo_cli.core.exploration import SamplingPlan
+from expo_cli.core.noise import generators, normal
+from expo_cli.errors import UsageError
+from expo_cli.models.loading import load_model
+from expo_cli.models.sampling import draw
+from expo_cli.models.schedulers import SAMPLERS
+
+CPU = torch.device("cpu")
+SEEDS = [11, 12]
+PROMPTS = ["a red cat", "two blue dogs, photograph"]
+NEGATIVE = ["", "blurry"]
+
+
+def draw_latents(folder, plan, rows=(0, 1)):
+    model = load_model(str(folder), CPU, torch.float32)
+    return draw(
+        model,
+        model.encode([PROMPTS[r] for r in rows]),
+        model.encode([NEGATIVE[r] for r in rows]),
+        [SEEDS[r] for r in rows],
+        model.latent_shape(64, 64),
+        plan,
+    ).latents
+
+
+@pytest.mark.parametrize("layout", ["tiny_sd", "tiny_sd_v"])
+@pytest.mark.parametrize("scheduler", SAMPLERS)
+def test_latents_are_those_of_diffusers_pipeline(layout, scheduler, request):
+    folder = request.getfixturevalue(layout)
+    plan = SamplingPlan(
+        scheduler=scheduler,
+        num_inference_steps=4,
+        guidance_scale=5.0,
+        eta=0.6 if scheduler == "ddim" else 0.0,
+    )
+    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = load_model(str(folder), CPU, torch.float32).make_scheduler(scheduler)
+    own = generators(SEEDS)
+    noise = torch.stack([normal(generator, (4, 8, 8)) for generator in own])
+    expected = pipeline(
+        PROMPTS,
+        negative_prompt=NEGATIVE,
+        num_inference_steps=4,
+        guidance_scale=5.0,
+        eta=plan.eta,
+        latents=noise,
+        generator=own,
+        output_type="latent",
+    ).images
+    torch.testing.assert_close(draw_latents(folder, plan), expected, atol=2e-4, rtol=1e-3)
+
+
+def test_a_sample_does_not_depend_on_its_batch(tiny_sd):
+    plan = SamplingPlan(scheduler="ddpm", num_inference_steps=3)
+    together = draw_latents(tiny_sd, plan)
+    alone = draw_latents(tiny_sd, plan, rows=(1,))
+    torch.testing.assert_close(together[1:], alone, atol=1e-4, rtol=1e-3)
+
+
+def test_guidance_1_ignores_the_negative_prompt(tiny_sd):
+    plan = SamplingPlan(scheduler="ddim", num_inference_steps=2, guidance_scale=1)
+    model = load_model(str(tiny_sd), CPU, torch.float32)
+    prompts, shape = model.encode(PROMPTS[:1]), (4, 8, 8)
+    one = draw(model, prompts, model.encode(["blurry"]), [1], shape, plan)
+    two = draw(model, prompts, model.encode(["sharp"]), [1], shape, plan)
+    assert one.latents.equal(two.latents)
+
+
+@pytest.mark.parametrize("layout", ["tiny_sd", "tiny_sd_v"])
+def test_kl_to_itself_is_0_and_to_others_is_not(layout, tiny_sd_other, request):
+    model = load_model(str(request.getfixturevalue(layout)), CPU, torch.float32)
+    other = load_model(str(tiny_sd_other), CPU, torch.float32)
+    arguments = (model, model.encode(PROMPTS), model.encode(NEGATIVE), SEEDS, (4, 8, 8))
+    plan = SamplingPlan(scheduler="ddim", eta=1.0, num_inference_steps=4)
+    assert draw(*arguments, plan, reference=model).kl_steps.abs().max() == 0
+    kl_steps = draw(*arguments, plan, reference=other).kl_steps
+    assert kl_steps.shape == (2, 4)
+    assert (kl_steps[:, :-1] > 0).all()
+    assert (kl_steps[:, -1] == 0).all()
+
+
+def test_kl_is_refused_where_steps_are_not_gaussian(tiny_sd):
+    model = load_model(str(tiny_sd), CPU, torch.float32)
+    encoded = model.encode(PROMPTS)
+    for plan in (SamplingPlan(scheduler="euler"), SamplingPlan(scheduler="ddim", eta=0)):
+        with pytest.raises(UsageError, match="Gaussian"):
+            draw(model, encoded, encoded, SEEDS, (4, 8, 8), plan, reference=model)
+
+
+def test_decoding_equals_the_pipelines(tiny_sd):
+    model = load_model(str(tiny_sd), CPU, torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_sd)
+    latents = torch.randn(2, 4, 8, 8)
+    images = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
+    expected = pipeline.image_processor.postprocess(images.detach(), output_type="pt")
+    torch.testing.assert_close(model.decode(latents), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_v_prediction_implies_the_right_noise(tiny_sd_v):
+    model = load_model(str(tiny_sd_v), CPU, torch.float32)
+    clean, noise, timesteps = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8), torch.tensor([5, 700])
+    noisy = model.add_noise(clean, noise, timesteps)
+    velocity = model.target(clean, noise, timesteps)
+    torch.testing.assert_close(model.epsilon(velocity, noisy, timesteps), noise, atol=1e-4, rtol=1e-3)

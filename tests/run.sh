@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Lint and tests, with their own set-up. Arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source recipes/environment.sh "hpsv2,test"
+
+ruff check .
+ruff format --check .
+lint-imports
+shellcheck -x recipes/*.sh recipes/*/*.sh tests/*.sh .ci/run
+python -m pytest "$@"

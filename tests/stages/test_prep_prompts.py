@@ -1,0 +1,343 @@
+import json
+import signal
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from expo_cli.config import PrepPromptsConfig, RunOptions
+from expo_cli.contracts import jsonl
+from expo_cli.contracts.ids import prompt_id
+from expo_cli.contracts.records import Prompt
+from expo_cli.core.prompts import identity, normalise
+from expo_cli.errors import Interrupted
+from expo_cli.stages.prep_prompts import prepare_prompts, sort_rows
+from expo_cli.stages.prompt_sieve import Pool, Sieve
+from expo_cli.stages.token_counts import clip_tokenizer
+
+QUIET = RunOptions(quiet=True)
+MANY = [f"a photo of cat number {number}" for number in range(500)]
+
+
+def prepare(inputs, out: Path, options: RunOptions = QUIET, **settings):
+    return prepare_prompts([*map(str, inputs)], out, PrepPromptsConfig(**settings), options)
+
+
+def texts(path: Path) -> list[str]:
+    return [prompt.prompt for prompt in jsonl.read(path, Prompt)]
+
+
+def written(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def lines(folder: Path, prompts: list[str], name: str = "in.txt") -> Path:
+    return written(folder, name, "".join(f"{prompt}\n" for prompt in prompts))
+
+
+def test_what_is_dropped_is_counted_and_located(tmp_path):
+    long = "cat " * 76  # 78 tokens with both end marks
+    source = lines(tmp_path, ["A cat", "", "a  cat ", long, "cafe\u0301", "caf\u00e9", " \t", long])
+    result = prepare([source], tmp_path / "out.jsonl")
+    assert list(jsonl.read(tmp_path / "out.jsonl", Prompt)) == [
+        Prompt(prompt_id=prompt_id("A cat"), prompt="A cat", num_tokens=4, source="in.txt:1"),
+        Prompt(prompt_id=prompt_id("caf\u00e9"), prompt="caf\u00e9", num_tokens=3, source="in.txt:5"),
+    ]
+    assert result.counts == {
+        "num_rows": 8,
+        "num_empty": 2,
+        "num_duplicates": 3,
+        "num_too_long": 1,
+        "num_not_sampled": 0,
+        "num_train": 2,
+        "num_heldout": 0,
+        "first_dropped": {
+            "empty": ["in.txt:2", "in.txt:7"],
+            "duplicates": ["in.txt:3", "in.txt:6", "in.txt:8"],
+            "too_long": ["in.txt:4 (78 tokens)"],
+        },
+    }
+    run = json.loads((tmp_path / "out.jsonl.run.json").read_text())
+    assert run["counts"] == result.counts
+    assert len(run["inputs"][str(source)]) == 64
+
+
+PARQUET = pyarrow.table(
+    {"caption": ["a cat", None, "a dog"], "jpg_0": [b"\xff", b"\xff", b"\xff"], "label_0": [1.0] * 3}
+)
+HPDV2 = [{"prompt": "a cat", "file_path": ["1.jpg"]}, {"prompt": ""}, {"prompt": "a dog"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "config", "categories"),
+    [
+        ("p.txt", "\ufeffa cat\r\n\r\na dog", {}, [None, None]),
+        ("p.csv", "prompt,category\na cat,x\n\n\"a\ndog\",\n", {}, ["x", None]),
+        ("p.jsonl", '{"prompt":"a cat","category":"x"}\n\n{"prompt":"a dog"}', {}, ["x", None]),
+        (
+            "p.tsv",
+            "Prompt\tCategory\na cat\tx\n\t\na dog\ty\n",
+            {"prompt_column": "Prompt", "category_column": "Category"},
+            ["x", "y"],
+        ),
+        ("p.parquet", PARQUET, {"layout": "pick-a-pic"}, [None, None]),
+        ("p.parquet", PARQUET, {"prompt_column": "caption"}, [None, None]),
+        ("train.json", json.dumps(HPDV2), {"layout": "hpdv2"}, [None, None]),
+        (
+            "anime.json",
+            json.dumps(["a cat", "", "a dog"], indent=1),
+            {"layout": "hps-benchmark"},
+            ["anime", "anime"],
+        ),
+    ],
+)
+def test_every_layout(name, content, config, categories, tmp_path):
+    source = tmp_path / name
+    if isinstance(content, pyarrow.Table):
+        pyarrow.parquet.write_table(content, source)
+    else:
+        source.write_bytes(content.encode())
+    result = prepare([source], tmp_path / "out.jsonl", **config)
+    prompts = list(jsonl.read(tmp_path / "out.jsonl", Prompt))
+    assert [prompt.prompt for prompt in prompts] == ["a cat", "a dog"]
+    assert [prompt.category for prompt in prompts] == categories
+    assert (result.counts["num_rows"], result.counts["num_empty"]) == (3, 1)
+
+
+def test_tab_separated_values_are_not_quoted(tmp_path):
+    source = written(tmp_path, "p.tsv", 'prompt\tnote\n"G I G G L E" painted\t"\nplain\t\n')
+    prepare([source], tmp_path / "out.jsonl")
+    assert texts(tmp_path / "out.jsonl") == ['"G I G G L E" painted', "plain"]
+
+
+def test_a_negative_prompt_is_kept(tmp_path):
+    source = written(tmp_path, "p.jsonl", '{"prompt":"a cat","negative_prompt":"blurry"}\n')
+    prepare([source], tmp_path / "out.jsonl")
+    [prompt] = jsonl.read(tmp_path / "out.jsonl", Prompt)
+    assert prompt.negative_prompt == "blurry"
+
+
+def test_output_can_be_prepared_again(tmp_path):
+    prepare([lines(tmp_path, MANY)], tmp_path / "once.jsonl")
+    prepare([tmp_path / "once.jsonl"], tmp_path / "twice.jsonl")
+    assert texts(tmp_path / "twice.jsonl") == MANY
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "config", "where", "what"),
+    [
+        ("p.txt", b"a cat\n\xff\n", {}, ":2", "not UTF-8"),
+        ("p.jsonl", '{"prompt":"a"}\n{"prompt":"b', {}, ":2", "truncated"),
+        ("p.jsonl", '{"prompt":7}\n', {}, ":1", "'prompt' must be text, got int"),
+        ("p.jsonl", '"a cat"\n', {}, ":1", "Expected `object`"),
+        ("p.jsonl", '{"Prompt":"a"}\n', {}, ":1", "no column 'prompt'; did you mean 'Prompt'?"),
+        ("p.jsonl", "[" * 100_000, {}, ":1", "Expected `object`"),
+        ("p.jsonl", '{"prompt":' + "[" * 100_000, {}, ":1", "recursion"),
+        ("p.csv", "prompt,note\na,b\na,b,c\n", {}, ":3", "3 fields"),
+        ("p.csv", 'prompt\n"a\n', {}, ":2", "unexpected end of data"),
+        ("p.csv", "", {}, ":1", "no column 'prompt'"),
+        ("p.csv", "promt\na\n", {}, ":1", "did you mean 'promt'?"),
+        (
+            "p.csv",
+            "prompt,kind\na,b\n",
+            {"category_column": "kid"},
+            ":1",
+            "no column 'kid'; did you mean 'kind'?",
+        ),
+        ("p.parquet", b"PAR1 broken", {}, "", "not a whole parquet file"),
+        ("p.parquet", pyarrow.table({"Prompt": ["a"]}), {}, "", "did you mean 'Prompt'?"),
+        ("p.parquet", pyarrow.table({"prompt": [1]}), {}, ":1", "must be text, got int"),
+        ("a.json", '["a",\n"b', {"layout": "hps-benchmark"}, ":2", "not a JSON item"),
+        ("a.json", '["a",\n7]', {"layout": "hps-benchmark"}, ":2", "item 2: expected a string"),
+        ("a.json", '{"a":1}', {"layout": "hps-benchmark"}, ":1", "expected '['"),
+        ("a.json", '["a" "b"]', {"layout": "hps-benchmark"}, ":1", "expected ','"),
+        ("a.json", '["a"]\n["b"]', {"layout": "hps-benchmark"}, ":1", "something follows"),
+        ("a.json", '["\\ud800"]', {"layout": "hps-benchmark"}, ":1", "not a JSON item"),
+        ("a.json", b'["\xff"]', {"layout": "hps-benchmark"}, ":1", "not UTF-8"),
+        ("a.json", '["a"]', {"layout": "hpdv2"}, ":1", "item 1: expected an object"),
+    ],
+)
+def test_a_bad_row_stops_with_file_and_line(name, content, config, where, what, tmp_path, expo):
+    source = tmp_path / name
+    if isinstance(content, pyarrow.Table):
+        pyarrow.parquet.write_table(content, source)
+    else:
+        written(tmp_path, name, content)
+    flags = [f"--{key.replace('_', '-')}={value}" for key, value in config.items()]
+    done = expo("prep-prompts", source, "--out", tmp_path / "out.jsonl", *flags)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"expo: {source}{where}: ")
+    assert what in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "what"),
+    [
+        (["none.txt", "--out", "o"], 1, "none.txt: cannot be read: No such file"),
+        (["a.doc", "--out", "o"], 2, "say --layout"),
+        (["a.json", "--out", "o"], 2, "--layout hpdv2 or --layout hps-benchmark"),
+        (["a.txt", "--out", "a.txt"], 2, "is also an input"),
+        (["a.txt", "--out", "./a.txt", "--overwrite"], 2, "is also an input"),
+        (["a.txt", "--out", "o", "--heldout-out", "h"], 2, "needs --heldout-fraction"),
+        (["a.txt", "--out", "o", "--heldout-sample", "3"], 2, "needs --heldout-fraction"),
+        (["a.txt", "--out", "o", "--heldout-fraction", "1"], 2, "must be in [0, 1)"),
+        (["a.txt", "--out", "-", "--json"], 2, "--json contradicts --out -"),
+        (["a.txt", "--out", "-", "--heldout-fraction", ".5"], 2, "needs --heldout-out"),
+        (["a.txt", "--out", "o", "--max-tokens", "2"], 1, "no prompts are left: 2 rows"),
+        (["a.txt", "--out", "o", "--tokenizer", "./none"], 1, "no such model folder"),
+    ],
+)
+def test_faults_are_one_line(arguments, code, what, tmp_path, expo):
+    lines(tmp_path, ["a cat", "a dog"], "a.txt")
+    done = expo("prep-prompts", *arguments, cwd=tmp_path)
+    assert done.returncode == code
+    assert what in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert texts_of_a_is_untouched(tmp_path)
+
+
+def texts_of_a_is_untouched(folder: Path) -> bool:
+    return (folder / "a.txt").read_text() == "a cat\na dog\n"
+
+
+def test_held_out_prompts_stay_held_out(tmp_path):
+    """Whatever else is in the input, in whichever order, whichever seed."""
+    first, second = lines(tmp_path, MANY), lines(tmp_path, [*MANY[::-1][:300], "new"], "b.txt")
+    prepare([first], tmp_path / "a" / "train.jsonl", heldout_fraction=0.2)
+    prepare([second], tmp_path / "b" / "train.jsonl", heldout_fraction=0.2, seed=7, sample=100)
+    heldout = set(texts(tmp_path / "a" / "heldout.jsonl"))
+    assert 60 < len(heldout) < 140
+    assert heldout & {*MANY[-300:]} == {*texts(tmp_path / "b" / "heldout.jsonl")} - {"new"}
+    assert not heldout & {*texts(tmp_path / "b" / "train.jsonl")}
+    assert [*texts(tmp_path / "a" / "train.jsonl")] == [p for p in MANY if p not in heldout]
+
+
+def test_a_sample_depends_on_no_order_and_lies_in_a_larger_one(tmp_path):
+    forward, backward = lines(tmp_path, MANY), lines(tmp_path, MANY[::-1], "backward.txt")
+    small = texts(prepare([forward], tmp_path / "small.jsonl", sample=50).path)
+    large = texts(prepare([forward], tmp_path / "large.jsonl", sample=80).path)
+    turned = texts(prepare([backward], tmp_path / "turned.jsonl", sample=50).path)
+    other = texts(prepare([forward], tmp_path / "other.jsonl", sample=50, seed=1).path)
+    assert small == [prompt for prompt in MANY if prompt in small]
+    assert (len(small), len(large)) == (50, 80)
+    assert turned == small[::-1]
+    assert {*small} < {*large}
+    assert {*small} != {*other}
+
+
+def test_both_sides_can_be_sampled(tmp_path):
+    result = prepare(
+        [lines(tmp_path, MANY)],
+        tmp_path / "train.jsonl",
+        heldout_fraction=0.5,
+        sample=30,
+        heldout_sample=20,
+    )
+    assert len(texts(result.path)) == result.counts["num_train"] == 30
+    assert len(texts(result.heldout_path)) == result.counts["num_heldout"] == 20
+    assert result.counts["num_not_sampled"] == 450
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), min_size=1),
+    st.integers(1, 5),
+    st.sampled_from([0.0, 0.5]),
+)
+@settings(
+    max_examples=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_rows_are_all_accounted_for(tmp_path, rows, sample, heldout_fraction):
+    tokenizer = clip_tokenizer_once()
+    sieve = Sieve(tokenizer, max_tokens=6)
+    located = [(f"x:{number}", row_of(text)) for number, text in enumerate(rows)]
+    passed = [*sieve.passed(located[:3]), *sieve.passed(located[3:])]
+    dropped = sieve.empty.count + sieve.duplicates.count + sieve.too_long.count
+    assert sieve.num_rows == len(rows) == dropped + len(passed)
+    keys = [identity(prompt.prompt) for prompt in passed]
+    assert len(set(keys)) == len(keys)
+    assert {identity(normalise(text)) for text in rows} >= {*keys}
+    with Pool(sample, seed=0) as pool:
+        for prompt in passed:
+            pool.add(prompt)
+        assert len(list(pool.chosen())) == pool.num_chosen == min(sample, len(passed))
+
+
+TOKENIZERS = []
+
+
+def clip_tokenizer_once():
+    if not TOKENIZERS:
+        TOKENIZERS.append(clip_tokenizer())
+    return TOKENIZERS[0]
+
+
+def row_of(text):
+    from expo_cli.stages.prompt_sources import Row
+
+    return Row(1, text)
+
+
+def test_a_second_run_does_nothing_and_another_one_is_refused(tmp_path, expo):
+    source, out = lines(tmp_path, MANY), tmp_path / "train.jsonl"
+    first = expo("prep-prompts", source, "--out", out, "--heldout-fraction", 0.1)
+    assert (first.returncode, first.stdout) == (0, f"{out}\n")
+    before = out.stat().st_mtime_ns
+    again = expo("prep-prompts", source, "--out", out, "--heldout-fraction", 0.1)
+    assert "nothing to do" in again.stderr
+    assert out.stat().st_mtime_ns == before
+    refused = expo("prep-prompts", source, "--out", out, "--heldout-fraction", 0.2)
+    assert refused.returncode == 1
+    assert "heldout_fraction=0.1, not 0.2" in refused.stderr
+    anew = expo("prep-prompts", source, "--out", out, "--heldout-fraction", 0.2, "--overwrite")
+    assert anew.returncode == 0
+    (tmp_path / "heldout.jsonl").unlink()
+    expo("prep-prompts", source, "--out", out, "--heldout-fraction", 0.2)
+    assert len(texts(tmp_path / "heldout.jsonl")) + len(texts(out)) == len(MANY)
+
+
+def test_standard_streams(expo):
+    piped = expo("prep-prompts", "-", "--out", "-", input='{"prompt":"a  cat"}\n')
+    [line] = piped.stdout.splitlines()
+    assert json.loads(line)["prompt"] == "a cat"
+    text = expo("prep-prompts", "-", "--layout", "txt", "--out", "-", "--quiet", input="a dog\n")
+    assert json.loads(text.stdout)["prompt"] == "a dog"
+    assert text.stderr == ""
+    bad = expo("prep-prompts", "-", "--out", "-", input='{"prompt":"a"}\n{"prompt":1}\n')
+    assert (bad.returncode, bad.stdout) == (1, "")
+    assert bad.stderr == "expo: -:2: 'prompt' must be text, got int\n"
+
+
+def test_dry_run_touches_nothing(tmp_path, expo):
+    source = lines(tmp_path, MANY)
+    done = expo("prep-prompts", source, "--out", tmp_path / "o.jsonl", "--dry-run", "--sample", 3)
+    plan = json.loads(done.stdout)["plan"]
+    assert (plan["sample"], plan["layouts"]) == (3, ["txt"])
+    assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]
+
+
+def test_limit_takes_the_first_rows(tmp_path):
+    result = prepare([lines(tmp_path, MANY)], tmp_path / "out.jsonl", limit=7)
+    assert texts(result.path) == MANY[:7]
+
+
+def test_a_signal_stops_between_batches():
+    def signalled():
+        signal.raise_signal(signal.SIGTERM)
+        yield from ()
+
+    class Signalled(list):
+        def __iter__(self):
+            return signalled()
+
+    with Pool(None, 0) as train, Pool(None, 0) as heldout, pytest.raises(Interrupted):
+        sieve = Sieve(clip_tokenizer_once(), 77)
+        sort_rows(Signalled(), PrepPromptsConfig(), sieve, train, heldout)
