@@ -9,6 +9,8 @@ from expo_cli import __version__
 from expo_cli.commands import evaluate, make_pairs, prep_prompts, rollout, score, train
 from expo_cli.errors import ExpoError
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="expo",
     help="Align text-to-image diffusion models by online preference learning with exploration.\n\n"
@@ -44,6 +46,7 @@ def one_line(message: str) -> str:
 
 
 def main() -> None:
+    message = ""
     try:
         code = app(standalone_mode=False)
     except ExpoError as error:
@@ -51,9 +54,9 @@ def main() -> None:
     except TyperException as error:
         message, code = error.format_message(), 2
     except (Abort, KeyboardInterrupt):
-        message, code = "interrupted; run the same command again to go on", 130
-    else:
-        sys.exit(code)
-    if message:  # `expo` alone has printed its help
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # what Typer returns when Ctrl-C ended a command
+        message = "interrupted; run the same command again to go on"
+    if message:
         sys.stderr.write(f"expo: {one_line(message)}\n")
     sys.exit(code)

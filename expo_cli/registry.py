@@ -95,14 +95,17 @@ def find(table: Mapping[str, str], name: str) -> type:
     """
     path = table.get(name, name)
     module_name, _, class_name = path.rpartition(".")
-    if not module_name:
+    if not all(path.split(".")) or not module_name:
         raise UsageError(f"nothing is called {name!r}; {nearest(name, table)}")
     try:
-        return getattr(import_module(module_name), class_name)
+        part = getattr(import_module(module_name), class_name)
     except (ModuleNotFoundError, AttributeError) as error:
         if name in table:
             raise
         raise UsageError(f"{name!r} cannot be imported: {error}") from error
+    if not isinstance(part, type):
+        raise UsageError(f"{name!r} is not a class")
+    return part
 
 
 def build(table: Mapping[str, str], spec: str) -> Any:
@@ -113,7 +116,10 @@ def build(table: Mapping[str, str], spec: str) -> Any:
     name, options = split_spec(spec)
     part = find(table, name)
     if not is_dataclass(part):
-        return part(**options)
+        try:
+            return part(**options)
+        except TypeError as error:
+            raise UsageError(f"{spec}: {error}") from error
     types = get_type_hints(part)
     known = [field.name for field in fields(part) if field.init]
     if "" in options:
@@ -125,8 +131,6 @@ def build(table: Mapping[str, str], spec: str) -> Any:
         if key not in known:
             raise UsageError(f"{spec}: {name} has no option {key!r}; {nearest(key, known)}")
     try:
-        return part(
-            **{k: msgspec.convert(v, types[k], strict=False) for k, v in options.items()}
-        )
+        return part(**{k: msgspec.convert(v, types[k], strict=False) for k, v in options.items()})
     except (ValueError, TypeError) as error:  # msgspec.ValidationError is a ValueError
         raise UsageError(f"{spec}: {error}") from error

@@ -10,7 +10,10 @@ cd "$(dirname "$0")/.."
 source recipes/environment.sh
 
 OUT=${OUT:-runs/quickstart}
-ITERATIONS=5
+ITERATIONS=${ITERATIONS:-5}
+PROMPTS=${PROMPTS:-192}        # fresh training prompts an iteration, 8 images each
+HELDOUT_PROMPTS=${HELDOUT_PROMPTS:-128}
+STEPS=${STEPS:-120}            # optimiser steps an iteration, of 16 pairs
 BASE=embedded:emoji-sd
 # The reward that judges training, and one it never sees. Nothing is selected on the second.
 TRAINING_REWARD=training=pickscore:model=embedded:emoji-pickscore
@@ -25,7 +28,7 @@ draw_heldout() { # POLICY FOLDER
     expo score "$2" --reward "$TRAINING_REWARD" --reward "$HELDOUT_REWARD"
 }
 
-expo prep-prompts embedded:prompts/heldout.jsonl --sample 128 --out "$OUT/heldout.jsonl"
+expo prep-prompts embedded:prompts/heldout.jsonl --sample "$HELDOUT_PROMPTS" --out "$OUT/heldout.jsonl"
 draw_heldout "$BASE" "$OUT/base"
 
 policy=$BASE
@@ -35,7 +38,7 @@ for ((t = 1; t <= ITERATIONS; t++)); do
     now=$OUT/iteration-$t
 
     # 1. Draw: fresh prompts, four images by each agent. Negative prompts fall from all to none.
-    expo prep-prompts embedded:prompts/train.jsonl --sample 192 --seed "$t" --out "$now/prompts.jsonl"
+    expo prep-prompts embedded:prompts/train.jsonl --sample "$PROMPTS" --seed "$t" --out "$now/prompts.jsonl"
     for agent in main explore; do
         explorer=()
         [ "$agent" = main ] || explorer=(--explorer reference --ref "$BASE")
@@ -54,7 +57,7 @@ for ((t = 1; t <= ITERATIONS; t++)); do
     # 4. Train on the pairs of all iterations so far, from the last policy, against the base.
     expo train "${pairs[@]}" --init-from "$policy" --ref "$BASE" --out "$now/checkpoint" \
         --objective expo:beta=2000,alpha=0.01 --caption-dropout 0.1 --learning-rate 1e-5 \
-        --train-batch-size 16 --max-train-steps 120 --seed "$t"
+        --train-batch-size 16 --max-train-steps "$STEPS" --seed "$t"
     policy=$now/checkpoint
 
     # 5. Evaluate on the held-out prompts.

@@ -21,7 +21,7 @@ CONFIG_FILE = Annotated[
         "--config",
         metavar="FILE.toml",
         rich_help_panel="Running",
-        help="Settings by command ([train] learning_rate = 1e-5); flags win over it.",
+        help="Settings by command (\\[train] learning_rate = 1e-5); flags win over it.",
     ),
 ]
 

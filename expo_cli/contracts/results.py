@@ -108,7 +108,7 @@ class Results:
     """`results.json`."""
 
     title: str
-    verdict: str
+    verdict: str = ""
     baseline: str
     rewards: list[str]
     training_reward: str | None

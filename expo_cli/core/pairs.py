@@ -13,7 +13,11 @@ from expo_cli.core.pairing import Candidate, Group, Pairing, explore_and_main, s
 
 @dataclass(frozen=True)
 class PairRule:
-    """Everything that decides which pairs a group gives. `weights` maps each reward's label."""
+    """Everything that decides which pairs a group gives.
+
+    `weights` is by reward label, in the order of `Candidate.scores`. `min_margin` is in units of
+    the score paired by.
+    """
 
     pairing: Pairing
     combination: Combination
@@ -70,8 +74,10 @@ class Tally:
         self.winner_scores += pair.winner_score
         self.loser_scores += pair.loser_score
 
-    def losses(self) -> str:
-        return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in self.dropped.items()) or "nothing"
+    def drops(self) -> str:
+        """What was dropped, as text."""
+        reasons = [f"{count} {name.replace('_', ' ')}" for name, count in self.dropped.items()]
+        return ", ".join(reasons) or "nothing"
 
     def counts(self) -> dict[str, Any]:
         """The counts, and what they say of the pairs; needs at least one pair."""
@@ -80,7 +86,7 @@ class Tally:
             "num_prompts": self.num_prompts,
             "num_samples": self.num_samples,
             "num_pairs": self.num_pairs,
-            "dropped": dict(+self.dropped),
+            "dropped": dict(self.dropped),
             "mean_margin": (self.winner_scores - self.loser_scores) / self.num_pairs,
             "mean_winner_score": self.winner_scores / self.num_pairs,
             "mean_loser_score": self.loser_scores / self.num_pairs,

@@ -9,6 +9,8 @@ from expo_cli.contracts.results import Alarm, DriftResult, Estimate, PolicyResul
 # Power Analysis, 1988) calls a medium effect: visible, and far beyond the noise of a mean.
 MAX_SHIFT = 0.5
 
+UNCLEAR = "shows no clear change of"
+
 
 def signed(estimate: Estimate) -> str:
     interval = "" if estimate.low is None else f" [{estimate.low:+.3g}, {estimate.high:+.3g}]"
@@ -26,7 +28,7 @@ def verdict(results: Results) -> str:
     policy, baseline = results.policies[-1], results.baseline
     if policy.label == baseline:
         return f"{baseline}: {results.num_prompts} prompts, compared with no other policy."
-    clauses: dict[str, list[str]] = {"raises": [], "lowers": [], "shows no clear change of": []}
+    clauses: dict[str, list[str]] = {"raises": [], "lowers": [], UNCLEAR: []}
     for label in results.rewards:
         difference = policy.rewards[label].difference
         name = f"{label} (held out)" if label == results.heldout_reward else label
@@ -34,8 +36,12 @@ def verdict(results: Results) -> str:
             verb = "raises" if difference.rises else "lowers"
             clauses[verb].append(f"{name} by {abs(difference.value):.3g}")
         else:
-            clauses["shows no clear change of"].append(name)
-    said = [f"{verb} {' and '.join(names)}" for verb, names in clauses.items() if names]
+            clauses[UNCLEAR].append(name)
+    said = [
+        f"{verb} {(' or ' if verb == UNCLEAR else ' and ').join(names)}"
+        for verb, names in clauses.items()
+        if names
+    ]
     return f"Against {baseline}, {policy.label} {', '.join(said)}."
 
 

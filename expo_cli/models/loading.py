@@ -43,7 +43,8 @@ def load_model(source: str, device: torch.device, dtype: torch.dtype) -> Diffusi
         from expo_cli.models.lora import apply_adapter
 
         apply_adapter(model.network, folder)
-        model.network.to(device, dtype).requires_grad_(False)
+        model.network.requires_grad_(False)
+        model.set_dtype(dtype)
     return model
 
 

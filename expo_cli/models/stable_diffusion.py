@@ -10,7 +10,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.models.clip.modeling_clip import CLIPTextModel
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
@@ -63,7 +63,8 @@ class StableDiffusion:
 
     def set_dtype(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
-        self.network.to(dtype)
+        # diffusers' own `to` warns of modules to keep in fp32, of which this network has none.
+        nn.Module.to(self.network, dtype)
 
     @property
     def vae_scale_factor(self) -> int:

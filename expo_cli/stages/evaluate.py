@@ -1,6 +1,5 @@
 """`expo evaluate`: scored rollouts of several policies in, figures and a report out."""
 
-import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,8 +13,8 @@ from numpy.typing import NDArray
 
 from expo_cli.config import EvaluateConfig, RunOptions
 from expo_cli.contracts import jsonl
-from expo_cli.contracts.files import atomic, sha256
-from expo_cli.contracts.provenance import Run, package_versions, read_run, run_path, write_run
+from expo_cli.contracts.files import atomic
+from expo_cli.contracts.provenance import Run, read_run, run_path, write_run
 from expo_cli.contracts.records import check_id
 from expo_cli.contracts.results import EvaluatedSample, Results
 from expo_cli.core.evaluation import PolicySamples, compare
@@ -23,10 +22,11 @@ from expo_cli.core.statistics import estimates
 from expo_cli.core.verdict import alarms, verdict
 from expo_cli.errors import UsageError
 from expo_cli.registry import nearest
-from expo_cli.report.gallery import Prompts, choose_pictures
+from expo_cli.report.gallery import Gallery, Prompts, choose_pictures
 from expo_cli.report.page import render_page
 from expo_cli.report.plots import draw_plots
 from expo_cli.report.terminal import summary_table
+from expo_cli.stages.evaluation_record import provenance, remarks
 from expo_cli.stages.progress import Notes
 from expo_cli.stages.scored_rollouts import (
     Draw,
@@ -36,9 +36,6 @@ from expo_cli.stages.scored_rollouts import (
     open_scored,
     read_samples,
 )
-
-# Below this many prompts a percentile interval is noticeably too narrow.
-FEW_PROMPTS = 20
 
 
 @dataclass(frozen=True)
@@ -90,6 +87,7 @@ def evaluate_policies(
         }
         return EvaluateResult(out / "report.html", plan)
     draws, policies = read_comparable(scored, config.limit, notes)
+    base = next(policy for policy in policies if policy.label == baseline)
     prompts, categories = prompts_of(draws)
     estimate = partial(
         estimates,
@@ -97,10 +95,8 @@ def evaluate_policies(
         confidence=config.confidence,
         seed=config.seed,
     )
-    base = next(policy for policy in policies if policy.label == baseline)
-    results = Results(
+    measured = Results(
         title=config.title,
-        verdict="",
         baseline=baseline,
         rewards=rewards,
         training_reward=config.training_reward,
@@ -113,7 +109,7 @@ def evaluate_policies(
         notes=list(remarks(policies, len(prompts.ids), len(draws), config)),
         provenance=provenance(scored, draws, config),
     )
-    results = replace(results, verdict=verdict(results), alarms=list(alarms(results)))
+    results = replace(measured, verdict=verdict(measured), alarms=list(alarms(measured)))
     gallery = choose_pictures(
         prompts,
         policies,
@@ -122,19 +118,17 @@ def evaluate_policies(
         config.heldout_reward or rewards[0],
         config.num_grid_prompts,
     )
-    plots = draw_plots(results)
-    for name, files in plots.items():
-        for file_format, content in files.items():
-            write_bytes(out / "plots" / f"{name}.{file_format}", content)
-    jsonl.write(out / "samples.jsonl", evaluated_samples(draws, policies))
-    write_bytes(out / "report.html", render_page(results, gallery, plots).encode())
-    write_bytes(out / "results.json", msgspec.json.format(msgspec.json.encode(results)) + b"\n")
-    seconds = round(time.monotonic() - started, 3)
-    inputs = {name: facts["sha256"] for name, facts in results.provenance["policies"].items()}
-    counts = {"prompts": results.num_prompts, "samples": results.num_samples * len(policies)}
-    plan = asdict(config) | {"policies": {label: str(path) for label, path in folders.items()}}
-    run = Run(command="evaluate", plan=plan, inputs=inputs, counts=counts, seconds=seconds)
-    write_run(out, run)
+    write_evaluation(out, results, gallery, evaluated_samples(draws, policies))
+    write_run(
+        out,
+        Run(
+            command="evaluate",
+            plan=asdict(config) | {"policies": {label: str(f) for label, f in folders.items()}},
+            inputs={name: each["sha256"] for name, each in results.provenance["policies"].items()},
+            counts={"prompts": results.num_prompts, "samples": len(draws) * len(policies)},
+            seconds=round(time.monotonic() - started, 3),
+        ),
+    )
     notes.show(summary_table(results))
     for alarm in results.alarms:
         notes.say(f"{alarm.level}: {alarm.policy}: {alarm.text}")
@@ -201,76 +195,6 @@ def prompts_of(draws: Sequence[Draw]) -> tuple[Prompts, dict[str, NDArray[np.boo
     return prompts, {name: np.array([each == name for each in categories]) for name in names}
 
 
-def remarks(
-    policies: Sequence[PolicySamples], num_prompts: int, num_samples: int, config: EvaluateConfig
-) -> Iterator[str]:
-    """What a reader must know to read the figures, and why some are missing."""
-    yield (
-        "The prompt is the unit: images of a prompt are averaged, prompts are resampled. "
-        "Differences and win rates compare images of the same prompt, seed and index."
-    )
-    if num_prompts < FEW_PROMPTS:
-        yield (
-            f"With {num_prompts} prompts the intervals are too narrow; use {FEW_PROMPTS} or more."
-        )
-    if config.training_reward is None or config.heldout_reward is None:
-        yield ("Over-optimisation was not looked for: name --training-reward and --heldout-reward.")
-    measured = [policy.label for policy in policies if policy.kl is not None]
-    if measured:
-        yield (
-            f"KL of {', '.join(measured)}: trajectory KL to the weights of the rollout's --kl-to, "
-            "in nats a sample; the last denoising step, whose sigma is 0, is left out."
-        )
-    else:
-        yield "No KL: the rollouts were drawn without --kl-to."
-    if not any(policy.diversity for policy in policies):
-        reason = "one image a prompt" if num_samples == num_prompts else "no image embeddings"
-        yield f"No diversity: {reason}."
-
-
-def provenance(
-    scored: Sequence[ScoredRollout], draws: Sequence[Draw], config: EvaluateConfig
-) -> dict[str, Any]:
-    """Where the figures come from; the same for the same inputs and settings."""
-    return {
-        "seed": config.seed,
-        "limit": config.limit,
-        "sampling": sorted({describe_sampling(draw) for draw in draws}),
-        "policies": {
-            each.label: {
-                "folder": str(each.folder),
-                "weights": each.rollout.run.inputs.get("policy"),
-                "sha256": files_sha256(each),
-                "rollout": each.rollout.run.plan,
-            }
-            for each in scored
-        },
-        "rewards": {
-            reward: run.plan | {"sha256": run.inputs}
-            for reward, run in scored[0].reward_runs.items()
-        },
-        "versions": package_versions(),
-    }
-
-
-def describe_sampling(draw: Draw) -> str:
-    eta = f", eta {draw.eta:g}" if draw.eta else ""
-    negative = ", negative prompt" if draw.negative_prompt else ""
-    return (
-        f"{draw.scheduler}, {draw.num_inference_steps} steps, guidance {draw.guidance_scale:g}"
-        f"{eta}{negative}, {draw.width}x{draw.height}"
-    )
-
-
-def files_sha256(scored: ScoredRollout) -> str:
-    """One sha256 over the names and contents of a policy's input files."""
-    listing = "".join(
-        f"{sha256(path)}  {path.relative_to(scored.folder).as_posix()}\n"
-        for path in scored.input_files()
-    )
-    return hashlib.sha256(listing.encode()).hexdigest()
-
-
 def evaluated_samples(
     draws: Sequence[Draw], policies: Sequence[PolicySamples]
 ) -> Iterator[EvaluatedSample]:
@@ -288,6 +212,19 @@ def evaluated_samples(
                 kl=None if policy.kl is None else float(policy.kl[i]),
                 image=policy.images[i],
             )
+
+
+def write_evaluation(
+    out: Path, results: Results, gallery: Gallery, samples: Iterator[EvaluatedSample]
+) -> None:
+    """Everything but run.json; each file replaces the one of an earlier evaluation, whole."""
+    plots = draw_plots(results)
+    for name, files in plots.items():
+        for file_format, content in files.items():
+            write_bytes(out / "plots" / f"{name}.{file_format}", content)
+    jsonl.write(out / "samples.jsonl", samples)
+    write_bytes(out / "report.html", render_page(results, gallery, plots).encode())
+    write_bytes(out / "results.json", msgspec.json.format(msgspec.json.encode(results)) + b"\n")
 
 
 def write_bytes(path: Path, content: bytes) -> None:

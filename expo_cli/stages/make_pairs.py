@@ -22,7 +22,12 @@ from expo_cli.errors import ExpoError, UsageError
 from expo_cli.registry import COMBINATIONS, PAIRINGS, build, nearest
 from expo_cli.stages.output_file import finished_run, write_run_beside
 from expo_cli.stages.progress import Notes
-from expo_cli.stages.scored_groups import PairSource, open_sources, read_groups
+from expo_cli.stages.scored_groups import (
+    PairSource,
+    check_same_judges,
+    open_sources,
+    read_groups,
+)
 from expo_cli.stages.stopping import stop_on_signal
 
 
@@ -50,6 +55,7 @@ def make_pairs(
     weights = choose_rewards(config.reward, sources)
     for source in sources:
         source.require_complete(list(weights))
+    check_same_judges(sources, list(weights))
     rule = PairRule(
         pairing=build(PAIRINGS, config.pairing),
         combination=build(COMBINATIONS, config.combine),
@@ -87,7 +93,7 @@ def make_pairs(
         write_run_beside(out, replace(run, counts=counts, seconds=seconds))
     notes.say(
         f"make-pairs: {tally.num_pairs} pairs of {tally.num_prompts} prompts and "
-        f"{tally.num_samples} samples, dropped {tally.losses()}; mean margin "
+        f"{tally.num_samples} samples, dropped {tally.drops()}; mean margin "
         f"{counts['mean_margin']:.4g}; explore drew {counts['explore_share_of_samples']:.0%} of "
         f"the samples, {counts['explore_share_of_winners']:.0%} of the winners, "
         f"{counts['explore_share_of_losers']:.0%} of the losers"
@@ -139,7 +145,7 @@ def some_pairs(groups: Iterable[Group], rule: PairRule, tally: Tally) -> Iterato
     if not tally.num_pairs:
         raise ExpoError(
             f"no pairs left of {tally.num_prompts} prompts and {tally.num_samples} samples: "
-            f"dropped {tally.losses()}; draw more samples a prompt, lower --min-margin "
+            f"dropped {tally.drops()}; draw more samples a prompt, lower --min-margin "
             f"({rule.min_margin:g}) or choose another --combine"
         )
 

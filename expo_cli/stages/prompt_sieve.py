@@ -83,7 +83,7 @@ class Pool:
     def __init__(self, sample: int | None, seed: int) -> None:
         self.sample, self.seed, self.count = sample, seed, 0
         self._ranks = array("Q")
-        self._file = tempfile.TemporaryFile()
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
 
     def __enter__(self) -> Self:
         return self

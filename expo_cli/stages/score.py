@@ -138,6 +138,7 @@ def begin(
         out,
         Run(command="score", plan=plan, inputs=inputs),
         "run.json",
+        "part-*",
         "choose another --out, or remove these scores of other images",
     )
     runs = {}
@@ -152,14 +153,15 @@ def begin(
             out,
             runs[reward.label],
             name,
+            f"part-*.{reward.label}.jsonl",
             f"choose another label (LABEL={reward.spec}), or --overwrite to score anew",
         )
     return runs
 
 
-def begin_or_continue(folder: Path, run: Run, name: str, remedy: str) -> None:
-    """Write the run as `name`, or check that the one there has the same plan and inputs."""
-    if not (folder / name).exists():
+def begin_or_continue(folder: Path, run: Run, name: str, scores: str, remedy: str) -> None:
+    """Write the run as `name`, or, once there are `scores`, check that the one there is equal."""
+    if not ((folder / name).exists() and any(folder.glob(scores))):
         write_run(folder, run, name)
         return
     begun = read_run(folder, name)

@@ -10,8 +10,15 @@ from pathlib import Path
 
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.parts import part_name, part_path, require_complete
+from expo_cli.contracts.provenance import read_run
 from expo_cli.contracts.records import Sample
-from expo_cli.contracts.rollouts import Rollout, open_rollout, score_path, scores_of
+from expo_cli.contracts.rollouts import (
+    Rollout,
+    open_rollout,
+    reward_run_name,
+    score_path,
+    scores_of,
+)
 from expo_cli.core.pairing import Candidate, Group
 from expo_cli.errors import ContractError, ExpoError, UsageError
 
@@ -75,10 +82,24 @@ def open_sources(
     ]
 
 
+def check_same_judges(sources: Sequence[PairSource], labels: Sequence[str]) -> None:
+    """Raises ContractError when a label stands for different rewards in two rollouts' scores."""
+    first, *others = sources
+    for label in labels:
+        expected = read_run(first.scores, reward_run_name(label))
+        for source in others:
+            found = read_run(source.scores, reward_run_name(label))
+            if (found.plan, found.inputs) != (expected.plan, expected.inputs):
+                raise ContractError(
+                    f"{source.scores / reward_run_name(label)}: {label} is not the reward of that "
+                    f"name in {first.scores}; score both rollouts alike"
+                )
+
+
 def read_groups(
     sources: Sequence[PairSource], labels: Sequence[str], part_done: Callable[[], None]
 ) -> Iterator[Group]:
-    """Every prompt's group, in the prompt order of the rollouts; `part_done` is called after each.
+    """Every prompt's group, in the prompt order of the rollouts. Calls `part_done` for each part.
 
     Raises ContractError for records that contradict each other, naming file and line.
     """

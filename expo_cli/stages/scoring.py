@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from PIL.Image import Image
@@ -14,7 +15,6 @@ from expo_cli.contracts.rollouts import embeddings_path, score_path
 from expo_cli.contracts.tensors import write_tensors
 from expo_cli.errors import ExpoError
 from expo_cli.rewards.protocol import Batch, Judgement, Reward
-from expo_cli.stages.decoding import LatentDecoder
 from expo_cli.stages.device import default_device, resolve_dtype
 from expo_cli.stages.image_index import ImageIndex
 from expo_cli.stages.image_sources import ImageSource
@@ -44,7 +44,7 @@ def score_parts(
     for label in sorted(needed):
         rewards[label].load(device, dtype)
     read = image_reader(source, device, dtype)
-    num_scored = dict.fromkeys(sorted(needed), 0)
+    scored: dict[str, list[float]] = {label: [] for label in sorted(needed)}
     sizes = {
         part: min(source.samples_per_part, source.num_samples - part * source.samples_per_part)
         for part in todo
@@ -55,15 +55,21 @@ def score_parts(
             judging = {label: rewards[label] for label in labels}
             judged = judge_part(part, samples, judging, read, config.batch_size, bar, stop)
             for label in labels:
-                write_scores(out, part, label, samples, judged[label])
-                num_scored[label] += len(samples)
+                scores = scores_of_part(label, samples, judged[label])
+                write_part(out, part, label, scores, judged[label])
+                scored[label] += [score.score for score in scores]
             stop.check()
-    return num_scored
+    for label, scores in scored.items():
+        notes.say(f"score: {label} {fmean(scores):.4f} on average over {len(scores)} images")
+    return {label: len(scores) for label, scores in scored.items()}
 
 
 def image_reader(source: ImageSource, device: torch.device, dtype: torch.dtype) -> ImageReader:
     if isinstance(source, ImageIndex):
         return lambda part, samples: source.images(samples)
+    # Imported here: only a rollout needs diffusers, whose import is slow.
+    from expo_cli.stages.decoding import LatentDecoder
+
     decoder = LatentDecoder(source.vae, device, dtype)
     latents_path = source.rollout.latents_path
     return lambda part, samples: decoder.images(
@@ -125,26 +131,27 @@ def judge(
     return judgement
 
 
-def write_scores(
-    out: Path, part: int, label: str, samples: Samples, judgements: Sequence[Judgement]
+def scores_of_part(label: str, samples: Samples, judgements: Sequence[Judgement]) -> list[Score]:
+    raws = [(float(raw), judgement.scale) for judgement in judgements for raw in judgement.raw]
+    return [
+        Score(
+            sample_id=sample.sample_id,
+            prompt_id=sample.prompt_id,
+            reward=label,
+            score=raw * scale,
+            raw=raw,
+            scale=scale,
+        )
+        for sample, (raw, scale) in zip(samples, raws, strict=True)
+    ]
+
+
+def write_part(
+    out: Path, part: int, label: str, scores: Sequence[Score], judgements: Sequence[Judgement]
 ) -> None:
     """Write a part's image embeddings, where there are any, then its scores: they make it exist."""
     if all(judgement.embeddings is not None for judgement in judgements):
         rows = torch.cat([judgement.embeddings for judgement in judgements]).half()
-        embeddings = {sample.sample_id: row for sample, row in zip(samples, rows, strict=True)}
+        embeddings = {score.sample_id: row for score, row in zip(scores, rows, strict=True)}
         write_tensors(embeddings_path(out, part, label), embeddings)
-    scored = [(raw, judgement.scale) for judgement in judgements for raw in judgement.raw]
-    jsonl.write(
-        score_path(out, part, label),
-        [
-            Score(
-                sample_id=sample.sample_id,
-                prompt_id=sample.prompt_id,
-                reward=label,
-                score=raw * scale,
-                raw=raw,
-                scale=scale,
-            )
-            for sample, (raw, scale) in zip(samples, scored, strict=True)
-        ],
-    )
+    jsonl.write(score_path(out, part, label), scores)

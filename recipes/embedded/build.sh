@@ -29,7 +29,18 @@ wait "$autoencoder"
 python "$here/unet.py" "$work" --minutes 90 &
 denoiser=$!
 
-# Meanwhile the rewards learn from artwork and from flaws, each from its own.
+# Meanwhile the rewards learn from artwork and from flaws, each from its own kinds ...
 python "$here/reward_a.py" "$work" --minutes 10
 python "$here/reward_b.py" "$work" --minutes 12
+
+# ... and then from what the denoiser draws by now as well.
+python "$here/own_samples.py" "$work" b
+python "$here/reward_b.py" "$work" --minutes 22 --own-samples
+python "$here/own_samples.py" "$work" a
+python "$here/reward_a.py" "$work" --minutes 16 --own-samples
 wait "$denoiser"
+
+# Ship it, measure what is shipped (WORK_FOLDER/figures.json) and look at it.
+python "$here/export.py" "$work"
+python "$here/measure.py" "$work"
+python "$here/grid.py" "$here/../../expo_cli/embedded/emoji-sd" "$work/grid.png"

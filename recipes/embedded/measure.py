@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from torch import Generator, Tensor
 from training import as_tensor
 from vae import peak_signal_to_noise
 
+log = logging.getLogger("measure")
 Judges = dict[str, RewardA | RewardB]
 SAMPLER_STEPS, SAMPLER_GUIDANCE = (8, 10, 12, 16, 20), (3.0, 4.0, 5.0)
 
@@ -66,16 +68,17 @@ def measure_agreement(painter: Painter, judges: Judges, count: int = 96, group: 
     }
 
 
-def measure_negatives(painter: Painter, judges: Judges, count: int = 192) -> dict:
+def measure_negatives(painter: Painter, judges: Judges, count: int = 96) -> dict:
     """What a negative prompt changes, with the same noise: mean difference and its standard error."""
     captions = read_prompts("train", count)
-    plain = {n: scores(j, painter.draw(captions, seed=23), captions) for n, j in judges.items()}
+    images = painter.draw(captions, seed=23)
+    plain = {n: scores(j, images, captions) for n, j in judges.items()}
     figures = {}
     for negative in (PROMPTS / "negative.txt").read_text().splitlines():
         images = painter.draw(captions, negatives=[negative] * count, seed=23)
         gains = {n: scores(j, images, captions) - plain[n] for n, j in judges.items()}
         figures[negative] = {n: with_error(gain) for n, gain in gains.items()}
-        logging.info("negative %s: %s", negative, figures[negative])
+        log.info("negative %s: %s", negative, figures[negative])
     return figures
 
 
@@ -97,19 +100,21 @@ def measure_flaws(work: Path, judges: Judges) -> dict:
     return figures
 
 
-def flawed_copies(images: Tensor, flaw) -> Tensor:
+def flawed_copies(images: Tensor, flaw: Callable[[Tensor, Generator], Tensor]) -> Tensor:
     generator = Generator().manual_seed(24)
     copies = [flaw(image.float() / 255, generator).clamp(0, 1) for image in images]
     return (torch.stack(copies) * 255).round().to(torch.uint8)
 
 
-def spoiled_copies(images: Tensor, spoiler) -> Tensor:
+def spoiled_copies(
+    images: Tensor, spoiler: Callable[[Image.Image, random.Random], Image.Image]
+) -> Tensor:
     rng = random.Random(25)
-    pictures: list[Image.Image] = [spoiler(to_picture(image), rng) for image in images]
+    pictures = [spoiler(to_picture(image), rng) for image in images]
     return as_tensor(np.stack([np.asarray(picture) for picture in pictures]))
 
 
-def measure_samplers(painter: Painter, judges: Judges, count: int = 96) -> dict:
+def measure_samplers(painter: Painter, judges: Judges, count: int = 48) -> dict:
     """Mean scores of training prompts at equal numbers of steps; only reward A may choose."""
     captions = read_prompts("train", count)
     figures = {}
@@ -125,7 +130,7 @@ def measure_samplers(painter: Painter, judges: Judges, count: int = 96) -> dict:
                 )
                 key = f"{sampler} steps={steps} guidance={guidance:g}"
                 figures[key] = with_error(scores(judges["a"], images, captions))
-                logging.info("%s %s", key, figures[key])
+                log.info("%s %s", key, figures[key])
     return figures
 
 
@@ -150,11 +155,12 @@ def main() -> None:
     for name in arguments.what or measures:
         figures = json.loads(path.read_text()) if path.exists() else {}
         figures[name] = measures[name]()
-        logging.info("%s: %s", name, figures[name])
+        log.info("%s: %s", name, figures[name])
         path.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    log.setLevel(logging.INFO)
     torch.set_num_threads(1)
     main()

@@ -15,7 +15,7 @@ from degrade import FLAWS
 from export import build_pipeline
 from sampling import Painter
 
-COUNT = 400
+COUNT = 300
 
 
 def flawed(painter: Painter, captions: list[str], rng: random.Random) -> dict[str, torch.Tensor]:
@@ -48,6 +48,9 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("reward", choices=["a", "b"])
     arguments = parser.parse_args()
+    path = arguments.work / f"own_samples_{arguments.reward}.pt"
+    if path.exists():
+        return
     rng = random.Random(arguments.reward)
     _, drawings = load_drawings(arguments.work)
     chosen = rng.sample(range(len(drawings)), COUNT)
@@ -58,8 +61,6 @@ def main() -> None:
         "captions": captions,
         **make(Painter(build_pipeline(arguments.work)), captions, rng),
     }
-
-    path = arguments.work / f"own_samples_{arguments.reward}.pt"
     partial = path.with_name(path.name + ".partial")
     torch.save(pool, partial)
     os.replace(partial, path)

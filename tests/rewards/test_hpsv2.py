@@ -191,8 +191,7 @@ def hps_package():
     package.__path__ = [str(Path(spec.origin).parent / "src" / "open_clip")]
     sys.modules["hps_open_clip"] = package
     vocabulary = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
-    open_gzip = gzip.open
-    with mock.patch("gzip.open", lambda path: open_gzip(vocabulary)):
+    with mock.patch("gzip.open", return_value=gzip.open(vocabulary)):
         return types.SimpleNamespace(
             transform=importlib.import_module("hps_open_clip.transform"),
             tokenizer=importlib.import_module("hps_open_clip.tokenizer"),

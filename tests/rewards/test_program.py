@@ -68,12 +68,14 @@ def test_the_identity_is_the_program_itself(program):
 
 def test_images_are_gone_afterwards(program, tmp_path):
     log = tmp_path / "images"
-    judge(program(f"import shutil, sys\nopen({str(log)!r}, 'w').write(sys.stdin.read())\n" + ANSWER))
+    judge(
+        program(f"import shutil, sys\nopen({str(log)!r}, 'w').write(sys.stdin.read())\n" + ANSWER)
+    )
     assert log.read_text().count("\n") == 3
     assert not any(Path(line.split('"')[7]).exists() for line in log.read_text().splitlines())
 
 
-ANSWER = "for i in 'abc': print('{\"sample_id\": \"%s\", \"score\": 1}' % i)\n"
+ANSWER = 'for i in \'abc\': print(\'{"sample_id": "%s", "score": 1}\' % i)\n'
 
 
 @pytest.mark.parametrize(

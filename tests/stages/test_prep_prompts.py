@@ -1,3 +1,4 @@
+import functools
 import json
 import signal
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expo_cli.config import PrepPromptsConfig, RunOptions
@@ -13,12 +14,14 @@ from expo_cli.contracts import jsonl
 from expo_cli.contracts.ids import prompt_id
 from expo_cli.contracts.records import Prompt
 from expo_cli.core.prompts import identity, normalise
-from expo_cli.errors import Interrupted
+from expo_cli.errors import ContractError, Interrupted
 from expo_cli.stages.prep_prompts import prepare_prompts, sort_rows
 from expo_cli.stages.prompt_sieve import Pool, Sieve
+from expo_cli.stages.prompt_sources import PromptFile, Row
 from expo_cli.stages.token_counts import clip_tokenizer
 
 QUIET = RunOptions(quiet=True)
+TOKENIZER = functools.cache(clip_tokenizer)
 MANY = [f"a photo of cat number {number}" for number in range(500)]
 
 
@@ -46,7 +49,9 @@ def test_what_is_dropped_is_counted_and_located(tmp_path):
     result = prepare([source], tmp_path / "out.jsonl")
     assert list(jsonl.read(tmp_path / "out.jsonl", Prompt)) == [
         Prompt(prompt_id=prompt_id("A cat"), prompt="A cat", num_tokens=4, source="in.txt:1"),
-        Prompt(prompt_id=prompt_id("caf\u00e9"), prompt="caf\u00e9", num_tokens=3, source="in.txt:5"),
+        Prompt(
+            prompt_id=prompt_id("caf\u00e9"), prompt="caf\u00e9", num_tokens=3, source="in.txt:5"
+        ),
     ]
     assert result.counts == {
         "num_rows": 8,
@@ -68,7 +73,11 @@ def test_what_is_dropped_is_counted_and_located(tmp_path):
 
 
 PARQUET = pyarrow.table(
-    {"caption": ["a cat", None, "a dog"], "jpg_0": [b"\xff", b"\xff", b"\xff"], "label_0": [1.0] * 3}
+    {
+        "caption": ["a cat", None, "a dog"],
+        "jpg_0": [b"\xff", b"\xff", b"\xff"],
+        "label_0": [1.0] * 3,
+    }
 )
 HPDV2 = [{"prompt": "a cat", "file_path": ["1.jpg"]}, {"prompt": ""}, {"prompt": "a dog"}]
 
@@ -77,7 +86,7 @@ HPDV2 = [{"prompt": "a cat", "file_path": ["1.jpg"]}, {"prompt": ""}, {"prompt":
     ("name", "content", "config", "categories"),
     [
         ("p.txt", "\ufeffa cat\r\n\r\na dog", {}, [None, None]),
-        ("p.csv", "prompt,category\na cat,x\n\n\"a\ndog\",\n", {}, ["x", None]),
+        ("p.csv", 'prompt,category\na cat,x\n\n"a\ndog",\n', {}, ["x", None]),
         ("p.jsonl", '{"prompt":"a cat","category":"x"}\n\n{"prompt":"a dog"}', {}, ["x", None]),
         (
             "p.tsv",
@@ -162,18 +171,16 @@ def test_output_can_be_prepared_again(tmp_path):
         ("a.json", '["a"]', {"layout": "hpdv2"}, ":1", "item 1: expected an object"),
     ],
 )
-def test_a_bad_row_stops_with_file_and_line(name, content, config, where, what, tmp_path, expo):
+def test_a_bad_row_stops_with_file_and_line(name, content, config, where, what, tmp_path):
     source = tmp_path / name
     if isinstance(content, pyarrow.Table):
         pyarrow.parquet.write_table(content, source)
     else:
         written(tmp_path, name, content)
-    flags = [f"--{key.replace('_', '-')}={value}" for key, value in config.items()]
-    done = expo("prep-prompts", source, "--out", tmp_path / "out.jsonl", *flags)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"expo: {source}{where}: ")
-    assert what in done.stderr
-    assert done.stderr.count("\n") == 1
+    with pytest.raises(ContractError) as raised:
+        prepare([source], tmp_path / "out.jsonl", **config)
+    assert str(raised.value).startswith(f"{source}{where}: ")
+    assert what in str(raised.value)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
@@ -181,6 +188,7 @@ def test_a_bad_row_stops_with_file_and_line(name, content, config, where, what, 
     ("arguments", "code", "what"),
     [
         (["none.txt", "--out", "o"], 1, "none.txt: cannot be read: No such file"),
+        (["bad.jsonl", "--out", "o"], 1, "expo: bad.jsonl:2: 'prompt' must be text, got int"),
         (["a.doc", "--out", "o"], 2, "say --layout"),
         (["a.json", "--out", "o"], 2, "--layout hpdv2 or --layout hps-benchmark"),
         (["a.txt", "--out", "a.txt"], 2, "is also an input"),
@@ -196,15 +204,12 @@ def test_a_bad_row_stops_with_file_and_line(name, content, config, where, what, 
 )
 def test_faults_are_one_line(arguments, code, what, tmp_path, expo):
     lines(tmp_path, ["a cat", "a dog"], "a.txt")
+    lines(tmp_path, ['{"prompt":"a cat"}', '{"prompt":1}'], "bad.jsonl")
     done = expo("prep-prompts", *arguments, cwd=tmp_path)
     assert done.returncode == code
     assert what in done.stderr
     assert done.stderr.count("\n") == 1
-    assert texts_of_a_is_untouched(tmp_path)
-
-
-def texts_of_a_is_untouched(folder: Path) -> bool:
-    return (folder / "a.txt").read_text() == "a cat\na dog\n"
+    assert (tmp_path / "a.txt").read_text() == "a cat\na dog\n"
 
 
 def test_held_out_prompts_stay_held_out(tmp_path):
@@ -250,15 +255,10 @@ def test_both_sides_can_be_sampled(tmp_path):
     st.integers(1, 5),
     st.sampled_from([0.0, 0.5]),
 )
-@settings(
-    max_examples=50,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-def test_rows_are_all_accounted_for(tmp_path, rows, sample, heldout_fraction):
-    tokenizer = clip_tokenizer_once()
-    sieve = Sieve(tokenizer, max_tokens=6)
-    located = [(f"x:{number}", row_of(text)) for number, text in enumerate(rows)]
+@settings(max_examples=50, deadline=None)
+def test_rows_are_all_accounted_for(rows, sample, heldout_fraction):
+    sieve = Sieve(TOKENIZER(), max_tokens=6)
+    located = [(f"x:{number}", Row(number, text)) for number, text in enumerate(rows)]
     passed = [*sieve.passed(located[:3]), *sieve.passed(located[3:])]
     dropped = sieve.empty.count + sieve.duplicates.count + sieve.too_long.count
     assert sieve.num_rows == len(rows) == dropped + len(passed)
@@ -269,21 +269,6 @@ def test_rows_are_all_accounted_for(tmp_path, rows, sample, heldout_fraction):
         for prompt in passed:
             pool.add(prompt)
         assert len(list(pool.chosen())) == pool.num_chosen == min(sample, len(passed))
-
-
-TOKENIZERS = []
-
-
-def clip_tokenizer_once():
-    if not TOKENIZERS:
-        TOKENIZERS.append(clip_tokenizer())
-    return TOKENIZERS[0]
-
-
-def row_of(text):
-    from expo_cli.stages.prompt_sources import Row
-
-    return Row(1, text)
 
 
 def test_a_second_run_does_nothing_and_another_one_is_refused(tmp_path, expo):
@@ -329,15 +314,12 @@ def test_limit_takes_the_first_rows(tmp_path):
     assert texts(result.path) == MANY[:7]
 
 
-def test_a_signal_stops_between_batches():
-    def signalled():
-        signal.raise_signal(signal.SIGTERM)
-        yield from ()
+def test_a_signal_stops_between_batches(tmp_path):
+    source = lines(tmp_path, MANY)
 
-    class Signalled(list):
-        def __iter__(self):
-            return signalled()
+    def files():
+        signal.raise_signal(signal.SIGTERM)
+        yield PromptFile(str(source), source, "txt")
 
     with Pool(None, 0) as train, Pool(None, 0) as heldout, pytest.raises(Interrupted):
-        sieve = Sieve(clip_tokenizer_once(), 77)
-        sort_rows(Signalled(), PrepPromptsConfig(), sieve, train, heldout)
+        sort_rows(files(), PrepPromptsConfig(), Sieve(TOKENIZER(), 77), train, heldout)

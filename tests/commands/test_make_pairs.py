@@ -1,0 +1,97 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.two_agents import main_and_explore
+
+
+@pytest.fixture
+def rollouts(tmp_path) -> list[Path]:
+    return main_and_explore(tmp_path)
+
+
+def run(expo, tmp_path, *arguments):
+    return expo("make-pairs", "it1/main", "it1/explore", *arguments, cwd=tmp_path)
+
+
+def test_the_command_prints_the_path_and_says_what_was_dropped(rollouts, tmp_path, expo):
+    done = run(expo, tmp_path, "--out", "pairs.jsonl")
+    assert (done.returncode, done.stdout) == (0, "pairs.jsonl\n")
+    assert "2 pairs of 3 prompts and 12 samples, dropped 1 ties" in done.stderr
+    again = run(expo, tmp_path, "--out", "pairs.jsonl", "--json")
+    assert json.loads(again.stdout)["counts"]["num_pairs"] == 2
+
+
+def test_the_command_writes_pairs_to_stdout(rollouts, tmp_path, expo):
+    done = run(expo, tmp_path, "--out", "-")
+    run(expo, tmp_path, "--out", "pairs.jsonl")
+    assert done.stdout == (tmp_path / "pairs.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("remove", "arguments", "code", "message"),
+    [
+        ("it1/main/part-00001.jsonl", (), 1, "1 of 2 parts are missing (1); run the same `expo ro"),
+        ("it1/main/part-00001.safetensors", (), 1, "part-00001.safetensors: missing"),
+        (
+            "it1/explore/scores/part-00000.pick.jsonl",
+            (),
+            1,
+            "(0); run the same `expo score it1/explore --reward pick` again",
+        ),
+        ("it1/main/run.json", (), 1, "it1/main/run.json: missing"),
+        (None, ("--min-margin", "100"), 1, "no pairs left of 3 prompts and 12 samples: dropped"),
+        (None, ("--reward", "pikc"), 2, "no scores by 'pikc'; did you mean 'pick'?"),
+        (None, ("--min-margin", "-1"), 2, "--min-margin must not be negative"),
+        (None, ("--pairing", "best-wurst"), 2, "did you mean 'best-worst'?"),
+        (None, ("--combine", "z-scor"), 2, "did you mean 'z-score'?"),
+        (None, ("--pairing", "top-bottom:k=0"), 2, "k must be positive"),
+        (None, ("--out", "it1/main/pairs.jsonl"), 2, "a folder above all rollouts"),
+        (None, ("--out", "-", "--json"), 2, "--json contradicts --out -"),
+    ],
+)
+def test_one_line_for_every_error(rollouts, tmp_path, expo, remove, arguments, code, message):
+    if remove:
+        (tmp_path / remove).unlink()
+    done = run(expo, tmp_path, "--out", "pairs.jsonl", "--quiet", *arguments)
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1)
+    assert message in done.stderr
+    assert not (tmp_path / "pairs.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            '{"sample_id": "cat-main-1-0", "prom',
+            "part-00000.pick.jsonl:1: JSON is malformed",
+        ),
+        (
+            '{"sample_id":"cat-main-1-0","prompt_id":"cat","reward":"pick","score":NaN,"raw":0}',
+            "part-00000.pick.jsonl:1: ",
+        ),
+        (
+            '{"sample_id":"cat-main-1-0","prompt_id":"cat","reward":"pick","score":null,"raw":0}',
+            "part-00000.pick.jsonl:1: Expected `float`, got `null`",
+        ),
+    ],
+)
+def test_a_bad_line_of_scores_is_named(rollouts, tmp_path, expo, line, message):
+    (tmp_path / "it1/main/scores/part-00000.pick.jsonl").write_text(line + "\n")
+    done = run(expo, tmp_path, "--out", "pairs.jsonl", "--quiet")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert message in done.stderr
+
+
+def test_the_same_rollout_twice(rollouts, tmp_path, expo):
+    done = expo("make-pairs", "it1/main", "it1/../it1/main", "--out", "pairs.jsonl", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is given twice" in done.stderr
+
+
+def test_a_rollout_without_scores(rollouts, tmp_path, expo):
+    (rollouts[0] / "scores").rename(tmp_path / "elsewhere")
+    done = expo("make-pairs", "it1/main", "--out", "pairs.jsonl", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "run `expo score it1/main --reward NAME` first" in done.stderr

@@ -1,0 +1,35 @@
+import json
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from expo_cli.contracts import json_array as module
+from expo_cli.contracts.json_array import json_array
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.lists(JSON), st.sampled_from([None, 0, 2]), st.booleans())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_reads_what_json_reads(tmp_path, items, indent, ascii_only):
+    path = tmp_path / "array.json"
+    path.write_text(json.dumps(items, indent=indent, ensure_ascii=ascii_only), encoding="utf-8")
+    assert [item for _, item in json_array(path, "array.json")] == items
+
+
+def test_items_know_their_line(tmp_path):
+    path = tmp_path / "array.json"
+    path.write_text('[\n"a", {"b":\n1},\n\n"c"]\n')
+    assert list(json_array(path, "array.json")) == [(2, "a"), (2, {"b": 1}), (5, "c")]
+
+
+def test_an_array_longer_than_what_is_read_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "LONGEST_ITEM", 100)
+    path = tmp_path / "array.json"
+    items = [f"prompt number {number}, {'x' * (number % 90)}" for number in range(1000)]
+    path.write_text(json.dumps(items, indent=1))
+    assert [item for _, item in json_array(path, "array.json")] == items

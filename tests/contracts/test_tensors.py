@@ -1,0 +1,77 @@
+import pickle
+
+import pytest
+import torch
+
+from expo_cli.contracts.tensors import TensorFiles, open_tensors, read_tensors, write_tensors
+from expo_cli.errors import ContractError, ExpoError
+
+
+def test_round_trip(tmp_path):
+    path = tmp_path / "part-00000.safetensors"
+    transposed = torch.arange(6, dtype=torch.float16).reshape(2, 3).T
+    trained = torch.ones(2, requires_grad=True)
+    write_tensors(path, {"a-main-1-0": transposed, "b": trained}, {"format": "pt"})
+    read = read_tensors(path)
+    assert read.keys() == {"a-main-1-0", "b"}
+    assert torch.equal(read["a-main-1-0"], transposed)
+    assert read["a-main-1-0"].dtype == torch.float16
+    assert not read["b"].requires_grad
+    with open_tensors(path) as file:
+        assert file.metadata() == {"format": "pt"}
+
+
+def test_the_same_tensors_are_the_same_bytes(tmp_path):
+    tensors = {name: torch.full((2,), float(len(name))) for name in ("b", "a", "ccc")}
+    write_tensors(tmp_path / "1", tensors)
+    write_tensors(tmp_path / "2", dict(reversed(tensors.items())))
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+
+
+class Trap:
+    def __reduce__(self):
+        return print, ("unpickled",)
+
+
+@pytest.mark.parametrize("protocol", [None, 0, 1, 2, 3, 4, 5])
+def test_a_pickle_is_refused_and_not_run(protocol, tmp_path, capsys):
+    path = tmp_path / "part-00000.safetensors"
+    if protocol is None:
+        torch.save({"a": torch.zeros(1), "trap": Trap()}, path)
+    else:
+        path.write_bytes(pickle.dumps({"a": [1.0] * 20, "trap": Trap()}, protocol))
+    with pytest.raises(ContractError, match="is a pickle|not a whole safetensors file"):
+        read_tensors(path)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_torch_file_is_called_a_pickle(tmp_path):
+    path = tmp_path / "model.pt"
+    torch.save({"a": torch.zeros(1)}, path)
+    with pytest.raises(ContractError, match="is a pickle; only safetensors are read"):
+        open_tensors(path)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 20, -1])
+def test_a_truncated_file(kept, tmp_path):
+    path = tmp_path / "t.safetensors"
+    write_tensors(path, {"a": torch.zeros(100)})
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ContractError, match="not a whole safetensors file"):
+        read_tensors(path)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(ExpoError, match="none: cannot be read: No such file"):
+        read_tensors(tmp_path / "none")
+
+
+def test_single_tensors_of_many_files(tmp_path):
+    paths = [tmp_path / f"part-{number:05d}.safetensors" for number in range(5)]
+    for number, path in enumerate(paths):
+        write_tensors(path, {"x": torch.full((2,), float(number))})
+    files = TensorFiles(max_open=2)
+    for number in (0, 1, 2, 0, 4, 3, 3, 1):
+        assert files.get(paths[number], "x").tolist() == [number, number]
+    with pytest.raises(ContractError, match="part-00001.safetensors: .*y"):
+        files.get(paths[1], "y")

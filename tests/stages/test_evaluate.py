@@ -1,0 +1,388 @@
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from expo_cli.config import EvaluateConfig, RunOptions
+from expo_cli.contracts import jsonl
+from expo_cli.contracts.parts import part_path
+from expo_cli.contracts.results import EvaluatedSample, Results
+from expo_cli.contracts.rollouts import embeddings_path, reward_run_name, score_path
+from expo_cli.stages.evaluate import evaluate_policies
+from tests.scored import noise, write_scored
+
+QUIET = RunOptions(quiet=True)
+ROLES = {"training_reward": "pick", "heldout_reward": "hps"}
+
+
+def scorers(pick: float = 0.0, hps: float = 0.0) -> dict:
+    """Prompts differ much, images of a prompt less, and `pick` and `hps` are added to all."""
+    return {
+        "pick": lambda folder, n, i: 20 + noise("p", n) + 0.3 * noise("pick", folder, n, i) + pick,
+        "hps": lambda folder, n, i: (
+            0.3 + noise("h", n) / 50 + noise("hps", folder, n, i) / 99 + hps
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> Path:
+    """`base` and `it1`, which scores 0.5 more by pick and the same by hps; no images."""
+    root = tmp_path_factory.mktemp("two")
+    write_scored(root / "base", rewards=scorers(), num_prompts=70)
+    write_scored(root / "it1", rewards=scorers(pick=0.5), num_prompts=70, kl=3.0)
+    return root
+
+
+def evaluate(root: Path, *labels: str, out: str = "report", **settings) -> Results:
+    """Evaluate the folders of those names, and read back what was written."""
+    texts = [f"{label}={root / label}" for label in labels]
+    config = EvaluateConfig(**{"num_bootstrap": 500} | settings)
+    evaluate_policies(texts, root / out, config, QUIET)
+    return msgspec.json.decode((root / out / "results.json").read_bytes(), type=Results)
+
+
+def write_scores(folder: Path, reward: str, values: dict[str, float], part: int = 0) -> None:
+    """Replace the scores of a part."""
+    path = score_path(folder / "scores", part, reward)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        line["score"] = line["raw"] = values.get(line["sample_id"], line["score"])
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_a_planted_difference_is_found_and_a_null_one_is_not(two):
+    result = evaluate(two, "base", "it1", **ROLES).policy("it1").rewards
+    assert result["pick"].difference.low > 0.3
+    assert result["pick"].difference.high < 0.7
+    assert result["pick"].win_rate.low > 0.5
+    assert result["hps"].difference.low < 0 < result["hps"].difference.high
+    assert result["hps"].win_rate.low < 0.5 < result["hps"].win_rate.high
+
+
+def test_figures_by_hand(tmp_path):
+    """Two prompts of two images each; the first policy is the baseline."""
+    by_hand = {"base": {0: (1.0, 2.0), 1: (5.0, 5.0)}, "it1": {0: (2.0, 2.0), 1: (4.0, 9.0)}}
+    for name in by_hand:
+        reward = {"pick": lambda folder, n, i: by_hand[folder][n][i]}
+        write_scored(tmp_path / name, rewards=reward, num_prompts=2, num_images=2)
+    results = evaluate(tmp_path, "base", "it1")
+    base, it1 = (results.policy(name).rewards["pick"] for name in by_hand)
+    assert (base.mean.value, it1.mean.value) == (3.25, 4.25)  # (1.5 + 5) / 2, (2 + 6.5) / 2
+    assert it1.difference.value == 1.0
+    # Prompt 0: win and tie, 0.75; prompt 1: loss and win, 0.5.
+    assert it1.win_rate.value == 0.625
+    noto = results.policy("it1").categories["noto"]["pick"]
+    assert (noto.num_prompts, noto.difference.value, noto.win_rate.value) == (1, 0.5, 0.75)
+
+
+def test_a_policy_against_itself_ties_everywhere(two):
+    texts = [f"base={two / 'base'}", f"again={two / 'base'}"]
+    evaluate_policies(texts, two / "itself", EvaluateConfig(num_bootstrap=50), QUIET)
+    results = msgspec.json.decode((two / "itself" / "results.json").read_bytes(), type=Results)
+    figure = results.policy("again").rewards["pick"]
+    assert (figure.difference.value, figure.win_rate.value) == (0.0, 0.5)
+    assert (figure.win_rate.low, figure.win_rate.high) == (0.5, 0.5)
+
+
+def test_kl_is_per_sample_per_dimension_and_per_step(two):
+    results = evaluate(two, "base", "it1")
+    assert results.policy("base").kl is None
+    kl = results.policy("it1").kl
+    assert kl.nats.value == pytest.approx(3.0, rel=0.05)
+    assert kl.num_dimensions == 4 * 8 * 8
+    assert kl.per_dimension == pytest.approx(kl.nats.value / 256)
+    assert kl.per_step[-1] == 0
+    assert sum(kl.per_step) == pytest.approx(kl.nats.value)
+    assert any("left out" in note for note in results.notes)
+
+
+def test_diversity_by_hand(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    for name in ("base", "it1"):
+        folder = write_scored(
+            tmp_path / name, rewards=scorers(), num_prompts=3, num_images=2, embeddings=True
+        )
+        path = embeddings_path(folder / "scores", 0, "pick")
+        # One pair of images a prompt, at right angles for base, opposite for it1.
+        second = [0.0, 2.0] if name == "base" else [-2.0, 0.0]
+        vectors = {
+            key: np.array([1.0, 0.0] if key.endswith("-0") else second, dtype=np.float16)
+            for key in load_file(path)
+        }
+        save_file(vectors, path)
+    results = evaluate(tmp_path, "base", "it1")
+    assert results.policy("base").diversity["pick"].mean.value == pytest.approx(1.0)
+    assert results.policy("it1").diversity["pick"].difference.value == pytest.approx(1.0)
+
+
+def test_no_diversity_is_said(two):
+    results = evaluate(two, "base", "it1")
+    assert results.policy("it1").diversity == {}
+    assert "No diversity: no image embeddings." in results.notes
+
+
+def test_over_saturation_is_alarmed(tmp_path):
+    write_scored(tmp_path / "base", rewards=scorers(), saturation=0.4)
+    write_scored(tmp_path / "it1", rewards=scorers(), saturation=0.6)
+    results = evaluate(tmp_path, "base", "it1")
+    assert [alarm.policy for alarm in results.alarms] == ["it1"]
+    assert "saturation" in results.alarms[0].text
+    assert results.policy("it1").drift["saturation"].difference.value == pytest.approx(0.2)
+
+
+def test_same_inputs_same_bytes(two):
+    evaluate(two, "base", "it1", out="first", **ROLES)
+    evaluate(two, "base", "it1", out="second", **ROLES)
+    names = ["results.json", "samples.jsonl", "report.html"]
+    names += [f"plots/{path.name}" for path in (two / "first" / "plots").iterdir()]
+    assert len(names) > 5
+    for name in names:
+        assert (two / "first" / name).read_bytes() == (two / "second" / name).read_bytes(), name
+
+
+def test_another_part_size_and_order_give_the_same_figures(tmp_path):
+    """Rewrite it1 in one part, backwards: only what is in the lines counts."""
+    for name in ("base", "it1"):
+        write_scored(tmp_path / name, rewards=scorers(), num_prompts=70)
+    expected = evaluate(tmp_path, "base", "it1").policies
+    folder = tmp_path / "it1"
+    for paths in (
+        [part_path(folder, part) for part in (0, 1)],
+        *([score_path(folder / "scores", part, r) for part in (0, 1)] for r in ("pick", "hps")),
+    ):
+        lines = [line for path in paths for line in path.read_text().splitlines(keepends=True)]
+        paths[0].write_text("".join(reversed(lines)))
+        paths[1].unlink()
+    run = json.loads((folder / "run.json").read_text())
+    run["plan"]["num_parts"] = 1
+    (folder / "run.json").write_text(json.dumps(run))
+    assert evaluate(tmp_path, "base", "it1").policies == expected
+
+
+def test_samples_file_has_every_sample_of_every_policy(two):
+    evaluate(two, "base", "it1")
+    samples = list(jsonl.read(two / "report" / "samples.jsonl", EvaluatedSample))
+    assert len(samples) == 2 * 140
+    assert {sample.label for sample in samples} == {"base", "it1"}
+    assert samples[0].scores.keys() == {"pick", "hps"}
+
+
+def test_limit_takes_the_first_prompts(two):
+    results = evaluate(two, "base", "it1", limit=5)
+    assert (results.num_prompts, results.num_samples) == (5, 10)
+    assert any("too narrow" in note for note in results.notes)
+
+
+def test_dry_run_touches_nothing(two):
+    texts = [f"base={two / 'base'}"]
+    result = evaluate_policies(texts, two / "dry", EvaluateConfig(), RunOptions(dry_run=True))
+    assert result.results["rewards"] == ["hps", "pick"]
+    assert not (two / "dry").exists()
+
+
+class References(HTMLParser):
+    """Everything a page would load or run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.urls: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.urls += [value for name, value in attrs if name in ("src", "href", "srcset")]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> str:
+    """The report of a world whose prompts want to be HTML and terminal escapes."""
+    root = tmp_path_factory.mktemp("hostile")
+    text = '<script>alert(1)</script> {{ 7 * 7 }} "\x1b[31m" & <img src=http://x.org/a.png>'
+    for name in ("base", "it1"):
+        write_scored(
+            root / name,
+            rewards=scorers(pick=0.5 if name == "it1" else 0.0),
+            num_prompts=8,
+            images=True,
+            kl=1.0,
+            prompt=lambda number: f"{text} {number}",
+        )
+    evaluate(root, "base", "it1", title="<b>title</b>", **ROLES)
+    return (root / "report" / "report.html").read_text()
+
+
+def test_prompts_are_text_in_the_report(page):
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; {{ 7 * 7 }}" in page
+    assert "&lt;b&gt;title&lt;/b&gt;" in page
+    assert "\x1b" not in page
+    assert "\\x1b[31m" in page
+    parsed = References()
+    parsed.feed(page)
+    assert not parsed.tags & {"script", "iframe", "object", "link"}
+
+
+def test_the_report_needs_nothing_else(page):
+    parsed = References()
+    parsed.feed(page)
+    assert len(parsed.urls) > 16
+    assert all(url.startswith("data:image/") for url in parsed.urls)
+    style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)[1]
+    assert "url(" not in style
+    assert "@import" not in style
+    assert "&gt;" not in style  # escaped as if it were text, CSS would not work
+
+
+def test_without_images_the_report_says_so(two):
+    evaluate(two, "base", "it1")
+    page = (two / "report" / "report.html").read_text()
+    assert "The rollouts wrote no images" in page
+
+
+def test_large_images_are_embedded_small(tmp_path):
+    folder = write_scored(tmp_path / "base", rewards=scorers(), num_prompts=2, images=True)
+    for path in (folder / "images").iterdir():
+        pixels = np.random.default_rng(0).integers(256, size=(512, 512, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    evaluate(tmp_path, "base")
+    assert (tmp_path / "report" / "report.html").stat().st_size < 200_000
+
+
+def refusal(expo, *arguments) -> tuple[int, str]:
+    finished = expo("evaluate", *arguments, "--quiet")
+    assert finished.stdout == ""
+    assert finished.stderr.count("\n") == 1, finished.stderr
+    return finished.returncode, finished.stderr
+
+
+def test_command_prints_path_and_table(expo, two):
+    finished = expo(
+        *("evaluate", f"base={two / 'base'}", f"it1={two / 'it1'}", "--out", two / "command"),
+        *("--training-reward", "pick", "--heldout-reward", "hps", "--num-bootstrap", 200),
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout == f"{two / 'command' / 'report.html'}\n"
+    assert "pick (training)" in finished.stderr
+    assert "Against base, it1 raises pick by 0." in finished.stderr
+
+
+def test_json_is_the_results(expo, two):
+    finished = expo("evaluate", f"base={two / 'base'}", "--out", two / "json", "--json", "--quiet")
+    printed = json.loads(finished.stdout)
+    assert printed["results"] == json.loads((two / "json" / "results.json").read_text())
+
+
+def test_wrong_labels_are_usage_errors(expo, two):
+    base, it1 = f"base={two / 'base'}", f"it1={two / 'it1'}"
+    out = ("--out", two / "no")
+    assert refusal(expo, base, it1, "--baseline", "bas", *out) == (
+        2,
+        "expo: --baseline: no policy 'bas'; did you mean 'base'?\n",
+    )
+    assert refusal(expo, base, base, *out) == (2, "expo: the label 'base' is given twice\n")
+    assert refusal(expo, two / "base", *out)[0] == 2
+    code, text = refusal(expo, base, "--heldout-reward", "hsp", *out)
+    assert (code, text) == (2, "expo: --heldout-reward: no scores by 'hsp'; did you mean 'hps'?\n")
+    code, text = refusal(expo, base, "--heldout-reward", "hps", "--training-reward", "hps", *out)
+    assert code == 2
+    assert "not held out" in text
+
+
+def test_the_output_of_another_command_is_not_overwritten(expo, two):
+    before = (two / "base" / "run.json").read_bytes()
+    code, text = refusal(expo, f"base={two / 'base'}", "--out", two / "base")
+    assert code == 2
+    assert "is the output of `expo rollout`" in text
+    assert (two / "base" / "run.json").read_bytes() == before
+
+
+def test_rollouts_that_do_not_compare_are_refused(expo, tmp_path):
+    write_scored(tmp_path / "base", rewards=scorers(), num_prompts=4)
+    others = {
+        "fewer": ({"num_prompts": 3}, "fewer: has no sample prompt000003-main-0-0, which base has"),
+        "reseeded": ({"seed": 1}, "has seed="),
+        "ddim": ({"scheduler": "ddim"}, "has scheduler='ddim', in base it is 'ddpm'"),
+        "worded": ({"prompt": str}, "has prompt='0', in base it is 'noto style: woman"),
+    }
+    for name, (settings, message) in others.items():
+        write_scored(tmp_path / name, rewards=scorers(), **{"num_prompts": 4} | settings)
+        code, text = refusal(
+            expo,
+            *(f"base={tmp_path / 'base'}", f"{name}={tmp_path / name}", "--out", tmp_path / "out"),
+        )
+        assert code == 1
+        assert message in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_scores_are_named_with_the_remedy(expo, tmp_path):
+    base = write_scored(tmp_path / "base", rewards=scorers(), num_prompts=70)
+    fewer = {"pick": scorers()["pick"]}
+    other = write_scored(tmp_path / "other", rewards=fewer, num_prompts=70)
+    arguments = (f"base={base}", f"other={other}", "--out", tmp_path / "out")
+    code, text = refusal(expo, *arguments)
+    assert code == 1
+    assert f"{other}/scores: no scores by 'hps', which base has" in text
+    score_path(base / "scores", 1, "hps").unlink()
+    code, text = refusal(expo, *arguments)
+    assert code == 1
+    assert "1 of 2 parts are missing (1)" in text
+    bare = tmp_path / "bare"
+    write_scored(bare, rewards={})
+    code, text = refusal(expo, f"bare={bare}", "--out", tmp_path / "out")
+    assert code == 1
+    assert "no scores; run `expo score" in text
+
+
+def test_scores_by_other_weights_are_refused(expo, tmp_path):
+    for name in ("base", "it1"):
+        write_scored(tmp_path / name, rewards=scorers(), num_prompts=4)
+    path = tmp_path / "it1" / "scores" / reward_run_name("pick")
+    run = json.loads(path.read_text())
+    run["plan"]["spec"] = "pickscore:model=other"
+    path.write_text(json.dumps(run))
+    code, text = refusal(
+        expo, f"a={tmp_path / 'base'}", f"b={tmp_path / 'it1'}", "--out", tmp_path / "out"
+    )
+    assert code == 1
+    assert "pick was made with spec='pickscore:model=other'" in text
+
+
+def test_a_score_that_is_not_a_number_is_named_by_file_and_line(expo, tmp_path):
+    folder = write_scored(tmp_path / "base", rewards=scorers(), num_prompts=4)
+    path = score_path(folder / "scores", 0, "pick")
+    lines = path.read_text().splitlines()
+    lines[2] = lines[2].replace('"score":', '"score":null,"old":')
+    path.write_text("\n".join(lines))
+    code, text = refusal(expo, f"base={folder}", "--out", tmp_path / "out")
+    assert code == 1
+    assert f"{path}:3: " in text
+
+
+def test_an_image_outside_its_rollout_is_refused(expo, tmp_path):
+    folder = write_scored(tmp_path / "base", rewards=scorers(), num_prompts=4, images=True)
+    path = part_path(folder, 0)
+    path.write_text(path.read_text().replace('"images/', '"../images/'))
+    code, text = refusal(expo, f"base={folder}", "--out", tmp_path / "out")
+    assert code == 1
+    assert "leaves the folder" in text
+
+
+def test_evaluate_does_not_need_torch(two):
+    import subprocess
+    import sys
+
+    program = (
+        "import sys; from expo_cli.config import *; from expo_cli.stages.evaluate import *; "
+        "evaluate_policies([sys.argv[1]], Path(sys.argv[2]), EvaluateConfig(num_bootstrap=50), "
+        "RunOptions(quiet=True)); assert 'torch' not in sys.modules"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program, f"base={two / 'base'}", str(two / "light")], check=True
+    )

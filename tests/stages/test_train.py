@@ -1,0 +1,370 @@
+"""`expo train` on random weights in SD 1.5's layout."""
+
+import json
+import math
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from expo_cli.config import RunOptions, TrainConfig
+from expo_cli.contracts import jsonl
+from expo_cli.contracts.records import Pair, SampleRef
+from expo_cli.contracts.tensors import read_tensors, write_tensors
+from expo_cli.core.noise import training_noise
+from expo_cli.core.visits import visits
+from expo_cli.errors import ContractError, ExpoError, UsageError
+from expo_cli.models.loading import load_model
+from expo_cli.stages.train import train_policy
+from tests.conftest import EXPO
+
+OPTIONS = RunOptions(quiet=True)
+SMALL = {
+    "objective": "dpo",
+    "max_train_steps": 6,
+    "train_batch_size": 2,
+    "mixed_precision": "fp32",
+    "logging_steps": 2,
+    "checkpointing_steps": 2,
+    "warmup_ratio": 0.0,
+}
+
+
+@pytest.fixture
+def pairs(tmp_path) -> Path:
+    """Six pairs of random latents, in a part beside their file; the last has no explore samples."""
+    generator = torch.Generator().manual_seed(0)
+    roles = ("winner", "loser", "explore", "main")
+    latents = {
+        f"s{n}-{role}": torch.randn(4, 8, 8, generator=generator).half()
+        for n in range(6)
+        for role in roles
+    }
+    write_tensors(tmp_path / "rollout" / "part-00000.safetensors", latents)
+
+    def ref(n: int, role: str) -> SampleRef:
+        return SampleRef(
+            sample_id=f"s{n}-{role}",
+            part="rollout/part-00000.safetensors",
+            score=1.0 if role == "explore" else 0.0,
+        )
+
+    path = tmp_path / "pairs.jsonl"
+    jsonl.write(
+        path,
+        [
+            Pair(
+                pair_id=f"pair{n}",
+                prompt_id=f"p{n}",
+                prompt=f"prompt {n}",
+                winner=ref(n, "winner"),
+                loser=ref(n, "loser"),
+                winner_score=1.0,
+                loser_score=0.0,
+                margin=1.0,
+                reward="r",
+                source="online",
+                iteration=1,
+                explore=ref(n, "explore") if n < 5 else None,
+                main=ref(n, "main") if n < 5 else None,
+            )
+            for n in range(6)
+        ],
+    )
+    return path
+
+
+def train(pairs, out, policy, options=OPTIONS, **settings) -> list[dict]:
+    """Train and return the lines of metrics.jsonl."""
+    config = TrainConfig(init_from=str(policy), **SMALL | settings)
+    train_policy([pairs], out, config, options)
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "run.json"
+    }
+
+
+@pytest.mark.parametrize("layout", ["tiny_sd", "tiny_sd_v"])
+def test_the_first_step_is_what_diffusers_would_compute(layout, pairs, tmp_path, request):
+    """One step of Diffusion-DPO, written out with diffusers alone: batch of both images, MSE,
+    logsigmoid, AdamW."""
+    folder = request.getfixturevalue(layout)
+    metrics = train(
+        pairs,
+        tmp_path / "out",
+        folder,
+        max_train_steps=1,
+        learning_rate=1e-3,
+        objective="dpo:beta=3000",
+        max_grad_norm=0.0,
+    )
+    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    scheduler = load_model(str(folder), torch.device("cpu"), torch.float32).schedule
+    latents = read_tensors(tmp_path / "rollout" / "part-00000.safetensors")
+    optimizer = torch.optim.AdamW(pipeline.unet.parameters(), lr=1e-3, weight_decay=1e-2)
+    chosen = [visit.pair for visit in visits(0, 6, 0, 2)]
+    losses = []
+    for n in chosen:
+        noise, timestep = training_noise(0, f"pair{n}", 0, (4, 8, 8), 1000)
+        clean = torch.stack([latents[f"s{n}-winner"], latents[f"s{n}-loser"]]).float()
+        noise = noise.expand_as(clean)
+        timesteps = torch.tensor([timestep, timestep])
+        tokens = pipeline.tokenizer(
+            [f"prompt {n}"] * 2, padding="max_length", truncation=True, return_tensors="pt"
+        )
+        prediction = pipeline.unet(
+            scheduler.add_noise(clean, noise, timesteps),
+            timesteps,
+            pipeline.text_encoder(tokens.input_ids).last_hidden_state.detach(),
+        ).sample
+        target = noise if layout == "tiny_sd" else scheduler.get_velocity(clean, noise, timesteps)
+        error = (prediction - target).pow(2).mean(dim=(1, 2, 3))
+        change = error - error.detach()  # the reference is the policy before its first step
+        losses.append(-torch.nn.functional.logsigmoid(-1500 * (change[0] - change[1])))
+    torch.stack(losses).mean().backward()
+    optimizer.step()
+    assert metrics[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    trained = read_tensors(tmp_path / "out" / "unet" / "diffusion_pytorch_model.safetensors")
+    before = read_tensors(folder / "unet" / "diffusion_pytorch_model.safetensors")
+    moved = agree = 0
+    for name, expected in pipeline.unet.state_dict().items():
+        # AdamW's first step is lr * sign(gradient) nearly everywhere: compare the directions.
+        ours, theirs = trained[name] - before[name], expected - before[name]
+        clear = theirs.abs() > 9e-4
+        moved += clear.sum().item()
+        agree += (ours.sign() == theirs.sign())[clear].sum().item()
+    assert moved > 100_000
+    assert agree / moved > 0.999
+
+
+def test_expo_learns_its_pairs(pairs, tiny_sd, tmp_path):
+    metrics = train(
+        pairs,
+        tmp_path / "out",
+        tiny_sd,
+        objective="expo:beta=500,alpha=0.1",
+        max_train_steps=30,
+        learning_rate=3e-4,
+        train_batch_size=6,
+        logging_steps=5,
+    )
+    first, last = metrics[0], metrics[-1]
+    assert last["preference_loss"] < first["preference_loss"]
+    assert last["implicit_accuracy"] > 0.9
+    assert last["weight_change"] > 0
+    assert last["exploration_grad_norm"] > 0
+    assert {"winner_error_change", "loser_error_change", "saturation", "learning_rate"} <= set(last)
+
+
+def test_the_checkpoint_loads_in_plain_diffusers(pairs, tiny_sd, tmp_path):
+    train(pairs, tmp_path / "out", tiny_sd)
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "out")
+    ours = read_tensors(tmp_path / "out" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert pipeline.unet.conv_in.weight.equal(ours["conv_in.weight"])
+
+
+def test_a_lora_checkpoint_loads_in_plain_diffusers_and_here(pairs, tiny_sd, tmp_path):
+    out = tmp_path / "out"
+    train(pairs, out, tiny_sd, use_lora=True, lora_rank=4, lora_alpha=8, learning_rate=1e-2)
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_sd)
+    pipeline.load_lora_weights(out)
+    model = load_model(str(out), torch.device("cpu"), torch.float32)
+    latents, timesteps = torch.randn(1, 4, 8, 8), torch.tensor([500])
+    conditioning = model.encode(["a prompt"])
+    ours = model.predict(latents, timesteps, conditioning)
+    theirs = pipeline.unet(latents, timesteps, conditioning.prompt_embeds).sample
+    torch.testing.assert_close(ours, theirs)
+    with model.reference():
+        plain = model.predict(latents, timesteps, conditioning)
+    base = load_model(str(tiny_sd), torch.device("cpu"), torch.float32)
+    torch.testing.assert_close(plain, base.predict(latents, timesteps, conditioning))
+    assert not torch.allclose(ours, plain)
+
+
+def test_a_second_lora_run_goes_on_with_the_adapter(pairs, tiny_sd, tmp_path):
+    settings = {"use_lora": True, "lora_rank": 4, "learning_rate": 1e-2}
+    train(pairs, tmp_path / "one", tiny_sd, **settings)
+    metrics = train(pairs, tmp_path / "two", tmp_path / "one", ref=str(tiny_sd), **settings)
+    assert metrics[0]["winner_error_change"] != 0
+    with pytest.raises(UsageError, match="add --use-lora"):
+        train(pairs, tmp_path / "three", tmp_path / "one")
+
+
+@pytest.mark.parametrize("use_lora", [False, True])
+def test_killed_at_any_step_it_ends_with_the_same_bytes(use_lora, pairs, tiny_sd, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    settings = {"max_train_steps": 40, "objective": "expo:alpha=0.1", "logging_steps": 3}
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in (SMALL | settings).items()]
+    if use_lora:
+        flags.append("--use-lora")
+    command = [EXPO, "train", pairs, "--init-from", tiny_sd, "--out", killed, *flags]
+    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE)
+    while not (killed / "state" / "step-00000004").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    assert not (killed / "model_index.json").exists()
+    for out in (whole, killed):
+        train(pairs, out, tiny_sd, use_lora=use_lora, **settings)
+    assert contents(whole) == contents(killed)
+
+
+def test_a_signal_saves_before_it_stops(pairs, tiny_sd, tmp_path):
+    out = tmp_path / "out"
+    command = [EXPO, "train", pairs, "--init-from", tiny_sd, "--out", out]
+    command += ["--max-train-steps", 100000, "--checkpointing-steps", 100000]
+    command += ["--logging-steps", 1]
+    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
+    while not (out / "metrics.jsonl").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGUSR1)
+    stderr = process.communicate()[1]
+    assert process.returncode == 75
+    assert "stopped by SIGUSR1" in stderr
+    assert len(list((out / "state").glob("step-*"))) == 1
+
+
+def test_gradient_accumulation_equals_a_larger_batch(pairs, tiny_sd, tmp_path):
+    large = train(pairs, tmp_path / "large", tiny_sd, train_batch_size=4)
+    small = train(
+        pairs, tmp_path / "small", tiny_sd, train_batch_size=2, gradient_accumulation_steps=2
+    )
+    for one, two in zip(large, small, strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], abs=2e-3)
+        assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=2e-2)
+    assert large[0]["batch_size"] == small[0]["batch_size"] == 4
+
+
+def test_gradient_checkpointing_changes_nothing(pairs, tiny_sd, tmp_path):
+    plain = train(pairs, tmp_path / "plain", tiny_sd, max_train_steps=2)
+    saved = train(
+        pairs, tmp_path / "saved", tiny_sd, max_train_steps=2, gradient_checkpointing=True
+    )
+    assert plain[0]["grad_norm"] == pytest.approx(saved[0]["grad_norm"], rel=1e-4)
+
+
+def test_scale_lr_multiplies_by_the_global_batch(pairs, tiny_sd, tmp_path):
+    metrics = train(
+        *(pairs, tmp_path / "out", tiny_sd),
+        learning_rate=1e-6,
+        scale_lr=True,
+        gradient_accumulation_steps=3,
+        max_train_steps=2,
+    )
+    assert metrics[0]["learning_rate"] == pytest.approx(6e-6)
+
+
+def test_bf16_moves_weights_that_bf16_could_not_hold(pairs, tiny_sd, tmp_path):
+    train(pairs, tmp_path / "out", tiny_sd, mixed_precision="bf16", learning_rate=1e-6)
+    name = "unet/diffusion_pytorch_model.safetensors"
+    before, after = read_tensors(tiny_sd / name), read_tensors(tmp_path / "out" / name)
+    moved = sum((after[key] != before[key]).sum().item() for key in before)
+    assert after["conv_in.weight"].dtype == torch.float32
+    assert moved > 0.9 * sum(tensor.numel() for tensor in before.values())
+
+
+def test_sft_needs_no_reference(pairs, tiny_sd, tmp_path):
+    metrics = train(pairs, tmp_path / "out", tiny_sd, objective="sft", ref=None)
+    assert metrics[0]["loss"] == pytest.approx(metrics[0]["winner_error"])
+
+
+def test_a_run_that_breaks_down_stops_and_keeps_its_last_state(pairs, tiny_sd, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(ExpoError, match="lower the learning rate"):
+        train(pairs, out, tiny_sd, learning_rate=3.0, max_train_steps=50, checkpointing_steps=1)
+    assert list((out / "state").glob("step-*"))
+    assert not (out / "model_index.json").exists()
+
+
+def test_a_finished_checkpoint_is_left_alone(pairs, tiny_sd, tmp_path):
+    out = tmp_path / "out"
+    train(pairs, out, tiny_sd, max_train_steps=2)
+    before = contents(out)
+    train(pairs, out, tiny_sd, max_train_steps=2)
+    assert contents(out) == before
+    with pytest.raises(ContractError, match="was begun with max_train_steps=2, not 4"):
+        train(pairs, out, tiny_sd, max_train_steps=4)
+    anew = RunOptions(quiet=True, overwrite=True)
+    assert train(pairs, out, tiny_sd, options=anew, max_train_steps=4)[-1]["step"] == 4
+
+
+def replace_latents(pairs: Path, name: str, tensor: torch.Tensor) -> None:
+    path = pairs.parent / "rollout" / "part-00000.safetensors"
+    write_tensors(path, read_tensors(path) | {name: tensor})
+
+
+def test_latents_of_another_shape_are_refused(pairs, tiny_sd, tmp_path):
+    replace_latents(pairs, "s0-winner", torch.zeros(16, 8, 8))
+    with pytest.raises(ContractError, match=r"s0-winner have shape \[16, 8, 8\]"):
+        train(pairs, tmp_path / "out", tiny_sd)
+    replace_latents(pairs, "s0-winner", torch.zeros(4, 8, 8))
+    replace_latents(pairs, "s3-loser", torch.zeros(4, 16, 8))
+    with pytest.raises(ContractError, match=r"s3-loser have shape \[4, 16, 8\]"):
+        train(pairs, tmp_path / "out", tiny_sd)
+
+
+def test_latents_that_are_not_finite_are_refused(pairs, tiny_sd, tmp_path):
+    replace_latents(pairs, "s2-loser", torch.full((4, 8, 8), math.nan))
+    with pytest.raises(ContractError, match="s2-loser are not finite"):
+        train(pairs, tmp_path / "out", tiny_sd)
+
+
+def test_a_pickle_where_safetensors_belong_is_refused(pairs, tiny_sd, tmp_path):
+    torch.save({"s0-winner": torch.zeros(4, 8, 8)}, pairs.parent / "rollout/part-00000.safetensors")
+    with pytest.raises(ContractError, match="is a pickle; only safetensors are read"):
+        train(pairs, tmp_path / "out", tiny_sd)
+
+
+def test_a_pair_file_from_a_stranger_reads_nothing_outside_its_folder(pairs, tiny_sd, tmp_path):
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    text = pairs.read_text()
+    for part in ("../rollout/part-00000.safetensors", str(tmp_path / "rollout/part-00000.safetensors")):
+        (inner / "pairs.jsonl").write_text(text.replace("rollout/part-00000.safetensors", part))
+        with pytest.raises(ContractError, match="leaves the folder"):
+            train(inner / "pairs.jsonl", tmp_path / "out", tiny_sd)
+        shutil.rmtree(tmp_path / "out")
+
+
+def test_the_same_pair_twice_is_refused(pairs, tiny_sd, tmp_path):
+    shutil.copy(pairs, tmp_path / "again.jsonl")
+    config = TrainConfig(init_from=str(tiny_sd), **SMALL)
+    with pytest.raises(ContractError, match=r"again.jsonl:1: pair pair0 stands at .*pairs.jsonl:1"):
+        train_policy([pairs, tmp_path / "again.jsonl"], tmp_path / "out", config, OPTIONS)
+
+
+def test_two_processes_train_like_one(pairs, tiny_sd, tmp_path):
+    one = train(pairs, tmp_path / "one", tiny_sd, train_batch_size=4)
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
+    command = [EXPO.parent / "accelerate", "launch", "--multi_gpu", "--num_processes", 2]
+    command += ["--main_process_port", 29511, "-m", "expo_cli", "train", pairs, "--num-processes", 2]
+    command += ["--init-from", tiny_sd, "--out", tmp_path / "two", *flags]
+    done = subprocess.run(
+        list(map(str, command)),
+        env={"PATH": f"{EXPO.parent}:/usr/bin:/bin", "ACCELERATE_USE_CPU": "true"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    two = [json.loads(line) for line in (tmp_path / "two/metrics.jsonl").read_text().splitlines()]
+    for ours, theirs in zip(one, two, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=2e-3)
+        assert ours["batch_size"] == theirs["batch_size"]
+
+
+def test_a_launch_that_gives_fewer_processes_than_asked_for_is_refused(pairs, tiny_sd, tmp_path):
+    with pytest.raises(ExpoError, match="2 processes were asked for, 1 launched"):
+        train(pairs, tmp_path / "out", tiny_sd, num_processes=2)
