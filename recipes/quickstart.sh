@@ -16,8 +16,8 @@ HELDOUT_PROMPTS=${HELDOUT_PROMPTS:-128}
 STEPS=${STEPS:-120}            # optimiser steps an iteration, of 16 pairs
 BASE=embedded:emoji-sd
 # The reward that judges training, and one it never sees. Nothing is selected on the second.
-TRAINING_REWARD=training=pickscore:model=embedded:emoji-pickscore
-HELDOUT_REWARD=heldout=hpsv2:model=embedded:emoji-hps
+TRAINING_REWARD=pickscore:model=embedded:emoji-pickscore
+HELDOUT_REWARD=hpsv2:model=embedded:emoji-hps
 # The same sampler everywhere. DDPM has Gaussian steps, so that the KL to the base is defined.
 SAMPLER=(--scheduler ddpm --num-inference-steps 16 --guidance-scale 4 --images png)
 
@@ -51,7 +51,7 @@ for ((t = 1; t <= ITERATIONS; t++)); do
     done
 
     # 3. Pair: the best against the worst of a prompt's eight images.
-    expo make-pairs "$now/main" "$now/explore" --reward training --out "$now/pairs.jsonl"
+    expo make-pairs "$now/main" "$now/explore" --reward pickscore --out "$now/pairs.jsonl"
     pairs+=("$now/pairs.jsonl")
 
     # 4. Train on the pairs of all iterations so far, from the last policy, against the base.
@@ -65,6 +65,6 @@ for ((t = 1; t <= ITERATIONS; t++)); do
     evaluations+=("iteration-$t=$now/heldout")
 done
 
-expo evaluate "${evaluations[@]}" --baseline base --training-reward training \
-    --heldout-reward heldout --out "$OUT/evaluation"
+expo evaluate "${evaluations[@]}" --baseline base --training-reward pickscore \
+    --heldout-reward hpsv2 --out "$OUT/evaluation"
 echo "report: $OUT/evaluation/report.html"

@@ -79,3 +79,9 @@ def base_source(source: str) -> str:
         return json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (ValueError, KeyError, TypeError) as error:
         raise ContractError(f"{path}: names no base model: {error}") from error
+
+
+def lasting(source: str) -> str:
+    """The source as it can be written down: a folder by its absolute path, others as they are."""
+    path = Path(source)
+    return str(path.resolve()) if path.is_dir() else source

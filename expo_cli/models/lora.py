@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import torch
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from diffusers.loaders.peft import PeftAdapterMixin
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
@@ -65,18 +66,19 @@ def save_adapter(
     network: nn.Module, weights: dict[str, Tensor], folder: Path, config: LoraConfig, base: str
 ) -> None:
     """Write an adapter into `folder`; `weights` are its parameters as `network` names them."""
-    tensors = get_peft_model_state_dict(network, state_dict=weights)
-    write_tensors(
-        folder / ADAPTER_WEIGHTS,
-        {f"{PREFIX}{name}": tensor for name, tensor in tensors.items()},
-        {"format": "pt"},
-    )
     settings = {
-        "peft_type": "LORA",
-        "base_model_name_or_path": base,
         "r": config.r,
         "lora_alpha": config.lora_alpha,
         "target_modules": sorted(config.target_modules),
     }
+    # Without this header diffusers takes alpha to be the rank.
+    header = json.dumps({f"{PREFIX}{key}": value for key, value in settings.items()})
+    tensors = get_peft_model_state_dict(network, state_dict=weights)
+    write_tensors(
+        folder / ADAPTER_WEIGHTS,
+        {f"{PREFIX}{name}": tensor for name, tensor in tensors.items()},
+        {"format": "pt", LORA_ADAPTER_METADATA_KEY: header},
+    )
+    configuration = {"peft_type": "LORA", "base_model_name_or_path": base, **settings}
     with atomic(folder / ADAPTER_CONFIG) as file:
-        file.write(json.dumps(settings, indent=2).encode() + b"\n")
+        file.write(json.dumps(configuration, indent=2).encode() + b"\n")

@@ -11,7 +11,7 @@ from expo_cli.contracts.files import inside
 from expo_cli.contracts.ids import digest
 from expo_cli.core.evaluation import PolicySamples
 from expo_cli.core.statistics import prompt_means
-from expo_cli.report.pictures import thumbnail
+from expo_cli.report.pictures import data_uri, thumbnail
 
 NUM_EXTREMES = 4
 IMAGES_A_SIDE = 3
@@ -19,10 +19,14 @@ IMAGES_A_SIDE = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One image as a data URI, None when the rollout wrote none; `scores` by reward label."""
+    """One image as WebP, None when the rollout wrote none; `scores` by reward label."""
 
-    uri: str | None
+    webp: bytes | None
     scores: dict[str, float]
+
+    @property
+    def uri(self) -> str | None:
+        return data_uri(self.webp, "image/webp") if self.webp else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +61,7 @@ class Gallery:
 
     @property
     def has_images(self) -> bool:
-        return any(picture.uri for row in self.grid for picture in row.pictures)
+        return any(picture.webp for row in self.grid for picture in row.pictures)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +94,7 @@ def choose_pictures(
     def picture(policy: PolicySamples, sample: int) -> Picture:
         image = policy.images[sample]
         return Picture(
-            uri=thumbnail(inside(by_policy[policy.label], image)) if image else None,
+            webp=thumbnail(inside(by_policy[policy.label], image)) if image else None,
             scores={label: float(scores[sample]) for label, scores in policy.scores.items()},
         )
 

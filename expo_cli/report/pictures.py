@@ -1,4 +1,4 @@
-"""Images as data URIs: small, and never a reference to a file or address."""
+"""Images for a page: small, and never a reference to a file or address."""
 
 import base64
 import io
@@ -15,8 +15,8 @@ def data_uri(content: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
-def thumbnail(path: Path) -> str:
-    """The image as a WebP data URI of at most MAX_SIDE pixels; lossless when it was that small.
+def thumbnail(path: Path) -> bytes:
+    """The image as WebP of at most MAX_SIDE pixels; lossless when it was that small.
 
     Raises ExpoError when there is no such file, ContractError when it is not an image.
     """
@@ -31,4 +31,4 @@ def thumbnail(path: Path) -> str:
     picture.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     content = io.BytesIO()
     picture.save(content, "WEBP", lossless=small, quality=85)
-    return data_uri(content.getvalue(), "image/webp")
+    return content.getvalue()

@@ -149,6 +149,7 @@ def reward_by_kl(results: Results) -> Figure:
                     [end - value for value, end in zip(values, high, strict=True)],
                 ],
                 fmt="o",
+                clip_on=False,
                 color=color,
                 markersize=5,
                 elinewidth=1,

@@ -34,7 +34,13 @@ def summary_table(results: Results) -> Table:
             cells += _reward_cells(policy, reward, places[reward])
         cells.append(Text(fixed(policy.kl.nats.value, kl_places) if policy.kl else "-"))
         moved = largest_shift(policy) if policy.label != results.baseline else None
-        cells.append(Text(f"{moved[0].replace('_', ' ')} {fixed(moved[1].shift, 2, sign=True)}" if moved else "-"))
+        cells.append(
+            Text(
+                f"{moved[0].replace('_', ' ')} {fixed(moved[1].shift, 2, sign=True)}"
+                if moved
+                else "-"
+            )
+        )
         table.add_row(*cells)
     return table
 

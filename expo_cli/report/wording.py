@@ -38,7 +38,9 @@ def kl_decimals(results: Results) -> int:
 
 def fixed(value: float, places: int, sign: bool = False) -> str:
     """With a true minus sign, which is as wide as the plus, and none before zero."""
-    return f"{round(value, places) + 0.0:{'+' if sign else ''}.{places}f}".replace("-", "\N{MINUS SIGN}")
+    return f"{round(value, places) + 0.0:{'+' if sign else ''}.{places}f}".replace(
+        "-", "\N{MINUS SIGN}"
+    )
 
 
 def interval(estimate: Estimate, places: int, sign: bool = False) -> str:

@@ -22,6 +22,7 @@ from expo_cli.core.statistics import estimates
 from expo_cli.core.verdict import alarms, verdict
 from expo_cli.errors import UsageError
 from expo_cli.registry import nearest
+from expo_cli.report.contact_sheet import contact_sheet
 from expo_cli.report.gallery import Gallery, Prompts, choose_pictures
 from expo_cli.report.page import render_page
 from expo_cli.report.plots import draw_plots
@@ -222,6 +223,9 @@ def write_evaluation(
     for name, files in plots.items():
         for file_format, content in files.items():
             write_bytes(out / "plots" / f"{name}.{file_format}", content)
+    if gallery.has_images:
+        labels = [policy.label for policy in results.policies]
+        write_bytes(out / "plots" / "images.png", contact_sheet(gallery.grid, labels))
     jsonl.write(out / "samples.jsonl", samples)
     write_bytes(out / "report.html", render_page(results, gallery, plots).encode())
     write_bytes(out / "results.json", msgspec.json.format(msgspec.json.encode(results)) + b"\n")

@@ -19,7 +19,7 @@ from expo_cli.config import RunOptions, TrainConfig
 from expo_cli.contracts.parts import Shard
 from expo_cli.contracts.provenance import Run, write_run
 from expo_cli.contracts.records import Pair
-from expo_cli.contracts.sources import ADAPTER_CONFIG, base_source, model_folder
+from expo_cli.contracts.sources import ADAPTER_CONFIG, base_source, lasting, model_folder
 from expo_cli.core.learning_rate import learning_rate_factor
 from expo_cli.core.objectives import Errors, Objective, PairErrors, denoising_error
 from expo_cli.core.visits import visits
@@ -100,7 +100,7 @@ class Trainer:
         self.objective, self.out, self.config = objective, out, config
         self.accelerator, self.notes = accelerator, notes
         dtype = resolve_dtype(config.mixed_precision, accelerator.device)
-        self.base = base_source(config.init_from)
+        self.base = lasting(base_source(config.init_from))
         self.policy, self.adapter = load_policy(config, accelerator.device)
         # The masters are copied before the network is rounded to its working precision.
         self.masters = MasterWeights(self.policy.network.named_parameters())
@@ -148,7 +148,7 @@ class Trainer:
 
     def load_reference(self, dtype: torch.dtype) -> DiffusionModel:
         """The frozen reference; the policy itself where switching its adapter off gives it."""
-        if self.adapter is not None and self.config.ref == self.base:
+        if self.adapter is not None and lasting(self.config.ref) == self.base:
             return self.policy
         return load_model(self.config.ref, self.accelerator.device, dtype)
 

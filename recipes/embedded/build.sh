@@ -26,7 +26,7 @@ python "$here/clip.py" "$work" --minutes 10
 wait "$autoencoder"
 
 # The denoiser takes the longest.
-python "$here/unet.py" "$work" --minutes 90 &
+python "$here/unet.py" "$work" --minutes 88 &
 denoiser=$!
 
 # Meanwhile the rewards learn from artwork and from flaws, each from its own kinds ...

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from clip import TEXT_WIDTH, Captioned, named_flaws
 from data import Drawing
+from degrade import FLAWS
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
@@ -23,7 +24,10 @@ from vae import encode
 BATCH_SIZE, COPIES = 32, 12
 # Shapes are learnt sooner from mostly clean images; the flaws come in the second half.
 DEGRADED_SHARES, FIRST_PART = (0.15, 0.4), 0.5
-NAMED_SHARE, FLAWS_ONLY_SHARE, EMPTY_SHARE = 0.5, 0.06, 0.1
+NAMED_SHARE, FLAWS_ONLY_SHARE = 0.5, 0.06
+# Only captions silent about flaws are emptied: were flaws commoner without a caption than with a plain
+# one, guidance would push them away, and plain prompts would draw no bad pictures to learn from.
+EMPTY_SHARE = 0.12
 MIN_SNR_GAMMA = 5.0
 
 
@@ -61,6 +65,10 @@ def describe(drawing: Drawing, flaws: list[str], rng: random.Random) -> str:
         return ", ".join(rng.sample(flaws, len(flaws)))
     caption = rng.choice(all_captions(drawing))
     return named_flaws(caption, flaws, rng) if rng.random() < NAMED_SHARE else caption
+
+
+def names_flaws(caption: str) -> bool:
+    return any(flaw in caption for flaw in FLAWS)
 
 
 def encode_world(work: Path) -> dict:
@@ -106,8 +114,10 @@ class World:
             kind = "degraded" if self.rng.random() < degraded_share else "clean"
             index = self.rng.randrange(len(self.encoded[kind]))
             caption = self.rng.choice(self.encoded[f"{kind}_captions"][index])
+            if not names_flaws(caption) and self.rng.random() < EMPTY_SHARE:
+                caption = ""
             latents.append(self.encoded[kind][index])
-            rows.append(self.row["" if self.rng.random() < EMPTY_SHARE else caption])
+            rows.append(self.row[caption])
         return torch.stack(latents), self.encoded["embeddings"][rows]
 
 

@@ -153,14 +153,14 @@ def test_expo_learns_its_pairs(pairs, tiny_sd, tmp_path):
         tmp_path / "out",
         tiny_sd,
         objective="expo:beta=500,alpha=0.1",
-        max_train_steps=30,
+        max_train_steps=20,
         learning_rate=3e-4,
         train_batch_size=6,
         logging_steps=5,
     )
     first, last = metrics[0], metrics[-1]
     assert last["preference_loss"] < first["preference_loss"]
-    assert last["implicit_accuracy"] > 0.9
+    assert last["implicit_accuracy"] > 0.8
     assert last["weight_change"] > 0
     assert last["exploration_grad_norm"] > 0
     assert {"winner_error_change", "loser_error_change", "saturation", "learning_rate"} <= set(last)
@@ -267,13 +267,20 @@ def test_scale_lr_multiplies_by_the_global_batch(pairs, tiny_sd, tmp_path):
     assert metrics[0]["learning_rate"] == pytest.approx(6e-6)
 
 
-def test_bf16_moves_weights_that_bf16_could_not_hold(pairs, tiny_sd, tmp_path):
+def test_bf16_training_keeps_updates_that_bf16_weights_could_not_hold(pairs, tiny_sd, tmp_path):
     train(pairs, tmp_path / "out", tiny_sd, mixed_precision="bf16", learning_rate=1e-6)
     name = "unet/diffusion_pytorch_model.safetensors"
     before, after = read_tensors(tiny_sd / name), read_tensors(tmp_path / "out" / name)
     moved = sum((after[key] != before[key]).sum().item() for key in before)
+    lost = sum(
+        ((after[key] != before[key]) & (after[key].bfloat16() == before[key].bfloat16()))
+        .sum()
+        .item()
+        for key in before
+    )
     assert after["conv_in.weight"].dtype == torch.float32
-    assert moved > 0.9 * sum(tensor.numel() for tensor in before.values())
+    assert moved > 0.5 * sum(tensor.numel() for tensor in before.values())
+    assert lost > 0.9 * moved
 
 
 def test_sft_needs_no_reference(pairs, tiny_sd, tmp_path):
