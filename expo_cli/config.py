@@ -80,7 +80,9 @@ class PrepPromptsConfig(CommonConfig):
     ] = 77
     tokenizer: Annotated[
         str | None,
-        Flag("Whose tokens: a model or tokenizer folder, or hub id; CLIP's by default.", "Choosing"),
+        Flag(
+            "Whose tokens: a model or tokenizer folder, or hub id; CLIP's by default.", "Choosing"
+        ),
     ] = None
     sample: Annotated[
         int | None,
@@ -110,9 +112,9 @@ class RolloutConfig(CommonConfig):
     policy: Annotated[
         str, Flag("Weights that draw: pipeline folder, LoRA checkpoint, hub id.", "Policies")
     ]
-    agent: Annotated[
-        Literal["main", "explore"], Flag("Whose samples these are.", "Policies")
-    ] = "main"
+    agent: Annotated[Literal["main", "explore"], Flag("Whose samples these are.", "Policies")] = (
+        "main"
+    )
     explorer: Annotated[
         str | None,
         Flag(
@@ -124,9 +126,9 @@ class RolloutConfig(CommonConfig):
     previous: Annotated[
         str | None, Flag("Weights of the iteration before, for --explorer previous.", "Policies")
     ] = None
-    ref: Annotated[
-        str | None, Flag("Reference weights, for --explorer reference.", "Policies")
-    ] = None
+    ref: Annotated[str | None, Flag("Reference weights, for --explorer reference.", "Policies")] = (
+        None
+    )
     kl_to: Annotated[
         str | None,
         Flag(
@@ -159,9 +161,7 @@ class RolloutConfig(CommonConfig):
     iteration: Annotated[
         int, Flag("This iteration, from 1 (0: outside the loop).", "Negative prompts")
     ] = 0
-    iterations: Annotated[
-        int | None, Flag("Iterations in all.", "Negative prompts")
-    ] = None
+    iterations: Annotated[int | None, Flag("Iterations in all.", "Negative prompts")] = None
     images: Annotated[
         Literal["none", "png", "webp", "jpg"], Flag("Also write images.", "Output")
     ] = "none"
@@ -285,10 +285,12 @@ class TrainConfig(CommonConfig):
         str, Flag("Weights to start from: the previous iteration's policy.", "Policies")
     ]
     ref: Annotated[
-        str | None, Flag("Frozen reference; the pre-trained model. Default: --init-from.", "Policies")
+        str | None,
+        Flag("Frozen reference; the pre-trained model. Default: --init-from.", "Policies"),
     ] = None
     objective: Annotated[
-        str, Flag("NAME[:key=value,...]: sft, dpo or expo, e.g. expo:beta=5000,alpha=0.01.", "Method")
+        str,
+        Flag("NAME[:key=value,...]: sft, dpo or expo, e.g. expo:beta=5000,alpha=0.01.", "Method"),
     ] = "dpo"
     caption_dropout: Annotated[
         float, Flag("Share of pair visits trained with an empty prompt.", "Method")
@@ -315,7 +317,10 @@ class TrainConfig(CommonConfig):
     max_grad_norm: Annotated[float, Flag("Clip the gradient's norm; 0: never.", "Optimiser")] = 1.0
     max_error_ratio: Annotated[
         float,
-        Flag("Stop when the policy's error on winners exceeds this many times the reference's.", "Optimiser"),
+        Flag(
+            "Stop when the policy's error on winners exceeds this many times the reference's.",
+            "Optimiser",
+        ),
     ] = 3.0
     use_lora: Annotated[bool, Flag("Train a LoRA adapter instead of all weights.", "LoRA")] = False
     lora_rank: Annotated[int, Flag("Rank.", "LoRA")] = 16
@@ -323,12 +328,10 @@ class TrainConfig(CommonConfig):
     mixed_precision: Annotated[
         Precision, Flag("Of the forward pass; the optimiser's copy is always fp32.", "Speed")
     ] = "auto"
-    gradient_checkpointing: Annotated[
-        bool, Flag("Less memory for more time.", "Speed")
-    ] = False
-    checkpointing_steps: Annotated[
-        int, Flag("Save a resumable state every N steps.", "Output")
-    ] = 100
+    gradient_checkpointing: Annotated[bool, Flag("Less memory for more time.", "Speed")] = False
+    checkpointing_steps: Annotated[int, Flag("Save a resumable state every N steps.", "Output")] = (
+        100
+    )
     checkpoints_total_limit: Annotated[int, Flag("Keep the newest N states.", "Output")] = 2
     logging_steps: Annotated[int, Flag("A line of metrics every N steps.", "Output")] = 10
     num_processes: Annotated[
@@ -368,9 +371,7 @@ class EvaluateConfig(CommonConfig):
     heldout_reward: Annotated[
         str | None, Flag("Label of the reward that was not.", "Comparing")
     ] = None
-    num_bootstrap: Annotated[
-        int, Flag("Bootstrap resamples of the prompts.", "Comparing")
-    ] = 2000
+    num_bootstrap: Annotated[int, Flag("Bootstrap resamples of the prompts.", "Comparing")] = 2000
     confidence: Annotated[float, Flag("Of the intervals.", "Comparing")] = 0.95
     num_grid_prompts: Annotated[int, Flag("Prompts in the image grids.", "Report")] = 12
     title: Annotated[str, Flag("Of the report.", "Report")] = "EXPO report"

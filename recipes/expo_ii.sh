@@ -16,8 +16,8 @@ BASE=${BASE:-stable-diffusion-v1-5/stable-diffusion-v1-5} # p_ref: fixed for the
 PROMPTS=${PROMPTS:?a file of training prompts, such as those of Pick-a-Pic v2 and HPDv2}
 NEGATIVE=${NEGATIVE:?a file of negative prompts, one a line}
 OFFLINE_PAIRS=${OFFLINE_PAIRS:-} # D_off: a pairs.jsonl, 81,920 pairs in the paper; none by default
-TRAINING_REWARD=${TRAINING_REWARD:-training=pickscore}   # EXPO-II-P; hpsv2:version=2.1 is EXPO-II-H
-HELDOUT_REWARD=${HELDOUT_REWARD:-heldout=hpsv2:version=2.1}
+TRAINING_REWARD=${TRAINING_REWARD:-pickscore}   # EXPO-II-P; hpsv2:version=2.1 is EXPO-II-H
+HELDOUT_REWARD=${HELDOUT_REWARD:-hpsv2:version=2.1}
 
 ITERATIONS=${ITERATIONS:-5}                 # T
 NUM_PROMPTS=${NUM_PROMPTS:-20480}           # N, sampled afresh in each iteration
@@ -50,9 +50,8 @@ draw_heldout() { # POLICY FOLDER
 }
 
 # Duplicates and prompts over 77 CLIP tokens are dropped; 5 % never appear in training.
-expo prep-prompts "$PROMPTS" --heldout-fraction 0.05 \
-    --out "$OUT/prompts.jsonl" --heldout-out "$OUT/all-heldout.jsonl"
-expo prep-prompts "$OUT/all-heldout.jsonl" --sample "$HELDOUT_PROMPTS" --out "$OUT/heldout.jsonl"
+expo prep-prompts "$PROMPTS" --heldout-fraction 0.05 --heldout-sample "$HELDOUT_PROMPTS" \
+    --out "$OUT/prompts.jsonl" --heldout-out "$OUT/heldout.jsonl"
 draw_heldout "$BASE" "$OUT/base"
 
 policy=$BASE
@@ -86,10 +85,10 @@ for ((t = 1; t <= ITERATIONS; t++)); do
         expo score "$now/$agent" --reward "$TRAINING_REWARD"
     done
     # One pair a prompt and iteration: the best against the worst of all eight images.
-    expo make-pairs "$now/main" "$now/explore" --reward training --out "$now/pairs.jsonl"
+    expo make-pairs "$now/main" "$now/explore" --reward pickscore --out "$now/pairs.jsonl"
     pairs+=("$now/pairs.jsonl")
 done
 
-expo evaluate "${evaluations[@]}" --baseline base --training-reward training \
-    --heldout-reward heldout --out "$OUT/evaluation"
+expo evaluate "${evaluations[@]}" --baseline base --training-reward pickscore \
+    --heldout-reward hpsv2 --out "$OUT/evaluation"
 echo "report: $OUT/evaluation/report.html"

@@ -103,7 +103,9 @@ def _table(path: Path, command: str, known: list[str]) -> dict[str, Any]:
     commands = ["prep-prompts", "rollout", "score", "make-pairs", "train", "evaluate"]
     for name, table in document.items():
         if name not in commands or not isinstance(table, dict):
-            raise UsageError(f"{path}: {name!r} is not the table of a command; {nearest(name, commands)}")
+            raise UsageError(
+                f"{path}: {name!r} is not the table of a command; {nearest(name, commands)}"
+            )
     settings = {key.replace("-", "_"): value for key, value in document.get(command, {}).items()}
     for key in settings:
         if key not in known:

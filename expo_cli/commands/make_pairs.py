@@ -10,7 +10,9 @@ from expo_cli.config import MakePairsConfig, RunOptions
 
 @config_flags
 def command(
-    rollouts: Annotated[list[Path], typer.Argument(help="Scored rollout folders of one iteration.")],
+    rollouts: Annotated[
+        list[Path], typer.Argument(help="Scored rollout folders of one iteration.")
+    ],
     out: Annotated[
         Path,
         typer.Option(help="pairs.jsonl to write, in a folder above the rollouts; - for stdout."),

@@ -13,7 +13,9 @@ def command(
     folder: Annotated[Path, typer.Argument(help="A rollout folder, or images with --index.")],
     config: ScoreConfig,
     options: RunOptions,
-    out: Annotated[Path | None, typer.Option(help="Score folder; FOLDER/scores by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Score folder; FOLDER/scores by default.")
+    ] = None,
     shard: Annotated[str, typer.Option(help="Take the parts i modulo n.", metavar="i/n")] = "0/1",
 ) -> None:
     """Score the samples of FOLDER with one or more rewards; only what is missing is scored.

@@ -13,7 +13,13 @@ EMBEDDED = "embedded:"
 ADAPTER_CONFIG = "adapter_config.json"
 # Of a hub repository: a pipeline's parts and single models, without copies in other precisions,
 # single-file duplicates of the whole pipeline, and the safety checker, which is never run.
-HUB_FILES = ["*.json", "*.txt", "*/*.safetensors", "model*.safetensors", "pytorch_lora*.safetensors"]
+HUB_FILES = [
+    "*.json",
+    "*.txt",
+    "*/*.safetensors",
+    "model*.safetensors",
+    "pytorch_lora*.safetensors",
+]
 HUB_UNUSED = ["*.fp16.safetensors", "*non_ema*", "safety_checker/*"]
 PACKAGE_DATA = Path(__file__).parent.parent / "embedded"
 

@@ -11,9 +11,7 @@ from expo_cli.errors import ContractError
 disable_progress_bar()
 
 
-def load_component(
-    cls: type, folder: Path, name: str, dtype: torch.dtype | None = None
-) -> Any:
+def load_component(cls: type, folder: Path, name: str, dtype: torch.dtype | None = None) -> Any:
     """`folder/name` by `cls.from_pretrained`; a network comes frozen, in evaluation mode.
 
     Raises ContractError when it is missing, broken, or exists only as a pickle.

@@ -106,9 +106,7 @@ def plan_samples(
             agent=config.agent,
             iteration=config.iteration,
             index=index,
-            seed=sample_seed(
-                config.seed, prompt.prompt_id, config.agent, config.iteration, index
-            ),
+            seed=sample_seed(config.seed, prompt.prompt_id, config.agent, config.iteration, index),
             negative_prompt=drawing.negative_prompt(prompt),
             policy=drawing.policy_sha256,
             scheduler=sampling.scheduler,

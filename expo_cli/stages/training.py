@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,9 +126,7 @@ class Trainer:
             weight_decay=config.adam_weight_decay,
         )
         # Scales the loss in fp16 only; elsewhere it passes everything through.
-        self.scaler = torch.amp.GradScaler(
-            accelerator.device.type, enabled=dtype is torch.float16
-        )
+        self.scaler = torch.amp.GradScaler(accelerator.device.type, enabled=dtype is torch.float16)
         self.log = MetricsLog(out)
 
     @property
@@ -266,9 +264,7 @@ class Trainer:
         if self.accelerator.num_processes > 1:
             flat = torch.cat([master.grad.flatten() for master in masters])
             flat = self.accelerator.reduce(flat, "mean")
-            for master, part in zip(
-                masters, flat.split([m.numel() for m in masters]), strict=True
-            ):
+            for master, part in zip(masters, flat.split([m.numel() for m in masters]), strict=True):
                 master.grad.copy_(part.view_as(master))
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(masters, self.config.max_grad_norm or math.inf)
@@ -291,10 +287,10 @@ class Trainer:
 
     def check(self, step: int, values: dict[str, float], norm: float) -> None:
         """Raise ExpoError when training has broken down."""
-        advice = f"the last good state in {states_folder(self.out)} is kept; lower the learning rate"
-        finite = math.isfinite(values["loss"]) and (
-            math.isfinite(norm) or self.scaler.is_enabled()
+        advice = (
+            f"the last good state in {states_folder(self.out)} is kept; lower the learning rate"
         )
+        finite = math.isfinite(values["loss"]) and (math.isfinite(norm) or self.scaler.is_enabled())
         if not finite:
             raise ExpoError(f"step {step + 1}: loss {values['loss']}, gradient {norm}; {advice}")
         reference = values.get("reference_winner_error")

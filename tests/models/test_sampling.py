@@ -105,7 +105,13 @@ def test_decoding_equals_the_pipelines(tiny_sd):
 
 def test_v_prediction_implies_the_right_noise(tiny_sd_v):
     model = load_model(str(tiny_sd_v), CPU, torch.float32)
-    clean, noise, timesteps = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8), torch.tensor([5, 700])
+    clean, noise, timesteps = (
+        torch.randn(2, 4, 8, 8),
+        torch.randn(2, 4, 8, 8),
+        torch.tensor([5, 700]),
+    )
     noisy = model.add_noise(clean, noise, timesteps)
     velocity = model.target(clean, noise, timesteps)
-    torch.testing.assert_close(model.epsilon(velocity, noisy, timesteps), noise, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        model.epsilon(velocity, noisy, timesteps), noise, atol=1e-4, rtol=1e-3
+    )

@@ -52,7 +52,9 @@ def test_a_rollout_has_latents_images_and_records(prompts, tiny_sd, tmp_path):
     out = tmp_path / "out"
     assert draw(prompts, out, tiny_sd, images="png").parts_missing == 0
     drawn = samples(out)
-    assert [(s.prompt_id, s.index) for s in drawn] == [(f"p{n}", i) for n in range(5) for i in (0, 1)]
+    assert [(s.prompt_id, s.index) for s in drawn] == [
+        (f"p{n}", i) for n in range(5) for i in (0, 1)
+    ]
     tensors = read_tensors(open_rollout(out).latents_path(0))
     assert set(tensors) == {s.sample_id for s in drawn[:4]}
     assert tensors[drawn[0].sample_id].shape == (4, 8, 8)
@@ -170,7 +172,10 @@ def test_bad_input_is_one_line(arguments, code, message, expo, prompts, tiny_sd,
         ('{"prompt_id": "a", "prompt": "x"}\n{"prompt_id": "b"', "prompts.jsonl:2: "),
         ('{"prompt_id": "a", "prompt": 5}\n', "prompts.jsonl:1: Expected `str`, got `int`"),
         ('{"prompt_id": "../a", "prompt": "x"}\n', "prompts.jsonl:1: prompt_id '../a' may hold"),
-        ('{"prompt_id": "a", "prompt": "x"}\n' * 2, "prompts.jsonl:2: prompt_id a stands on line 1"),
+        (
+            '{"prompt_id": "a", "prompt": "x"}\n' * 2,
+            "prompts.jsonl:2: prompt_id a stands on line 1",
+        ),
         ("\n", "prompts.jsonl:1: empty line"),
         ("", "no prompts"),
     ],

@@ -339,7 +339,10 @@ def test_a_pair_file_from_a_stranger_reads_nothing_outside_its_folder(pairs, tin
     inner = tmp_path / "inner"
     inner.mkdir()
     text = pairs.read_text()
-    for part in ("../rollout/part-00000.safetensors", str(tmp_path / "rollout/part-00000.safetensors")):
+    for part in (
+        "../rollout/part-00000.safetensors",
+        str(tmp_path / "rollout/part-00000.safetensors"),
+    ):
         (inner / "pairs.jsonl").write_text(text.replace("rollout/part-00000.safetensors", part))
         with pytest.raises(ContractError, match="leaves the folder"):
             train(inner / "pairs.jsonl", tmp_path / "out", tiny_sd)
@@ -357,7 +360,16 @@ def test_two_processes_train_like_one(pairs, tiny_sd, tmp_path):
     one = train(pairs, tmp_path / "one", tiny_sd, train_batch_size=4)
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
     command = [EXPO.parent / "accelerate", "launch", "--multi_gpu", "--num_processes", 2]
-    command += ["--main_process_port", 29511, "-m", "expo_cli", "train", pairs, "--num-processes", 2]
+    command += [
+        "--main_process_port",
+        29511,
+        "-m",
+        "expo_cli",
+        "train",
+        pairs,
+        "--num-processes",
+        2,
+    ]
     command += ["--init-from", tiny_sd, "--out", tmp_path / "two", *flags]
     done = subprocess.run(
         list(map(str, command)),
