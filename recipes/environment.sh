@@ -1,16 +1,16 @@
 # shellcheck shell=bash
-# Sourced by the recipes: use the active virtual environment, else make .venv, and install expo in
-# it, with the extras named in $1 (such as "hpsv2,test"), unless that was done already.
+# Sourced by the recipes and tests/run.sh: use the active virtual environment, else make .venv, and
+# install expo with everything its recipes and tests need in it, unless that was done already.
 
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-extras=${1:-}
 if [ -z "${VIRTUAL_ENV:-}" ]; then
     [ -d "$project/.venv" ] || python3 -m venv "$project/.venv"
     # shellcheck disable=SC1091
     source "$project/.venv/bin/activate"
 fi
-stamp="$VIRTUAL_ENV/.expo-installed-$(printf '%s' "$project $extras" | cksum | cut -d' ' -f1)"
-if [ "$project/pyproject.toml" -nt "$stamp" ]; then
-    python -m pip install --quiet --editable "$project${extras:+[$extras]}"
-    touch "$stamp"
+installed="$VIRTUAL_ENV/.expo-installed-from-$(cksum <<<"$project" | cut -d' ' -f1)"
+if [ ! "$installed" -nt "$project/pyproject.toml" ]; then
+    echo "installing into $VIRTUAL_ENV ..." >&2
+    python -m pip install --quiet --editable "$project[hpsv2,test]"
+    touch "$installed"
 fi

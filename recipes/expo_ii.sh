@@ -16,7 +16,7 @@ BASE=${BASE:-stable-diffusion-v1-5/stable-diffusion-v1-5} # p_ref: fixed for the
 PROMPTS=${PROMPTS:?a file of training prompts, such as those of Pick-a-Pic v2 and HPDv2}
 NEGATIVE=${NEGATIVE:?a file of negative prompts, one a line}
 OFFLINE_PAIRS=${OFFLINE_PAIRS:-} # D_off: a pairs.jsonl, 81,920 pairs in the paper; none by default
-TRAINING_REWARD=${TRAINING_REWARD:-pickscore}   # EXPO-II-P; hpsv2:version=2.1 is EXPO-II-H
+TRAINING_REWARD=${TRAINING_REWARD:-pickscore}            # EXPO-II-P; hpsv2:version=2.1 is EXPO-II-H
 HELDOUT_REWARD=${HELDOUT_REWARD:-hpsv2:version=2.1}
 
 ITERATIONS=${ITERATIONS:-5}                 # T
@@ -46,7 +46,7 @@ OPTIMISER=(
 draw_heldout() { # POLICY FOLDER
     expo rollout "$OUT/heldout.jsonl" --policy "$1" --out "$2" "${SAMPLER[@]}" \
         --num-images-per-prompt 1 --kl-to "$BASE"
-    expo score "$2" --reward "$TRAINING_REWARD" --reward "$HELDOUT_REWARD"
+    expo score "$2" --reward "training=$TRAINING_REWARD" --reward "heldout=$HELDOUT_REWARD"
 }
 
 # Duplicates and prompts over 77 CLIP tokens are dropped; 5 % never appear in training.
@@ -82,13 +82,13 @@ for ((t = 1; t <= ITERATIONS; t++)); do
             --agent "$agent" "${explorer[@]}" --num-images-per-prompt "$IMAGES" \
             --neg-schedule linear --negative-prompts "$NEGATIVE" \
             --iteration "$t" --iterations "$ITERATIONS"
-        expo score "$now/$agent" --reward "$TRAINING_REWARD"
+        expo score "$now/$agent" --reward "training=$TRAINING_REWARD"
     done
     # One pair a prompt and iteration: the best against the worst of all eight images.
-    expo make-pairs "$now/main" "$now/explore" --reward pickscore --out "$now/pairs.jsonl"
+    expo make-pairs "$now/main" "$now/explore" --reward training --out "$now/pairs.jsonl"
     pairs+=("$now/pairs.jsonl")
 done
 
-expo evaluate "${evaluations[@]}" --baseline base --training-reward pickscore \
-    --heldout-reward hpsv2 --out "$OUT/evaluation"
+expo evaluate "${evaluations[@]}" --baseline base --training-reward training \
+    --heldout-reward heldout --out "$OUT/evaluation"
 echo "report: $OUT/evaluation/report.html"

@@ -11,58 +11,79 @@ source recipes/environment.sh
 
 OUT=${OUT:-runs/quickstart}
 ITERATIONS=${ITERATIONS:-5}
-PROMPTS=${PROMPTS:-192}        # fresh training prompts an iteration, 8 images each
-HELDOUT_PROMPTS=${HELDOUT_PROMPTS:-128}
-STEPS=${STEPS:-120}            # optimiser steps an iteration, of 16 pairs
+PROMPTS=${PROMPTS:-160}        # fresh training prompts an iteration
+IMAGES=${IMAGES:-3}            # images of each by each of the two agents
+STEPS=${STEPS:-100}            # optimiser steps an iteration, of 16 pairs
+HELDOUT_PROMPTS=${HELDOUT_PROMPTS:-112}
+
 BASE=embedded:emoji-sd
-# The reward that judges training, and one it never sees. Nothing is selected on the second.
+# The reward that judges training, and one it never sees: nothing is selected on the second.
 TRAINING_REWARD=pickscore:model=embedded:emoji-pickscore
 HELDOUT_REWARD=hpsv2:model=embedded:emoji-hps
-# The same sampler everywhere. DDPM has Gaussian steps, so that the KL to the base is defined.
-SAMPLER=(--scheduler ddpm --num-inference-steps 16 --guidance-scale 4 --images png)
+# alpha of Eq. 7's exploration term: it fades over the iterations.
+ALPHA=(0.01 0.005 0 0 0)
 
-# Images of a policy on prompts that no policy is ever trained on: the same noise for every policy.
-draw_heldout() { # POLICY FOLDER
-    expo rollout "$OUT/heldout.jsonl" --policy "$1" --out "$2" "${SAMPLER[@]}" \
-        --num-images-per-prompt 2 --kl-to "$BASE"
-    expo score "$2" --reward "$TRAINING_REWARD" --reward "$HELDOUT_REWARD"
+# Two workers of half the cores each are faster than one of all.
+THREADS=$(nproc)
+export OMP_NUM_THREADS=$(((THREADS + 1) / 2))
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+both() { # FUNCTION ONE OTHER: run it with each argument, side by side
+    "$1" "$2" &
+    local first=$!
+    "$1" "$3"
+    wait "$first"
 }
 
-expo prep-prompts embedded:prompts/heldout.jsonl --sample "$HELDOUT_PROMPTS" --out "$OUT/heldout.jsonl"
-draw_heldout "$BASE" "$OUT/base"
+# Images of prompts that no policy is ever trained on, with the same noise for every policy. DDPM's
+# steps are Gaussian, so that the KL to the base is defined; fp32, as it is a difference of likes.
+draw_heldout() { # SHARD
+    expo rollout "$OUT/heldout.jsonl" --policy "$policy" --out "$heldout" --shard "$1" \
+        --scheduler ddpm --num-inference-steps 16 --guidance-scale 4 --num-images-per-prompt 1 \
+        --kl-to "$BASE" --dtype fp32 --images png --part-size 14
+    expo score "$heldout" --reward "$TRAINING_REWARD" --reward "$HELDOUT_REWARD" --shard "$1"
+}
 
-policy=$BASE
+# Both agents draw the same prompts, under negative prompts whose share falls from all to none.
+draw() { # AGENT
+    local explorer=()
+    [ "$1" = main ] || explorer=(--explorer reference --ref "$BASE")
+    expo rollout "$now/prompts.jsonl" --policy "$policy" --out "$now/$1" \
+        --agent "$1" "${explorer[@]}" --num-images-per-prompt "$IMAGES" \
+        --scheduler dpm-solver++ --num-inference-steps 10 --guidance-scale 4 \
+        --neg-schedule linear --negative-prompts embedded:prompts/negative.txt \
+        --iteration "$t" --iterations "$ITERATIONS"
+    expo score "$now/$1" --reward "$TRAINING_REWARD"
+}
+
+policy=$BASE heldout=$OUT/base
+expo prep-prompts embedded:prompts/heldout.jsonl --sample "$HELDOUT_PROMPTS" --out "$OUT/heldout.jsonl"
+both draw_heldout 0/2 1/2
+
 pairs=()
-evaluations=("base=$OUT/base")
+evaluations=("base=$heldout")
 for ((t = 1; t <= ITERATIONS; t++)); do
     now=$OUT/iteration-$t
 
-    # 1. Draw: fresh prompts, four images by each agent. Negative prompts fall from all to none.
-    expo prep-prompts embedded:prompts/train.jsonl --sample "$PROMPTS" --seed "$t" --out "$now/prompts.jsonl"
-    for agent in main explore; do
-        explorer=()
-        [ "$agent" = main ] || explorer=(--explorer reference --ref "$BASE")
-        expo rollout "$now/prompts.jsonl" --policy "$policy" --out "$now/$agent" "${SAMPLER[@]}" \
-            --agent "$agent" "${explorer[@]}" --num-images-per-prompt 4 \
-            --neg-schedule linear --negative-prompts embedded:prompts/negative.txt \
-            --iteration "$t" --iterations "$ITERATIONS"
-        # 2. Score with the training reward.
-        expo score "$now/$agent" --reward "$TRAINING_REWARD"
-    done
+    # Draw and score.
+    expo prep-prompts embedded:prompts/train.jsonl --sample "$PROMPTS" --seed "$t" \
+        --out "$now/prompts.jsonl"
+    both draw main explore
 
-    # 3. Pair: the best against the worst of a prompt's eight images.
-    expo make-pairs "$now/main" "$now/explore" --reward pickscore --out "$now/pairs.jsonl"
+    # Pair: the best two against the worst two of a prompt's images by both agents.
+    expo make-pairs "$now/main" "$now/explore" --pairing top-bottom:k=2 --out "$now/pairs.jsonl"
     pairs+=("$now/pairs.jsonl")
 
-    # 4. Train on the pairs of all iterations so far, from the last policy, against the base.
-    expo train "${pairs[@]}" --init-from "$policy" --ref "$BASE" --out "$now/checkpoint" \
-        --objective expo:beta=2000,alpha=0.01 --caption-dropout 0.1 --learning-rate 1e-5 \
-        --train-batch-size 16 --max-train-steps "$STEPS" --seed "$t"
+    # Train on the pairs of all iterations so far, from the last policy, against the base.
+    OMP_NUM_THREADS=$THREADS expo train "${pairs[@]}" --init-from "$policy" --ref "$BASE" \
+        --out "$now/checkpoint" --objective "expo:beta=2000,alpha=${ALPHA[t - 1]}" \
+        --caption-dropout 0.1 --learning-rate 1e-5 --train-batch-size 16 \
+        --max-train-steps "$STEPS" --seed "$t"
     policy=$now/checkpoint
 
-    # 5. Evaluate on the held-out prompts.
-    draw_heldout "$policy" "$now/heldout"
-    evaluations+=("iteration-$t=$now/heldout")
+    # Evaluate.
+    heldout=$now/heldout
+    both draw_heldout 0/2 1/2
+    evaluations+=("iteration-$t=$heldout")
 done
 
 expo evaluate "${evaluations[@]}" --baseline base --training-reward pickscore \

@@ -2,7 +2,7 @@
 # Lint and tests, with their own set-up. Arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-source recipes/environment.sh "hpsv2,test"
+source recipes/environment.sh
 
 ruff check .
 ruff format --check .

@@ -7,10 +7,12 @@ from expo_cli.contracts.results import Estimate, Results
 
 
 def reward_name(results: Results, reward: str) -> str:
-    """The reward's label and the part it plays."""
+    """The reward's label and the part it plays, unless the label says that already."""
     if reward == results.training_reward:
-        return f"{reward} (training)"
-    return f"{reward} (held out)" if reward == results.heldout_reward else reward
+        return reward if reward == "training" else f"{reward} (training)"
+    if reward == results.heldout_reward:
+        return "held out" if reward == "heldout" else f"{reward} (held out)"
+    return reward
 
 
 def decimals(estimates: Iterable[Estimate]) -> int:

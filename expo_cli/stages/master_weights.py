@@ -49,3 +49,28 @@ class MasterWeights:
         for name, master in zip(self.names, self.masters, strict=True):
             master.copy_(tensors[name])
         self.publish()
+
+
+class GradientSum:
+    """The exploration term's own gradient, for its norm; the rest of the gradient is the other's."""
+
+    def __init__(self, masters: MasterWeights) -> None:
+        self.masters = masters
+        self.sums = [torch.zeros_like(master) for master in masters.masters]
+
+    def add(self, loss: Tensor) -> None:
+        gradients = torch.autograd.grad(
+            loss, self.masters.working, retain_graph=True, allow_unused=True
+        )
+        for total, gradient in zip(self.sums, gradients, strict=True):
+            if gradient is not None:
+                total.add_(gradient.float())
+
+    def norms(self, loss_scale: float) -> dict[str, float]:
+        """Norms of both terms' gradients in this process, before clipping."""
+        pairs = list(zip(self.masters.masters, self.sums, strict=True))
+        rest = sum((master.grad / loss_scale - own).square().sum() for master, own in pairs)
+        return {
+            "exploration_grad_norm": sum(own.square().sum() for _, own in pairs).sqrt().item(),
+            "preference_grad_norm": rest.sqrt().item(),
+        }

@@ -1,60 +1,37 @@
 """The work of `expo train`: one process's part of every optimiser step."""
 
 import math
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from diffusers.models.attention_processor import AttnProcessor
-from peft import LoraConfig
-from torch import Tensor
 
 from expo_cli.config import RunOptions, TrainConfig
 from expo_cli.contracts.parts import Shard
 from expo_cli.contracts.provenance import Run, write_run
-from expo_cli.contracts.records import Pair
-from expo_cli.contracts.sources import ADAPTER_CONFIG, base_source, lasting, model_folder
+from expo_cli.contracts.sources import base_source, lasting
 from expo_cli.core.learning_rate import learning_rate_factor
-from expo_cli.core.objectives import Errors, Objective, PairErrors, denoising_error
+from expo_cli.core.objectives import Objective
 from expo_cli.core.visits import visits
 from expo_cli.errors import ExpoError
-from expo_cli.models.loading import load_model
-from expo_cli.models.lora import new_adapter, read_config
-from expo_cli.models.protocol import DiffusionModel
 from expo_cli.stages.checkpoint import write_checkpoint
 from expo_cli.stages.device import resolve_dtype
 from expo_cli.stages.folders import begin_or_continue
-from expo_cli.stages.master_weights import MasterWeights
+from expo_cli.stages.master_weights import GradientSum, MasterWeights
 from expo_cli.stages.metrics import MetricsLog, measure
 from expo_cli.stages.pair_batches import Batch, PairBatches, PromptEmbeddings
+from expo_cli.stages.pair_errors import pair_errors
+from expo_cli.stages.policies import load_policy, load_reference
+from expo_cli.stages.processes import start_processes
 from expo_cli.stages.progress import Notes
 from expo_cli.stages.stopping import stop_on_signal
 from expo_cli.stages.train import TrainingPair
 from expo_cli.stages.training_state import State, load_state, save_state, states_folder
-
-
-def start_processes(config: TrainConfig) -> Accelerator:
-    """This process's place among the others.
-
-    Raises ExpoError when the launch did not give the processes that it meant to: a wrong launch
-    trains several independent copies, or one, without a word.
-    """
-    accelerator = Accelerator()
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    wanted = config.num_processes or launched
-    if accelerator.num_processes != wanted or launched != accelerator.num_processes:
-        raise ExpoError(
-            f"{wanted} processes were asked for, {launched} launched, and "
-            f"{accelerator.num_processes} train together; on a CPU launch with ACCELERATE_USE_CPU="
-            "true accelerate launch --multi_gpu --num_processes N -m expo_cli train ..."
-        )
-    return accelerator
 
 
 def train(
@@ -108,7 +85,11 @@ class Trainer:
         self.policy.set_dtype(dtype)
         if config.gradient_checkpointing:
             self.policy.network.enable_gradient_checkpointing()
-        self.reference = self.load_reference(dtype) if objective.needs_reference else None
+        self.reference = (
+            load_reference(config, self.policy, self.adapter, dtype)
+            if objective.needs_reference
+            else None
+        )
         if accelerator.device.type == "cpu":
             # The fused attention's backward pass is slower than the plain one on a CPU. Both must
             # use the same, so that equal weights give equal errors.
@@ -143,15 +124,6 @@ class Trainer:
         """The effective peak rate: with --scale-lr, times the global batch size."""
         scale = self.global_batch_size if self.config.scale_lr else 1
         return self.config.learning_rate * scale
-
-    def load_reference(self, dtype: torch.dtype) -> DiffusionModel:
-        """The frozen reference; the policy itself where switching its adapter off gives it."""
-        if self.adapter is not None and lasting(self.config.ref) == self.base:
-            return self.policy
-        return load_model(self.config.ref, self.accelerator.device, dtype)
-
-    def as_reference(self) -> AbstractContextManager[None]:
-        return self.policy.reference() if self.reference is self.policy else nullcontext()
 
     def run(self) -> None:
         """Take every step that is left.
@@ -202,7 +174,7 @@ class Trainer:
         exploration_gradients = GradientSum(self.masters) if logs else None
         measured = []
         for batch in self.micro_batches(step):
-            errors = self.pair_errors(batch)
+            errors = pair_errors(batch, self.policy, self.reference, self.prompts)
             terms = {name: term.mean() for name, term in self.objective.terms(errors).items()}
             loss = sum(terms.values())
             measured.append(measure(errors, terms, loss, self.objective))
@@ -241,22 +213,6 @@ class Trainer:
             yield self.data.batch(
                 visits(self.config.seed, len(self.data.pairs), number * size, size)
             )
-
-    def pair_errors(self, batch: Batch) -> PairErrors:
-        """Errors of all roles: one forward pass of the policy, one of the reference."""
-        policy = self.policy
-        latents, noise = batch.latents.to(policy.device), batch.noise.to(policy.device)
-        timesteps = batch.timesteps.to(policy.device)
-        noisy = policy.add_noise(latents, noise, timesteps)
-        target = policy.target(latents, noise, timesteps)
-        conditioning = self.prompts.rows(batch.prompts)
-        error = denoising_error(policy.predict(noisy, timesteps, conditioning), target)
-        reference_error = torch.zeros_like(error)
-        if self.reference is not None:
-            with torch.no_grad(), self.as_reference():
-                prediction = self.reference.predict(noisy, timesteps, conditioning)
-            reference_error = denoising_error(prediction, target)
-        return by_role(batch, error, reference_error)
 
     def update(self, rate: float) -> float:
         """Average gradients over processes, clip, step; returns the norm before clipping."""
@@ -316,81 +272,3 @@ class Trainer:
             self.notes.say(
                 "train: note: the policy's error rose on winners too (less than on losers)"
             )
-
-
-class GradientSum:
-    """The exploration term's own gradient, for its norm; the rest of the gradient is the other's."""
-
-    def __init__(self, masters: MasterWeights) -> None:
-        self.masters = masters
-        self.sums = [torch.zeros_like(master) for master in masters.masters]
-
-    def add(self, loss: Tensor) -> None:
-        gradients = torch.autograd.grad(
-            loss, self.masters.working, retain_graph=True, allow_unused=True
-        )
-        for total, gradient in zip(self.sums, gradients, strict=True):
-            if gradient is not None:
-                total.add_(gradient.float())
-
-    def norms(self, loss_scale: float) -> dict[str, float]:
-        """Norms of both terms' gradients in this process, before clipping."""
-        pairs = list(zip(self.masters.masters, self.sums, strict=True))
-        rest = sum((master.grad / loss_scale - own).square().sum() for master, own in pairs)
-        return {
-            "exploration_grad_norm": sum(own.square().sum() for _, own in pairs).sqrt().item(),
-            "preference_grad_norm": rest.sqrt().item(),
-        }
-
-
-def load_policy(
-    config: TrainConfig, device: torch.device
-) -> tuple[DiffusionModel, LoraConfig | None]:
-    """The policy in fp32, with only what is to be trained requiring gradients."""
-    policy = load_model(config.init_from, device, torch.float32)
-    if not config.use_lora:
-        policy.network.requires_grad_(True)
-        return policy, None
-    folder = model_folder(config.init_from)
-    if (folder / ADAPTER_CONFIG).exists():
-        adapter = read_config(folder)
-        if (adapter.r, adapter.lora_alpha) != (config.lora_rank, config.lora_alpha):
-            raise ExpoError(
-                f"{folder}: has LoRA rank {adapter.r} and alpha {adapter.lora_alpha}, not "
-                f"{config.lora_rank} and {config.lora_alpha}"
-            )
-    else:
-        adapter = new_adapter(policy.network, config.lora_rank, config.lora_alpha, config.seed)
-    for name, parameter in policy.network.named_parameters():
-        parameter.requires_grad_("lora_" in name)
-    return policy, adapter
-
-
-def by_role(batch: Batch, error: Tensor, reference_error: Tensor) -> PairErrors:
-    """Rows [rows] of each role as [batch], 0 where a pair has no such sample."""
-    device = error.device
-    roles = {}
-    for role in dict.fromkeys(batch.role_of_row):
-        rows = [r for r, name in enumerate(batch.role_of_row) if name == role]
-        places = torch.tensor([batch.pair_of_row[r] for r in rows], device=device)
-        zeros = torch.zeros(len(batch.pairs), device=device)
-        roles[role] = Errors(
-            zeros.index_copy(0, places, error[rows]),
-            zeros.index_copy(0, places, reference_error[rows]),
-        )
-    nothing = torch.zeros(len(batch.pairs), device=device)
-    if "explore" not in roles:
-        roles |= {"explore": Errors(nothing, nothing), "main": Errors(nothing, nothing)}
-    gains = [explore_gain(pair) for pair in batch.pairs]
-    return PairErrors(
-        **roles,
-        explored=torch.tensor([float(pair.explore is not None) for pair in batch.pairs]).to(device),
-        explore_gain=torch.tensor(gains).to(device),
-    )
-
-
-def explore_gain(pair: Pair) -> float:
-    """How much higher the explore sample scores than the main one; 0 where that is not known."""
-    if pair.explore is None or pair.explore.score is None or pair.main.score is None:
-        return 0.0
-    return pair.explore.score - pair.main.score

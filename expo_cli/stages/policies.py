@@ -1,0 +1,43 @@
+"""The policy that is trained and the reference it is held to."""
+
+import torch
+from peft import LoraConfig
+
+from expo_cli.config import TrainConfig
+from expo_cli.contracts.sources import ADAPTER_CONFIG, base_source, lasting, model_folder
+from expo_cli.errors import ExpoError
+from expo_cli.models.loading import load_model
+from expo_cli.models.lora import new_adapter, read_config
+from expo_cli.models.protocol import DiffusionModel
+
+
+def load_policy(
+    config: TrainConfig, device: torch.device
+) -> tuple[DiffusionModel, LoraConfig | None]:
+    """The policy in fp32, with only what is to be trained requiring gradients."""
+    policy = load_model(config.init_from, device, torch.float32)
+    if not config.use_lora:
+        policy.network.requires_grad_(True)
+        return policy, None
+    folder = model_folder(config.init_from)
+    if (folder / ADAPTER_CONFIG).exists():
+        adapter = read_config(folder)
+        if (adapter.r, adapter.lora_alpha) != (config.lora_rank, config.lora_alpha):
+            raise ExpoError(
+                f"{folder}: has LoRA rank {adapter.r} and alpha {adapter.lora_alpha}, not "
+                f"{config.lora_rank} and {config.lora_alpha}"
+            )
+    else:
+        adapter = new_adapter(policy.network, config.lora_rank, config.lora_alpha, config.seed)
+    for name, parameter in policy.network.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    return policy, adapter
+
+
+def load_reference(
+    config: TrainConfig, policy: DiffusionModel, adapter: LoraConfig | None, dtype: torch.dtype
+) -> DiffusionModel:
+    """The frozen reference: the policy itself where switching its adapter off gives it."""
+    if adapter is not None and lasting(config.ref) == lasting(base_source(config.init_from)):
+        return policy
+    return load_model(config.ref, policy.device, dtype)

@@ -1,0 +1,26 @@
+"""The processes that train together."""
+
+import os
+
+from accelerate import Accelerator
+
+from expo_cli.config import TrainConfig
+from expo_cli.errors import ExpoError
+
+
+def start_processes(config: TrainConfig) -> Accelerator:
+    """This process's place among the others.
+
+    Raises ExpoError when the launch did not give the processes that it meant to: a wrong launch
+    trains several independent copies, or one, without a word.
+    """
+    accelerator = Accelerator()
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    wanted = config.num_processes or launched
+    if accelerator.num_processes != wanted or launched != accelerator.num_processes:
+        raise ExpoError(
+            f"{wanted} processes were asked for, {launched} launched, and "
+            f"{accelerator.num_processes} train together; on a CPU launch with ACCELERATE_USE_CPU="
+            "true accelerate launch --multi_gpu --num_processes N -m expo_cli train ..."
+        )
+    return accelerator
