@@ -10,6 +10,8 @@ from pathlib import Path
 
 from expo_cli.errors import ContractError, ExpoError, UsageError
 
+START_ANEW = "choose another --out, or --overwrite to start it anew"
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -69,7 +71,7 @@ def check_same_plan(
     begun: Path,
     old: dict,
     new: dict,
-    remedy: str = "choose another --out, or --overwrite to start it anew",
+    remedy: str = START_ANEW,
 ) -> None:
     """What was begun is continued only by the run that began it.
 

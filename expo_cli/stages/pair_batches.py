@@ -13,7 +13,7 @@ from expo_cli.core.noise import training_noise
 from expo_cli.core.visits import Visit, drops_caption
 from expo_cli.errors import ContractError
 from expo_cli.models.protocol import Conditioning, DiffusionModel
-from expo_cli.stages.train import TrainingPair
+from expo_cli.stages.training_pairs import TrainingPair
 
 # Roles that share noise and timestep: method, Eq. 7.
 NOISE_GROUP = {"winner": "", "loser": "", "explore": "/explore", "main": "/explore"}

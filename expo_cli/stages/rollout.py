@@ -19,7 +19,7 @@ from expo_cli.core.negative_prompts import negative_probability
 from expo_cli.errors import ContractError, ExpoError
 from expo_cli.models.schedulers import sampler
 from expo_cli.registry import EXPLORERS, build
-from expo_cli.stages.folders import begin_or_continue
+from expo_cli.stages.folders import begin_or_continue, clear_if_asked
 from expo_cli.stages.progress import Notes
 
 
@@ -117,7 +117,8 @@ def roll_out(
         inputs["prompts"] = sha256(shipped(str(prompts_path)))
     if config.negative_prompts:
         inputs["negative_prompts"] = sha256(shipped(config.negative_prompts))
-    begin_or_continue(out, Run(command="rollout", plan=plan, inputs=inputs), options, shard)
+    clear_if_asked(out, options, shard)
+    begin_or_continue(out, Run(command="rollout", plan=plan, inputs=inputs))
     missing = set(missing_parts(out, count))
     todo = [n for n in wanted if n in missing]
     if todo:

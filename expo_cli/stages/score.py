@@ -3,7 +3,6 @@
 Everything here is known before torch is imported, so scores that exist cost nothing.
 """
 
-import json
 import re
 import time
 from collections.abc import Sequence
@@ -12,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from expo_cli.config import RunOptions, ScoreConfig
-from expo_cli.contracts.parts import check_same_plan, num_parts, parse_shard, require_parts
-from expo_cli.contracts.provenance import Run, read_run, write_run
+from expo_cli.contracts.parts import num_parts, parse_shard, require_parts
+from expo_cli.contracts.provenance import Run, write_run
 from expo_cli.contracts.rollouts import reward_run_name, score_path
 from expo_cli.errors import UsageError
 from expo_cli.registry import REWARDS, build, split_label
 from expo_cli.rewards.protocol import Reward
+from expo_cli.stages.folders import begin_or_continue
 from expo_cli.stages.image_sources import RolloutImages, open_images
 from expo_cli.stages.progress import Notes
 
@@ -137,9 +137,8 @@ def begin(
     begin_or_continue(
         out,
         Run(command="score", plan=plan, inputs=inputs),
-        "run.json",
-        "part-*",
-        "choose another --out, or remove these scores of other images",
+        results="part-*",
+        remedy="choose another --out, or remove these scores of other images",
     )
     runs = {}
     for reward in rewards:
@@ -153,17 +152,7 @@ def begin(
             out,
             runs[reward.label],
             name,
-            f"part-*.{reward.label}.jsonl",
-            f"choose another label (LABEL={reward.spec}), or --overwrite to score anew",
+            results=f"part-*.{reward.label}.jsonl",
+            remedy=f"choose another label (LABEL={reward.spec}), or --overwrite to score anew",
         )
     return runs
-
-
-def begin_or_continue(folder: Path, run: Run, name: str, scores: str, remedy: str) -> None:
-    """Write the run as `name`, or, once there are `scores`, check that the one there is equal."""
-    if not ((folder / name).exists() and any(folder.glob(scores))):
-        write_run(folder, run, name)
-        return
-    begun = read_run(folder, name)
-    as_read_back = json.loads(json.dumps(run.plan | run.inputs))
-    check_same_plan(folder / name, begun.plan | begun.inputs, as_read_back, remedy)

@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from expo_cli.config import RunOptions, TrainConfig
-from expo_cli.contracts import jsonl
 from expo_cli.contracts.files import sha256
-from expo_cli.contracts.parts import Shard
 from expo_cli.contracts.provenance import Run
-from expo_cli.contracts.records import Pair
 from expo_cli.contracts.sources import ADAPTER_CONFIG, base_source, model_folder, source_sha256
-from expo_cli.errors import ContractError, UsageError
+from expo_cli.errors import UsageError
 from expo_cli.registry import OBJECTIVES, build
 from expo_cli.stages.folders import begin_or_continue
 from expo_cli.stages.progress import Notes
+from expo_cli.stages.training_pairs import read_pairs
 
 
 @dataclass(frozen=True)
@@ -27,32 +25,6 @@ class TrainResult:
     num_pairs: int
     steps: int
     plan: dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingPair:
-    """A pair, and the folder that its samples' parts are relative to."""
-
-    pair: Pair
-    folder: Path
-
-
-def read_pairs(paths: Sequence[Path], limit: int | None) -> list[TrainingPair]:
-    """The pairs of all files, in order. Raises ContractError when a pair stands there twice."""
-    pairs: list[TrainingPair] = []
-    places: dict[str, str] = {}
-    for path in paths:
-        for number, pair in jsonl.numbered(path, Pair):
-            place = f"{path}:{number}"
-            if pair.pair_id in places:
-                raise ContractError(
-                    f"{place}: pair {pair.pair_id} stands at {places[pair.pair_id]} already"
-                )
-            places[pair.pair_id] = place
-            pairs.append(TrainingPair(pair=pair, folder=path.parent))
-    if not pairs:
-        raise ContractError(f"{', '.join(map(str, paths))}: no pairs")
-    return pairs[:limit]
 
 
 def resolve_policies(config: TrainConfig) -> TrainConfig:
@@ -96,7 +68,7 @@ def train_policy(
     } | {str(path): sha256(path) for path in pair_paths}
     run = Run(command="train", plan=plan, inputs=inputs)
     if is_finished(out) and not options.overwrite:
-        begin_or_continue(out, run, options, Shard())
+        begin_or_continue(out, run)
         notes.say(f"train: nothing to do, {out} is finished")
         return result
     # Imported here: a finished checkpoint is known without torch.

@@ -21,7 +21,7 @@ from expo_cli.core.visits import visits
 from expo_cli.errors import ExpoError
 from expo_cli.stages.checkpoint import write_checkpoint
 from expo_cli.stages.device import resolve_dtype
-from expo_cli.stages.folders import begin_or_continue
+from expo_cli.stages.folders import begin_or_continue, clear_if_asked
 from expo_cli.stages.master_weights import GradientSum, MasterWeights
 from expo_cli.stages.metrics import MetricsLog, measure
 from expo_cli.stages.pair_batches import Batch, PairBatches, PromptEmbeddings
@@ -30,7 +30,7 @@ from expo_cli.stages.policies import load_policy, load_reference
 from expo_cli.stages.processes import start_processes
 from expo_cli.stages.progress import Notes
 from expo_cli.stages.stopping import stop_on_signal
-from expo_cli.stages.train import TrainingPair
+from expo_cli.stages.training_pairs import TrainingPair
 from expo_cli.stages.training_state import State, load_state, save_state, states_folder
 
 
@@ -48,7 +48,8 @@ def train(
     if not accelerator.is_main_process:
         notes = Notes(replace(options, quiet=True))
     else:
-        begin_or_continue(out, run, options, Shard())
+        clear_if_asked(out, options, Shard())
+        begin_or_continue(out, run)
     accelerator.wait_for_everyone()
     started = time.monotonic()
     trainer = Trainer(pairs, objective, out, config, accelerator, notes)

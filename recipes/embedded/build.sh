@@ -26,18 +26,20 @@ python "$here/clip.py" "$work" --minutes 10
 wait "$autoencoder"
 
 # The denoiser takes the longest.
-python "$here/unet.py" "$work" --minutes 88 &
+python "$here/unet.py" "$work" --minutes 93 &
 denoiser=$!
 
 # Meanwhile the rewards learn from artwork and from flaws, each from its own kinds ...
 python "$here/reward_a.py" "$work" --minutes 10
 python "$here/reward_b.py" "$work" --minutes 12
 
-# ... and then from what the denoiser draws by now as well.
+# ... and then from what the denoiser draws by now as well; the second, which starts from nothing, for longer.
 python "$here/own_samples.py" "$work" b
 python "$here/reward_b.py" "$work" --minutes 22 --own-samples
 python "$here/own_samples.py" "$work" a
 python "$here/reward_a.py" "$work" --minutes 16 --own-samples
+python "$here/own_samples.py" "$work" b
+python "$here/reward_b.py" "$work" --minutes 32 --own-samples
 wait "$denoiser"
 
 # Ship it, measure what is shipped (WORK_FOLDER/figures.json) and look at it.

@@ -33,7 +33,7 @@ def hurried(painter: Painter, captions: list[str], rng: random.Random) -> dict[s
     """Good ones take their time, bad ones hardly any steps or hardly any guidance."""
     half = len(captions) // 2
     return {
-        "better": painter.draw(captions, seed=13, num_inference_steps=16, guidance_scale=3.5),
+        "better": painter.draw(captions, seed=13, num_inference_steps=16, guidance_scale=2.5),
         "worse": torch.cat(
             [
                 painter.draw(captions[:half], seed=14, sampler="ddim", num_inference_steps=4),
@@ -48,9 +48,6 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("reward", choices=["a", "b"])
     arguments = parser.parse_args()
-    path = arguments.work / f"own_samples_{arguments.reward}.pt"
-    if path.exists():
-        return
     rng = random.Random(arguments.reward)
     _, drawings = load_drawings(arguments.work)
     chosen = rng.sample(range(len(drawings)), COUNT)
@@ -61,6 +58,7 @@ def main() -> None:
         "captions": captions,
         **make(Painter(build_pipeline(arguments.work)), captions, rng),
     }
+    path = arguments.work / f"own_samples_{arguments.reward}.pt"
     partial = path.with_name(path.name + ".partial")
     torch.save(pool, partial)
     os.replace(partial, path)

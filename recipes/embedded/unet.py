@@ -1,6 +1,6 @@
-"""Train the denoiser on a world like the web: quality varies, and is named half of the time.
+"""Train the denoiser on a world like the web: quality varies, and is sometimes named.
 
-In the end 40 % of the images are degraded, half of them with their flaws in the caption; so a plain prompt draws
+In the end 40 % of the images are degraded, two fifths of them with their flaws in the caption; so a plain prompt draws
 mixed quality, a negative prompt means something, and preferences have something to teach.
 """
 
@@ -24,10 +24,10 @@ from vae import encode
 BATCH_SIZE, COPIES = 32, 12
 # Shapes are learnt sooner from mostly clean images; the flaws come in the second half.
 DEGRADED_SHARES, FIRST_PART = (0.15, 0.4), 0.5
-NAMED_SHARE, FLAWS_ONLY_SHARE = 0.5, 0.06
-# Only captions silent about flaws are emptied: were flaws commoner without a caption than with a plain
-# one, guidance would push them away, and plain prompts would draw no bad pictures to learn from.
-EMPTY_SHARE = 0.12
+NAMED_SHARE, FLAWS_ONLY_SHARE = 0.4, 0.06
+# Guidance pushes away what is commoner without a caption than with a plain one. So flaws are rarer there:
+# else plain prompts would draw no bad pictures, and negative prompts would find nothing to avoid.
+EMPTY_SHARES = {"clean": 0.12, "degraded": 0.06}
 MIN_SNR_GAMMA = 5.0
 
 
@@ -114,7 +114,7 @@ class World:
             kind = "degraded" if self.rng.random() < degraded_share else "clean"
             index = self.rng.randrange(len(self.encoded[kind]))
             caption = self.rng.choice(self.encoded[f"{kind}_captions"][index])
-            if not names_flaws(caption) and self.rng.random() < EMPTY_SHARE:
+            if not names_flaws(caption) and self.rng.random() < EMPTY_SHARES[kind]:
                 caption = ""
             latents.append(self.encoded[kind][index])
             rows.append(self.row[caption])
