@@ -334,6 +334,10 @@ class TrainConfig(CommonConfig):
     )
     checkpoints_total_limit: Annotated[int, Flag("Keep the newest N states.", "Output")] = 2
     logging_steps: Annotated[int, Flag("A line of metrics every N steps.", "Output")] = 10
+    report_to: Annotated[
+        Literal["none", "tensorboard", "wandb"],
+        Flag("Also log to this tracker, where it is installed.", "Output"),
+    ] = "none"
     num_processes: Annotated[
         int | None,
         Flag("Fail unless started as this many processes (accelerate launch).", "Running"),

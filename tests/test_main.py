@@ -109,7 +109,11 @@ def test_interrupting_ends_with_130(tmp_path):
     pipe = tmp_path / "pipe.txt"
     os.mkfifo(pipe)
     child = subprocess.Popen(
-        [expo, "prep-prompts", pipe, "--out", tmp_path / "out"], stderr=subprocess.PIPE, text=True
+        [expo, "prep-prompts", pipe, "--out", tmp_path / "out"],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A job in the background of a script is started with the signal ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     with pipe.open("w"):  # returns once the command reads
         child.send_signal(signal.SIGINT)

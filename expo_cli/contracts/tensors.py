@@ -18,7 +18,10 @@ PICKLE_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write `tensors` to a safetensors file that appears whole or not at all."""
+    """Write `tensors` to a safetensors file that appears whole or not at all.
+
+    `metadata` holds one entry at most: safetensors writes several in an order of its own each time.
+    """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic(path) as file:
         file.write(save(contiguous, metadata))

@@ -77,7 +77,7 @@ def save_adapter(
     write_tensors(
         folder / ADAPTER_WEIGHTS,
         {f"{PREFIX}{name}": tensor for name, tensor in tensors.items()},
-        {"format": "pt", LORA_ADAPTER_METADATA_KEY: header},
+        {LORA_ADAPTER_METADATA_KEY: header},
     )
     configuration = {"peft_type": "LORA", "base_model_name_or_path": base, **settings}
     with atomic(folder / ADAPTER_CONFIG) as file:

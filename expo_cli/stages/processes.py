@@ -1,6 +1,7 @@
 """The processes that train together."""
 
 import os
+from pathlib import Path
 
 from accelerate import Accelerator
 
@@ -8,13 +9,19 @@ from expo_cli.config import TrainConfig
 from expo_cli.errors import ExpoError
 
 
-def start_processes(config: TrainConfig) -> Accelerator:
-    """This process's place among the others.
+def start_processes(config: TrainConfig, out: Path) -> Accelerator:
+    """This process's place among the others, and the tracker of their run.
 
     Raises ExpoError when the launch did not give the processes that it meant to: a wrong launch
     trains several independent copies, or one, without a word.
     """
-    accelerator = Accelerator()
+    tracked = config.report_to != "none"
+    try:
+        accelerator = Accelerator(
+            log_with=config.report_to if tracked else None, project_dir=out if tracked else None
+        )
+    except (ImportError, ValueError) as error:
+        raise ExpoError(f"--report-to {config.report_to}: {error}") from error
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     wanted = config.num_processes or launched
     if accelerator.num_processes != wanted or launched != accelerator.num_processes:
@@ -23,4 +30,6 @@ def start_processes(config: TrainConfig) -> Accelerator:
             f"{accelerator.num_processes} train together; on a CPU launch with ACCELERATE_USE_CPU="
             "true accelerate launch --multi_gpu --num_processes N -m expo_cli train ..."
         )
+    if tracked:
+        accelerator.init_trackers("expo")
     return accelerator

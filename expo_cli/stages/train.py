@@ -18,6 +18,9 @@ from expo_cli.stages.folders import begin_or_continue
 from expo_cli.stages.progress import Notes
 from expo_cli.stages.training_pairs import read_pairs
 
+# A run may be continued with other values of these: they do not change what it makes.
+FREE_SETTINGS = ("report_to", "num_processes", "checkpoints_total_limit", "checkpointing_steps")
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -50,7 +53,8 @@ def train_policy(
     objective = build(OBJECTIVES, config.objective)
     config = resolve_policies(config)
     pairs = read_pairs(pair_paths, config.limit)
-    plan = asdict(config) | {"num_pairs": len(pairs)}
+    settings = {key: value for key, value in asdict(config).items() if key not in FREE_SETTINGS}
+    plan = settings | {"num_pairs": len(pairs)}
     notes.say(
         f"train: {objective} on {len(pairs)} pairs, {config.max_train_steps} steps; "
         f"init-from {config.init_from}, ref {config.ref}"

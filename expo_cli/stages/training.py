@@ -44,7 +44,7 @@ def train(
     notes: Notes,
 ) -> None:
     """Train to the last step and write the checkpoint; see `stages.train.train_policy`."""
-    accelerator = start_processes(config)
+    accelerator = start_processes(config, out)
     if not accelerator.is_main_process:
         notes = Notes(replace(options, quiet=True))
     else:
@@ -60,6 +60,7 @@ def train(
         seconds = round(time.monotonic() - started, 3)
         write_run(out, replace(run, counts=trainer.log.last(), seconds=seconds))
         shutil.rmtree(states_folder(out), ignore_errors=True)
+    accelerator.end_training()
     accelerator.wait_for_everyone()
 
 
@@ -204,6 +205,7 @@ class Trainer:
                     "weight_change": self.weight_change(),
                 },
             )
+            self.accelerator.log(self.log.last(), step=step + 1)
 
     def micro_batches(self, step: int) -> Iterator[Batch]:
         """This process's part of a step's pairs."""
