@@ -199,6 +199,8 @@ class RolloutConfig(CommonConfig):
                     f"--iteration must be from 1 to --iterations ({self.iterations}), "
                     f"got {self.iteration}"
                 )
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"--eta must be in [0, 1], got {self.eta}")
         if self.eta and self.scheduler != "ddim":
             raise ValueError(f"--eta belongs to --scheduler ddim, not {self.scheduler}")
 
@@ -350,6 +352,9 @@ class TrainConfig(CommonConfig):
             train_batch_size=self.train_batch_size,
             gradient_accumulation_steps=self.gradient_accumulation_steps,
             learning_rate=self.learning_rate,
+            adam_epsilon=self.adam_epsilon,
+            max_error_ratio=self.max_error_ratio,
+            num_processes=self.num_processes,
             lora_rank=self.lora_rank,
             lora_alpha=self.lora_alpha,
             checkpointing_steps=self.checkpointing_steps,
@@ -362,6 +367,13 @@ class TrainConfig(CommonConfig):
             raise ValueError(f"--warmup-ratio must be in [0, 1], got {self.warmup_ratio}")
         if self.max_grad_norm < 0:
             raise ValueError(f"--max-grad-norm must not be negative, got {self.max_grad_norm}")
+        if self.adam_weight_decay < 0:
+            raise ValueError(
+                f"--adam-weight-decay must not be negative, got {self.adam_weight_decay}"
+            )
+        for name, beta in (("1", self.adam_beta1), ("2", self.adam_beta2)):
+            if not 0 <= beta < 1:
+                raise ValueError(f"--adam-beta{name} must be in [0, 1), got {beta}")
 
 
 @dataclass(frozen=True, kw_only=True)

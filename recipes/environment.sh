@@ -4,10 +4,11 @@
 
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 if [ -z "${VIRTUAL_ENV:-}" ]; then
-    [ -d "$project/.venv" ] || python3 -m venv "$project/.venv"
+    [ -f "$project/.venv/bin/activate" ] || python3 -m venv "$project/.venv"
     # shellcheck disable=SC1091
     source "$project/.venv/bin/activate"
 fi
+export PATH="$VIRTUAL_ENV/bin:$PATH"
 installed="$VIRTUAL_ENV/.expo-installed-from-$(cksum <<<"$project" | cut -d' ' -f1)"
 if [ ! "$installed" -nt "$project/pyproject.toml" ]; then
     echo "installing into $VIRTUAL_ENV ..." >&2

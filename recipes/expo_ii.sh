@@ -45,7 +45,7 @@ OPTIMISER=(
 
 draw_heldout() { # POLICY FOLDER
     expo rollout "$OUT/heldout.jsonl" --policy "$1" --out "$2" "${SAMPLER[@]}" \
-        --num-images-per-prompt 1 --kl-to "$BASE"
+        --num-images-per-prompt 1 --kl-to "$BASE" --dtype fp32
     expo score "$2" --reward "training=$TRAINING_REWARD" --reward "heldout=$HELDOUT_REWARD"
 }
 

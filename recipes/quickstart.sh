@@ -26,7 +26,13 @@ ALPHA=(0.01 0.005 0 0 0)
 # Two workers of half the cores each are faster than one of all.
 THREADS=$(nproc)
 export OMP_NUM_THREADS=$(((THREADS + 1) / 2))
-trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+stop_workers() { # when this script is stopped: the other worker and what it runs
+    for worker in $(jobs -p); do
+        pkill -P "$worker" || true
+        kill "$worker" 2>/dev/null || true
+    done
+}
+trap stop_workers EXIT
 both() { # FUNCTION ONE OTHER: run it with each argument, side by side
     "$1" "$2" &
     local first=$!
@@ -38,7 +44,7 @@ both() { # FUNCTION ONE OTHER: run it with each argument, side by side
 # steps are Gaussian, so that the KL to the base is defined; fp32, as it is a difference of likes.
 draw_heldout() { # SHARD
     expo rollout "$OUT/heldout.jsonl" --policy "$policy" --out "$heldout" --shard "$1" \
-        --scheduler ddpm --num-inference-steps 16 --guidance-scale 4 --num-images-per-prompt 1 \
+        --scheduler ddpm --num-inference-steps 16 --guidance-scale 1.5 --num-images-per-prompt 1 \
         --kl-to "$BASE" --dtype fp32 --images png --part-size 14
     expo score "$heldout" --reward "$TRAINING_REWARD" --reward "$HELDOUT_REWARD" --shard "$1"
 }
@@ -49,7 +55,7 @@ draw() { # AGENT
     [ "$1" = main ] || explorer=(--explorer reference --ref "$BASE")
     expo rollout "$now/prompts.jsonl" --policy "$policy" --out "$now/$1" \
         --agent "$1" "${explorer[@]}" --num-images-per-prompt "$IMAGES" \
-        --scheduler dpm-solver++ --num-inference-steps 10 --guidance-scale 4 \
+        --scheduler dpm-solver++ --num-inference-steps 10 --guidance-scale 1.5 \
         --neg-schedule linear --negative-prompts embedded:prompts/negative.txt \
         --iteration "$t" --iterations "$ITERATIONS"
     expo score "$now/$1" --reward "$TRAINING_REWARD"
@@ -75,7 +81,7 @@ for ((t = 1; t <= ITERATIONS; t++)); do
 
     # Train on the pairs of all iterations so far, from the last policy, against the base.
     OMP_NUM_THREADS=$THREADS expo train "${pairs[@]}" --init-from "$policy" --ref "$BASE" \
-        --out "$now/checkpoint" --objective "expo:beta=2000,alpha=${ALPHA[t - 1]}" \
+        --out "$now/checkpoint" --objective "expo:beta=2000,alpha=${ALPHA[t - 1]:-0}" \
         --caption-dropout 0.1 --learning-rate 1e-5 --train-batch-size 16 \
         --max-train-steps "$STEPS" --seed "$t"
     policy=$now/checkpoint

@@ -1,5 +1,6 @@
 """Writing whole files, and staying inside a folder while reading them."""
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -35,10 +36,29 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold the right to write `path`, a folder that only one process at a time may make.
+
+    Raises ExpoError when another process holds it; the system frees it when that one ends.
+    """
+    lock = path.with_name(f"{path.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ExpoError(f"{path}: another process is writing it; wait for its end") from error
+        try:
+            yield
+        finally:
+            lock.unlink()
+
+
+@contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A folder that appears under its final name only when everything in it is written.
 
-    A folder left over from an interrupted run is replaced.
+    A folder left over from an interrupted run is replaced, so only one process may write it.
     """
     partial = path.with_name(f"{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -14,9 +14,11 @@ Agent = Literal["main", "explore"]
 ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
 
-def check_id(name: str, value: str) -> None:
+def check_id(name: str, value: str, longest: int = 200) -> None:
     if not ID.fullmatch(value):
         raise ValueError(f"{name} {value!r} may hold only letters, digits, '_', '.' and '-'")
+    if len(value) > longest:
+        raise ValueError(f"{name} {value!r} is longer than {longest} characters")
 
 
 def check_finite(name: str, *values: float | None) -> None:
@@ -37,7 +39,8 @@ class Prompt:
     source: str | None = None
 
     def __post_init__(self) -> None:
-        check_id("prompt_id", self.prompt_id)
+        # Sample ids are made of it, and are file names.
+        check_id("prompt_id", self.prompt_id, longest=150)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,3 +174,5 @@ class Pair:
         check_id("prompt_id", self.prompt_id)
         check_finite("winner_score, loser_score and margin", self.winner_score, self.loser_score)
         check_finite("margin", self.margin)
+        if (self.explore is None) != (self.main is None):
+            raise ValueError("explore and main come together or not at all")

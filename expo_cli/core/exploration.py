@@ -4,6 +4,7 @@ Both agents draw the same prompts under the same negative prompts. An explorer c
 weights draw and with which sampler settings. EXPO-I is `same`; every other choice is EXPO-II.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -90,6 +91,16 @@ class Sampling(Same):
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     eta: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_inference_steps is not None and self.num_inference_steps <= 0:
+            raise ValueError(
+                f"num_inference_steps must be positive, got {self.num_inference_steps}"
+            )
+        if self.guidance_scale is not None and not math.isfinite(self.guidance_scale):
+            raise ValueError(f"guidance_scale must be finite, got {self.guidance_scale}")
+        if self.eta is not None and not 0 <= self.eta <= 1:
+            raise ValueError(f"eta must be in [0, 1], got {self.eta}")
 
     def plan(self, plan: SamplingPlan) -> SamplingPlan:
         named = {

@@ -6,6 +6,7 @@ Diffusion-DPO authors' code: `k = beta / 2` multiplies a difference of mean erro
 is k = 2500 (diffusers' DPO script calls that beta 2500).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,6 +65,12 @@ def preference_logits(errors: PairErrors, beta: float) -> Tensor:
     return 0.5 * beta * (errors.loser.change - errors.winner.change)
 
 
+def check_positive(**values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive, got {value}")
+
+
 @dataclass(frozen=True)
 class SFT:
     """The diffusion loss on winners only, without a reference."""
@@ -83,6 +90,9 @@ class DiffusionDPO:
 
     roles = ("winner", "loser")
     needs_reference = True
+
+    def __post_init__(self) -> None:
+        check_positive(beta=self.beta)
 
     def terms(self, errors: PairErrors) -> dict[str, Tensor]:
         return {"preference": -F.logsigmoid(preference_logits(errors, self.beta))}
@@ -104,6 +114,11 @@ class EXPO:
     gated: bool = False
 
     needs_reference = True
+
+    def __post_init__(self) -> None:
+        check_positive(beta=self.beta, explore_beta=self.explore_beta)
+        if not self.alpha >= 0:
+            raise ValueError(f"alpha must not be negative, got {self.alpha}")
 
     @property
     def roles(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from expo_cli.core.exploration import SamplingPlan
 from expo_cli.core.kl import step_kl, step_kl_weights
 from expo_cli.core.noise import generators, normal
+from expo_cli.errors import UsageError
 from expo_cli.models.protocol import Conditioning, DiffusionModel
 
 
@@ -56,7 +57,10 @@ def draw(
     step, which has no noise, counts 0).
     """
     scheduler = model.make_scheduler(plan.scheduler)
-    scheduler.set_timesteps(plan.num_inference_steps)
+    try:
+        scheduler.set_timesteps(plan.num_inference_steps)
+    except ValueError as error:  # more steps than the model was trained on
+        raise UsageError(f"--num-inference-steps {plan.num_inference_steps}: {error}") from error
     guidance = plan.guidance_scale
     both = conditioning if guidance == 1 else Conditioning.concatenate([negative, conditioning])
     own = generators(seeds)

@@ -17,12 +17,14 @@ if TYPE_CHECKING:  # a name can be checked without the import of diffusers
 class Sampler:
     module: str
     class_name: str
-    settings: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str | bool] = field(default_factory=dict)
 
 
 SAMPLERS = {
-    "ddpm": Sampler("scheduling_ddpm", "DDPMScheduler", {"variance_type": "fixed_small"}),
-    "ddim": Sampler("scheduling_ddim", "DDIMScheduler"),
+    "ddpm": Sampler(
+        "scheduling_ddpm", "DDPMScheduler", {"variance_type": "fixed_small", "clip_sample": False}
+    ),
+    "ddim": Sampler("scheduling_ddim", "DDIMScheduler", {"clip_sample": False}),
     "dpm-solver++": Sampler(
         "scheduling_dpmsolver_multistep",
         "DPMSolverMultistepScheduler",

@@ -1,6 +1,6 @@
 """The finished checkpoint: a folder that diffusers loads."""
 
-import os
+import json
 import shutil
 from pathlib import Path
 
@@ -15,27 +15,28 @@ from expo_cli.models.protocol import DiffusionModel
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-def link_or_copy(source: str, target: str) -> None:
-    """A hard link where the file system allows it: the frozen parts need no second copy."""
-    real = os.path.realpath(source)  # a hub snapshot's files are links into its cache
-    try:
-        os.link(real, target)
-    except OSError:
-        shutil.copyfile(real, target)
-
-
 def write_pipeline(model: DiffusionModel, weights: dict[str, Tensor], out: Path) -> None:
-    """Write the trained network (fp32) and the pipeline's other parts; the index comes last."""
-    network_name = model.network_name
-    for part in sorted(path for path in model.folder.iterdir() if path.is_dir()):
-        with atomic_folder(out / part.name) as folder:
-            if part.name == network_name:
+    """Write the trained network (fp32) and the pipeline's other parts; the index comes last.
+
+    The index names no part that is not there, such as the safety checker of a hub snapshot:
+    diffusers would fail to load it.
+    """
+    index = json.loads((model.folder / "model_index.json").read_text(encoding="utf-8"))
+    for name, value in index.items():
+        part = model.folder / name
+        if not isinstance(value, list):
+            continue
+        if not part.is_dir():
+            index[name] = [None, None]
+            continue
+        with atomic_folder(out / name) as folder:
+            if name == model.network_name:
                 model.network.save_config(folder)
                 write_tensors(folder / WEIGHTS, weights, {"format": "pt"})
             else:
-                shutil.copytree(part, folder, copy_function=link_or_copy, dirs_exist_ok=True)
+                shutil.copytree(part, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
     with atomic(out / "model_index.json") as file:
-        file.write((model.folder / "model_index.json").read_bytes())
+        file.write(json.dumps(index, indent=2).encode() + b"\n")
 
 
 def write_checkpoint(

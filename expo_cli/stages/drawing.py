@@ -193,7 +193,9 @@ def finish_part(
         for offset, (sample, checks) in enumerate(
             zip(planned[rows], image_checks(images), strict=True)
         ):
-            steps = tuple(kl[start + offset].tolist()) if kl is not None else None
+            # A policy that draws NaN has no KL; `checks` tells of it.
+            known = kl is not None and kl[start + offset].isfinite().all()
+            steps = tuple(kl[start + offset].tolist()) if known else None
             sample = replace(
                 sample, checks=checks, kl=sum(steps) if steps else None, kl_steps=steps
             )

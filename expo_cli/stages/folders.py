@@ -39,6 +39,10 @@ def begin_or_continue(
         write_run(folder, run, name)
         return
     begun = read_run(folder, name)
-    as_read_back = json.loads(json.dumps(run.plan | run.inputs))
     place = folder if name == "run.json" else folder / name
-    check_same_plan(place, begun.plan | begun.inputs, as_read_back, remedy)
+    check_same_plan(place, begun.plan, json.loads(json.dumps(run.plan)), remedy)
+    check_same_plan(place, _digests(begun), _digests(run), remedy)
+
+
+def _digests(run: Run) -> dict[str, str]:
+    return {f"the sha256 of {name}": digest for name, digest in run.inputs.items()}

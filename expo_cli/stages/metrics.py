@@ -32,9 +32,11 @@ def measure(
         values["loser_error"] = errors.loser.policy.mean()
         values["reference_loser_error"] = errors.loser.reference.mean()
         values["loser_error_change"] = errors.loser.change.mean()
-        logits = preference_logits(errors, objective.beta)
-        values["implicit_accuracy"] = (logits > 0).float().mean()
-        values["saturation"] = (torch.sigmoid(-logits) < SATURATED_WEIGHT).float().mean()
+        preferred = errors.loser.change > errors.winner.change
+        values["implicit_accuracy"] = preferred.float().mean()
+        if hasattr(objective, "beta"):  # an objective of the user's own may have none
+            weights = torch.sigmoid(-preference_logits(errors, objective.beta))
+            values["saturation"] = (weights < SATURATED_WEIGHT).float().mean()
     numbers = torch.stack([value.detach().float() for value in values.values()]).tolist()
     return dict(zip(values, numbers, strict=True))
 

@@ -124,10 +124,10 @@ class PromptEmbeddings:
 
     def rows(self, prompts: Sequence[str]) -> Conditioning:
         """The conditioning of each prompt, in order."""
-        new = [p for p in dict.fromkeys(prompts) if p not in self.cache]
-        if new:
-            encoded = self.model.encode(new)
-            self.cache |= {prompt: encoded.rows([i]) for i, prompt in enumerate(new)}
+        for prompt in prompts:
+            # Each alone: a batch's size changes the last bits, and a resumed run would see others.
+            if prompt not in self.cache:
+                self.cache[prompt] = self.model.encode([prompt])
         conditioning = Conditioning.concatenate([self.cache[prompt] for prompt in prompts])
         while len(self.cache) > self.capacity:
             del self.cache[next(iter(self.cache))]

@@ -10,7 +10,7 @@ from expo_cli.errors import ExpoError
 
 
 def start_processes(config: TrainConfig, out: Path) -> Accelerator:
-    """This process's place among the others, and the tracker of their run.
+    """This process's place among the others; `init_trackers` is still to be called.
 
     Raises ExpoError when the launch did not give the processes that it meant to: a wrong launch
     trains several independent copies, or one, without a word.
@@ -30,6 +30,4 @@ def start_processes(config: TrainConfig, out: Path) -> Accelerator:
             f"{accelerator.num_processes} train together; on a CPU launch with ACCELERATE_USE_CPU="
             "true accelerate launch --multi_gpu --num_processes N -m expo_cli train ..."
         )
-    if tracked:
-        accelerator.init_trackers("expo")
     return accelerator

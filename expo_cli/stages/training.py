@@ -4,6 +4,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +13,14 @@ from accelerate import Accelerator
 from diffusers.models.attention_processor import AttnProcessor
 
 from expo_cli.config import RunOptions, TrainConfig
+from expo_cli.contracts.files import alone
 from expo_cli.contracts.parts import Shard
 from expo_cli.contracts.provenance import Run, write_run
 from expo_cli.contracts.sources import base_source, lasting
 from expo_cli.core.learning_rate import learning_rate_factor
 from expo_cli.core.objectives import Objective
 from expo_cli.core.visits import visits
-from expo_cli.errors import ExpoError
+from expo_cli.errors import ExpoError, Interrupted
 from expo_cli.stages.checkpoint import write_checkpoint
 from expo_cli.stages.device import resolve_dtype
 from expo_cli.stages.folders import begin_or_continue, clear_if_asked
@@ -45,23 +47,26 @@ def train(
 ) -> None:
     """Train to the last step and write the checkpoint; see `stages.train.train_policy`."""
     accelerator = start_processes(config, out)
-    if not accelerator.is_main_process:
-        notes = Notes(replace(options, quiet=True))
-    else:
-        clear_if_asked(out, options, Shard())
-        begin_or_continue(out, run)
-    accelerator.wait_for_everyone()
     started = time.monotonic()
-    trainer = Trainer(pairs, objective, out, config, accelerator, notes)
-    trainer.run()
-    if accelerator.is_main_process:
-        weights = trainer.masters.state()
-        write_checkpoint(trainer.policy, weights, out, trainer.adapter, trainer.base)
-        seconds = round(time.monotonic() - started, 3)
-        write_run(out, replace(run, counts=trainer.log.last(), seconds=seconds))
-        shutil.rmtree(states_folder(out), ignore_errors=True)
-    accelerator.end_training()
-    accelerator.wait_for_everyone()
+    with alone(out) if accelerator.is_main_process else nullcontext():
+        if accelerator.is_main_process:
+            clear_if_asked(out, options, Shard())
+            begin_or_continue(out, run)
+        else:
+            notes = Notes(replace(options, quiet=True))
+        accelerator.wait_for_everyone()
+        if config.report_to != "none":
+            accelerator.init_trackers("expo")
+        trainer = Trainer(pairs, objective, out, config, accelerator, notes)
+        trainer.run()
+        if accelerator.is_main_process:
+            weights = trainer.masters.state()
+            write_checkpoint(trainer.policy, weights, out, trainer.adapter, trainer.base)
+            seconds = round(time.monotonic() - started, 3)
+            write_run(out, replace(run, counts=trainer.log.last(), seconds=seconds))
+            shutil.rmtree(states_folder(out), ignore_errors=True)
+        accelerator.wait_for_everyone()
+    accelerator.end_training()  # which also ends the process group
 
 
 class Trainer:
@@ -147,12 +152,19 @@ class Trainer:
         with stop_on_signal() as stop, self.notes.bar(steps, "steps") as bar:
             bar.advance(first)
             for step in range(first, steps):
-                self.step(step)
+                try:
+                    self.step(step)
+                except ExpoError:
+                    self.save(step)
+                    raise
                 bar.advance()
                 finished = step + 1
-                if finished % config.checkpointing_steps == 0 or stop.signal_name:
+                stopping = self.any_process(stop.signal_name is not None)
+                if finished % config.checkpointing_steps == 0 or stopping:
                     self.save(finished)
-                stop.check()
+                if stopping:
+                    stop.check()
+                    raise Interrupted("another process was stopped; run the same command to go on")
         self.log.write()
         self.warn()
 
@@ -168,8 +180,18 @@ class Trainer:
             )
         self.accelerator.wait_for_everyone()
 
+    def any_process(self, value: bool) -> bool:
+        """Whether `value` is true in any process: they must stop at the same step."""
+        if self.accelerator.num_processes == 1:
+            return value
+        count = torch.tensor(float(value), device=self.accelerator.device)
+        return self.accelerator.reduce(count, "sum").item() > 0
+
     def step(self, step: int) -> None:
-        """One optimiser step over the global batch."""
+        """One optimiser step over the global batch.
+
+        Raises ExpoError, before anything is changed, when training has broken down.
+        """
         config = self.config
         logs = (step + 1) % config.logging_steps == 0 or step + 1 == config.max_train_steps
         self.masters.clear_gradients()
@@ -192,8 +214,9 @@ class Trainer:
         norms = {}
         if exploration_gradients and "exploration_loss" in values:
             norms = exploration_gradients.norms(self.scaler.get_scale())
-        norms["grad_norm"] = self.update(rate)
+        norms["grad_norm"] = self.gather_gradients()
         self.check(step, values, norms["grad_norm"])
+        self.update(rate)
         self.log.collect(values)
         if logs:
             self.log.add(
@@ -217,8 +240,8 @@ class Trainer:
                 visits(self.config.seed, len(self.data.pairs), number * size, size)
             )
 
-    def update(self, rate: float) -> float:
-        """Average gradients over processes, clip, step; returns the norm before clipping."""
+    def gather_gradients(self) -> float:
+        """Average gradients over processes and clip them; returns the norm before clipping."""
         masters = self.masters.masters
         if self.accelerator.num_processes > 1:
             flat = torch.cat([master.grad.flatten() for master in masters])
@@ -226,14 +249,15 @@ class Trainer:
             for master, part in zip(masters, flat.split([m.numel() for m in masters]), strict=True):
                 master.grad.copy_(part.view_as(master))
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(masters, self.config.max_grad_norm or math.inf)
+        limit = self.config.max_grad_norm or math.inf
+        return torch.nn.utils.clip_grad_norm_(masters, limit).item()
+
+    def update(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        if norm.isfinite() or self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)
+        self.scaler.step(self.optimizer)
         self.scaler.update()
         self.masters.publish()
-        return norm.item()
 
     def average(self, measured: list[dict[str, float]]) -> dict[str, float]:
         """The mean of each measurement over micro-batches and processes."""
@@ -247,7 +271,7 @@ class Trainer:
     def check(self, step: int, values: dict[str, float], norm: float) -> None:
         """Raise ExpoError when training has broken down."""
         advice = (
-            f"the last good state in {states_folder(self.out)} is kept; lower the learning rate"
+            f"the state before it is kept in {states_folder(self.out)}; lower the learning rate"
         )
         finite = math.isfinite(values["loss"]) and (math.isfinite(norm) or self.scaler.is_enabled())
         if not finite:

@@ -43,9 +43,11 @@ def save_state(
     keep: int,
 ) -> None:
     """Save a state whole, then delete all but the `keep` newest."""
+    # Before the first step the optimiser holds nothing.
     moments = {
         f"{moment}.{name}": optimizer.state[master][moment]
         for name, master in masters.state().items()
+        if master in optimizer.state
         for moment in MOMENTS
     }
     with atomic_folder(states_folder(out) / f"step-{state.step:08d}") as folder:
@@ -68,7 +70,7 @@ def load_state(
     state = msgspec.json.decode((folder / "state.json").read_bytes(), type=State)
     masters.load_state(read_tensors(folder / "weights.safetensors"))
     moments = read_tensors(folder / "optimizer.safetensors")
-    for name, master in masters.state().items():
+    for name, master in masters.state().items() if moments else ():
         optimizer.state[master] = {"step": torch.tensor(float(state.step))} | {
             moment: _as(moments[f"{moment}.{name}"], master) for moment in MOMENTS
         }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make the embedded world from openly licensed artwork: about three hours on two CPU cores.
+# Make the embedded world from openly licensed artwork: about two hours on two CPU cores.
 # Every step resumes where it was killed; run the same command again.
 #
 #   recipes/embedded/build.sh WORK_FOLDER
@@ -42,7 +42,8 @@ python "$here/own_samples.py" "$work" b
 python "$here/reward_b.py" "$work" --minutes 32 --own-samples
 wait "$denoiser"
 
-# Ship it, measure what is shipped (WORK_FOLDER/figures.json) and look at it.
+# Ship it, measure what is shipped (WORK_FOLDER/figures.json) and draw the picture of its card.
+shipped="$here/../../expo_cli/embedded"
 python "$here/export.py" "$work"
 python "$here/measure.py" "$work"
-python "$here/grid.py" "$here/../../expo_cli/embedded/emoji-sd" "$work/grid.png"
+python "$here/grid.py" "$shipped/emoji-sd" "$shipped/emoji-sd/samples.png"

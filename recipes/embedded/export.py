@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -41,6 +42,7 @@ def build_pipeline(work: Path) -> StableDiffusionPipeline:
 def export_pipeline(work: Path, folder: Path) -> None:
     build_pipeline(work).to(torch.float16).save_pretrained(folder)
     use_plain_vocabulary(work, folder / "tokenizer")
+    forget_origin(folder / "vae")
     load_in_full_precision(folder / "text_encoder")
     name_as_stable_diffusion(folder / "text_encoder" / "model.safetensors")
 
@@ -74,9 +76,18 @@ def use_plain_vocabulary(work: Path, folder: Path) -> None:
 
 def load_in_full_precision(folder: Path) -> None:
     """Half precision is for the disk: on CPU the weights are to be loaded as float32."""
+    change_config(folder, lambda config: config.update(dtype="float32"))
+
+
+def forget_origin(folder: Path) -> None:
+    """Where the weights lay on this machine is nobody's business."""
+    change_config(folder, lambda config: config.pop("_name_or_path", None))
+
+
+def change_config(folder: Path, change: Callable[[dict], object]) -> None:
     path = folder / "config.json"
     config = json.loads(path.read_text())
-    config["dtype"] = "float32"
+    change(config)
     path.write_text(json.dumps(config, indent=2) + "\n")
 
 

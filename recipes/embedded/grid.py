@@ -17,7 +17,7 @@ flat style: woman scientist, medium skin tone|twemoji style: man cook, dark skin
 3d style: octopus|flat style: house|twemoji style: pizza|noto style: cat face|3d style: cactus"""
 
 
-def save_grid(images: Tensor, columns: int, path: Path, zoom: int = 2) -> None:
+def save_grid(images: Tensor, columns: int, path: Path, zoom: int = 1) -> None:
     """uint8 images [count, 3, height, width], row after row."""
     rows = [torch.cat(list(row), dim=-1) for row in images.split(columns)]
     picture = Image.fromarray(torch.cat(rows, dim=-2).permute(1, 2, 0).numpy())

@@ -25,7 +25,9 @@ from vae import peak_signal_to_noise
 
 log = logging.getLogger("measure")
 Judges = dict[str, RewardA | RewardB]
-SAMPLER_STEPS, SAMPLER_GUIDANCE = (8, 10, 12, 16, 20), (3.0, 4.0, 5.0)
+SAMPLER_STEPS, SAMPLER_GUIDANCE = (8, 10, 12, 16, 20), (1.5, 2.0, 3.0, 4.0)
+# Where quality is mixed (what preferences are for), and where single pictures look best.
+MIXED, BEST = 1.5, 2.0
 
 
 def read_prompts(split: str, count: int) -> list[str]:
@@ -47,15 +49,20 @@ def measure_fidelity(painter: Painter, judges: Judges) -> dict:
     figures = {}
     for split in ("train", "heldout"):
         captions = read_prompts(split, 216)
-        images = painter.draw(captions, seed=21)
-        figures[split] = {name: first_of_twenty(j, images, captions) for name, j in judges.items()}
+        for guidance in (MIXED, BEST):
+            images = painter.draw(captions, seed=21, guidance_scale=guidance)
+            figures[f"{split} guidance={guidance}"] = {
+                name: first_of_twenty(judge, images, captions) for name, judge in judges.items()
+            }
     return figures
 
 
-def measure_agreement(painter: Painter, judges: Judges, count: int = 96, group: int = 8) -> dict:
+def measure_agreement(
+    painter: Painter, judges: Judges, guidance: float, count: int = 64, group: int = 8
+) -> dict:
     """Do both rewards order samples of one prompt alike?"""
     captions = [caption for caption in read_prompts("train", count) for _ in range(group)]
-    images = painter.draw(captions, seed=22)
+    images = painter.draw(captions, seed=22, guidance_scale=guidance)
     first, second = (
         scores(j, images, captions).view(count, group).numpy() for j in judges.values()
     )
@@ -71,11 +78,11 @@ def measure_agreement(painter: Painter, judges: Judges, count: int = 96, group: 
 def measure_negatives(painter: Painter, judges: Judges, count: int = 96) -> dict:
     """What a negative prompt changes, with the same noise: mean difference and its standard error."""
     captions = read_prompts("train", count)
-    images = painter.draw(captions, seed=23)
+    images = painter.draw(captions, seed=23, guidance_scale=MIXED)
     plain = {n: scores(j, images, captions) for n, j in judges.items()}
     figures = {}
     for negative in (PROMPTS / "negative.txt").read_text().splitlines():
-        images = painter.draw(captions, negatives=[negative] * count, seed=23)
+        images = painter.draw(captions, negatives=[negative] * count, seed=23, guidance_scale=MIXED)
         gains = {n: scores(j, images, captions) - plain[n] for n, j in judges.items()}
         figures[negative] = {n: with_error(gain) for n, gain in gains.items()}
         log.info("negative %s: %s", negative, figures[negative])
@@ -146,17 +153,17 @@ def main() -> None:
     measures = {
         "vae": lambda: peak_signal_to_noise(pipeline.vae, hidden),
         "fidelity": lambda: measure_fidelity(painter, judges),
-        "agreement": lambda: measure_agreement(painter, judges),
+        "agreement": lambda: {g: measure_agreement(painter, judges, g) for g in (MIXED, BEST)},
         "flaws": lambda: measure_flaws(arguments.work, judges),
         "negatives": lambda: measure_negatives(painter, judges),
         "samplers": lambda: measure_samplers(painter, judges),
     }
     path = arguments.work / "figures.json"
     for name in arguments.what or measures:
+        result = measures[name]()
+        log.info("%s: %s", name, result)
         figures = json.loads(path.read_text()) if path.exists() else {}
-        figures[name] = measures[name]()
-        log.info("%s: %s", name, figures[name])
-        path.write_text(json.dumps(figures, indent=2) + "\n")
+        path.write_text(json.dumps({**figures, name: result}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

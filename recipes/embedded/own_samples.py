@@ -15,7 +15,7 @@ from degrade import FLAWS
 from export import build_pipeline
 from sampling import Painter
 
-COUNT = 300
+COUNT, GUIDANCE = 300, 4.0
 
 
 def flawed(painter: Painter, captions: list[str], rng: random.Random) -> dict[str, torch.Tensor]:
@@ -24,22 +24,21 @@ def flawed(painter: Painter, captions: list[str], rng: random.Random) -> dict[st
     asked = [named_flaws(*both, rng) for both in zip(captions, flaws, strict=True)]
     avoided = [", ".join(rng.sample(list(FLAWS), 2)) for _ in captions]
     return {
-        "better": painter.draw(captions, negatives=avoided, seed=11),
-        "worse": painter.draw(asked, seed=12),
+        "better": painter.draw(captions, negatives=avoided, seed=11, guidance_scale=GUIDANCE),
+        "worse": painter.draw(asked, seed=12, guidance_scale=GUIDANCE),
     }
 
 
 def hurried(painter: Painter, captions: list[str], rng: random.Random) -> dict[str, torch.Tensor]:
     """Good ones take their time, bad ones hardly any steps or hardly any guidance."""
     half = len(captions) // 2
+    few_steps = painter.draw(
+        captions[:half], seed=14, sampler="ddim", num_inference_steps=4, guidance_scale=GUIDANCE
+    )
+    no_guidance = painter.draw(captions[half:], seed=15, guidance_scale=1.0)
     return {
         "better": painter.draw(captions, seed=13, num_inference_steps=16, guidance_scale=2.5),
-        "worse": torch.cat(
-            [
-                painter.draw(captions[:half], seed=14, sampler="ddim", num_inference_steps=4),
-                painter.draw(captions[half:], seed=15, guidance_scale=1.0),
-            ]
-        ),
+        "worse": torch.cat([few_steps, no_guidance]),
     }
 
 

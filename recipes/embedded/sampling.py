@@ -43,7 +43,7 @@ class Painter:
         seed: int = 0,
         sampler: str = "dpm-solver++",
         num_inference_steps: int = 12,
-        guidance_scale: float = 4.0,
+        guidance_scale: float = 2.0,
     ) -> Tensor:
         """uint8 images [count, 3, 64, 64]; image i depends on its captions, `seed` and i alone."""
         negatives = negatives or [""] * len(captions)

@@ -101,7 +101,13 @@ def test_faults_of_the_file(toml, code, problem, expo, prompts, tmp_path):
         (["train", "p", "--out", "o"], "--init-from is needed"),
         (["train", "p", "--out", "o", "--init-from", "x", "--warmup-ratio", "2"], "--warmup-ratio"),
         (["train", "p", "--out", "o", "--init-from", "x", "--learning-rate", "nan"], "finite"),
+        (["train", "p", "--out", "o", "--init-from", "x", "--adam-beta2", "1"], "--adam-beta2"),
+        (["train", "p", "--out", "o", "--init-from", "x", "--adam-epsilon", "-1"], "positive"),
         (["rollout", "p", "--out", "o", "--policy", "x", "--eta", "1"], "--eta belongs to"),
+        (
+            ["rollout", "p", "--out", "o", "--policy", "x", "--scheduler", "ddim", "--eta", "2"],
+            "--eta must be in [0, 1]",
+        ),
         (["rollout", "p", "--out", "o", "--policy", "x", "--explorer", "same"], "contradicts"),
         (
             ["rollout", "p", "--out", "o", "--policy", "x", "--neg-schedule", "linear"],

@@ -147,6 +147,12 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(expo, prompts, tiny_sd
         (["--agent", "explore"], 2, "--agent explore needs --explorer"),
         (["--agent", "explore", "--explorer", "samplng"], 2, "did you mean 'sampling'?"),
         (["--agent", "explore", "--explorer", "previous"], 2, "needs --previous"),
+        (
+            ["--agent", "explore", "--explorer", "sampling:num_inference_steps=0"],
+            2,
+            "must be positive",
+        ),
+        (["--num-inference-steps", "1001"], 2, "--num-inference-steps 1001"),
         (["--explorer", "same"], 2, "contradicts --agent main"),
         (["--neg-schedule", "linear"], 2, "needs --negative-prompts"),
         (["--shard", "3/3"], 2, "must be i/n"),

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from expo_cli.core.noise import training_noise
 from expo_cli.core.visits import visits
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.loading import load_model
+from expo_cli.stages.pair_batches import PromptEmbeddings
 from expo_cli.stages.train import train_policy
 from tests.conftest import EXPO
 
@@ -171,6 +173,59 @@ def test_the_checkpoint_loads_in_plain_diffusers(pairs, tiny_sd, tmp_path):
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "out")
     ours = read_tensors(tmp_path / "out" / "unet" / "diffusion_pytorch_model.safetensors")
     assert pipeline.unet.conv_in.weight.equal(ours["conv_in.weight"])
+
+
+def test_parts_that_a_snapshot_lacks_are_not_named_in_the_checkpoint(pairs, tiny_sd, tmp_path):
+    """As Stable Diffusion 1.5 comes from the hub: the index names a safety checker, left there."""
+    snapshot = shutil.copytree(tiny_sd, tmp_path / "snapshot")
+    index = json.loads((snapshot / "model_index.json").read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    (snapshot / "model_index.json").write_text(json.dumps(index))
+    (snapshot / "logs").mkdir()
+    train(pairs, tmp_path / "out", snapshot, max_train_steps=1)
+    assert StableDiffusionPipeline.from_pretrained(tmp_path / "out").safety_checker is None
+    assert not (tmp_path / "out" / "logs").exists()
+
+
+def test_a_prompts_embedding_does_not_depend_on_its_neighbours():
+    """Else a resumed run, whose cache is empty, would see other bits than the one that was killed."""
+    model = load_model("embedded:emoji-sd", torch.device("cpu"), torch.float32)
+    prompts = [f"cat number {n}" for n in range(16)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        together = PromptEmbeddings(model).rows(prompts).prompt_embeds
+        alone = PromptEmbeddings(model).rows(prompts[:1]).prompt_embeds
+    finally:
+        torch.set_num_threads(threads)
+    assert together[:1].equal(alone)
+
+
+@dataclass(frozen=True)
+class Hinge:
+    """A user's own objective: as the README promises, one class and nothing else."""
+
+    margin: float = 1.0
+
+    roles = ("winner", "loser")
+    needs_reference = True
+
+    def terms(self, errors):
+        return {"hinge": (self.margin + errors.winner.change - errors.loser.change).relu()}
+
+
+def test_an_objective_of_the_users_own(pairs, tiny_sd, tmp_path):
+    objective = f"{__name__}.Hinge:margin=0.5"
+    last = train(pairs, tmp_path / "out", tiny_sd, objective=objective)[-1]
+    assert "hinge_loss" in last
+    assert "saturation" not in last
+
+
+def test_explore_without_main_is_refused(pairs, tiny_sd, tmp_path):
+    first = json.loads(pairs.read_text().splitlines()[0]) | {"main": None}
+    pairs.write_text(json.dumps(first) + "\n")
+    with pytest.raises(ContractError, match="jsonl:1: explore and main come together"):
+        train(pairs, tmp_path / "out", tiny_sd)
 
 
 def test_a_lora_checkpoint_loads_in_plain_diffusers_and_here(pairs, tiny_sd, tmp_path):
