@@ -30,11 +30,14 @@ def main() -> None:
     parser.add_argument("pipeline", type=Path)
     parser.add_argument("picture", type=Path)
     parser.add_argument("--negative", default="")
+    parser.add_argument("--guidance", type=float, default=3.0)
     arguments = parser.parse_args()
     painter = Painter(StableDiffusionPipeline.from_pretrained(arguments.pipeline))
     captions = CAPTIONS.replace("\n", "|").split("|")
     repeated = [caption for caption in captions for _ in range(4)]
-    images = painter.draw(repeated, negatives=[arguments.negative] * len(repeated))
+    images = painter.draw(
+        repeated, negatives=[arguments.negative] * len(repeated), guidance_scale=arguments.guidance
+    )
     save_grid(images, 16, arguments.picture)
 
 

@@ -26,8 +26,8 @@ from vae import peak_signal_to_noise
 log = logging.getLogger("measure")
 Judges = dict[str, RewardA | RewardB]
 SAMPLER_STEPS, SAMPLER_GUIDANCE = (8, 10, 12, 16, 20), (1.5, 2.0, 3.0, 4.0)
-# Where quality is mixed (what preferences are for), and where single pictures look best.
-MIXED, BEST = 1.5, 2.0
+# From much variation in quality, which preferences feed on, to little.
+GUIDANCES = (1.5, 2.0, 3.0)
 
 
 def read_prompts(split: str, count: int) -> list[str]:
@@ -49,7 +49,7 @@ def measure_fidelity(painter: Painter, judges: Judges) -> dict:
     figures = {}
     for split in ("train", "heldout"):
         captions = read_prompts(split, 216)
-        for guidance in (MIXED, BEST):
+        for guidance in GUIDANCES:
             images = painter.draw(captions, seed=21, guidance_scale=guidance)
             figures[f"{split} guidance={guidance}"] = {
                 name: first_of_twenty(judge, images, captions) for name, judge in judges.items()
@@ -75,18 +75,32 @@ def measure_agreement(
     }
 
 
-def measure_negatives(painter: Painter, judges: Judges, count: int = 96) -> dict:
+def measure_negatives(painter: Painter, judges: Judges) -> dict:
+    """All negative prompts where quality varies most, the first one with more guidance too."""
+    negatives = (PROMPTS / "negative.txt").read_text().splitlines()
+    pairs = [(negative, GUIDANCES[0]) for negative in negatives]
+    pairs += [(negatives[0], guidance) for guidance in GUIDANCES[1:]]
+    return {
+        f"{negative} guidance={guidance}": negative_gains(painter, judges, negative, guidance)
+        for negative, guidance in pairs
+    }
+
+
+def negative_gains(
+    painter: Painter, judges: Judges, negative: str, guidance: float, count: int = 96
+) -> dict:
     """What a negative prompt changes, with the same noise: mean difference and its standard error."""
     captions = read_prompts("train", count)
-    images = painter.draw(captions, seed=23, guidance_scale=MIXED)
-    plain = {n: scores(j, images, captions) for n, j in judges.items()}
-    figures = {}
-    for negative in (PROMPTS / "negative.txt").read_text().splitlines():
-        images = painter.draw(captions, negatives=[negative] * count, seed=23, guidance_scale=MIXED)
-        gains = {n: scores(j, images, captions) - plain[n] for n, j in judges.items()}
-        figures[negative] = {n: with_error(gain) for n, gain in gains.items()}
-        log.info("negative %s: %s", negative, figures[negative])
-    return figures
+    plain = painter.draw(captions, seed=23, guidance_scale=guidance)
+    avoiding = painter.draw(
+        captions, negatives=[negative] * count, seed=23, guidance_scale=guidance
+    )
+    gains = {
+        name: with_error(scores(judge, avoiding, captions) - scores(judge, plain, captions))
+        for name, judge in judges.items()
+    }
+    log.info("%s guidance=%s: %s", negative, guidance, gains)
+    return gains
 
 
 def with_error(values: Tensor) -> list[float]:
@@ -153,7 +167,7 @@ def main() -> None:
     measures = {
         "vae": lambda: peak_signal_to_noise(pipeline.vae, hidden),
         "fidelity": lambda: measure_fidelity(painter, judges),
-        "agreement": lambda: {g: measure_agreement(painter, judges, g) for g in (MIXED, BEST)},
+        "agreement": lambda: {g: measure_agreement(painter, judges, g) for g in GUIDANCES},
         "flaws": lambda: measure_flaws(arguments.work, judges),
         "negatives": lambda: measure_negatives(painter, judges),
         "samplers": lambda: measure_samplers(painter, judges),
