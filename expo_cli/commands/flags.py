@@ -11,7 +11,6 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import msgspec
 import typer
 
-from expo_cli.config import Flag
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.registry import nearest
 
@@ -121,8 +120,3 @@ def _build(cls: type, settings: dict[str, Any]) -> Any:
         return msgspec.convert(settings, cls)
     except (ValueError, msgspec.ValidationError) as error:
         raise UsageError(str(error)) from error
-
-
-def checked_flag(cls: type, name: str) -> Flag:
-    """The Flag of a config field, for documentation and tests."""
-    return get_args(get_type_hints(cls, include_extras=True)[name])[1]

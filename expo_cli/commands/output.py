@@ -1,6 +1,7 @@
 """What a command says on stdout: the path it made, or its result as JSON."""
 
 import json
+import os
 from dataclasses import asdict
 from typing import Protocol
 
@@ -16,6 +17,8 @@ class Result(Protocol):
 
 
 def show(result: Result, options: RunOptions) -> None:
+    if os.environ.get("RANK", "0") != "0":
+        return  # of several processes that train together, only the first one speaks
     if options.json or options.dry_run:
         typer.echo(json.dumps(asdict(result), default=str))
     elif str(result.path) != "-":

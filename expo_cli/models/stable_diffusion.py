@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers.models.clip.modeling_clip import CLIPTextModel
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
-from expo_cli.errors import UsageError
+from expo_cli.errors import ContractError, UsageError
 from expo_cli.models.component import load_component
 from expo_cli.models.protocol import Conditioning
 from expo_cli.models.schedulers import make_scheduler
@@ -47,6 +47,11 @@ class StableDiffusion:
         self.network = load_component(UNet2DConditionModel, folder, "unet", dtype).to(device)
         # Only its noise schedule and prediction type are used; samplers are made from its config.
         self.schedule = load_component(DDPMScheduler, folder, "scheduler")
+        if self.schedule.config.prediction_type not in ("epsilon", "v_prediction"):
+            raise ContractError(
+                f"{folder / 'scheduler'}: prediction_type {self.schedule.config.prediction_type!r} "
+                "is not supported; epsilon and v_prediction are"
+            )
         self.num_train_timesteps = self.schedule.config.num_train_timesteps
         self.vae_config = AutoencoderKL.load_config(folder, subfolder="vae")
 

@@ -69,8 +69,9 @@ class GradientSum:
     def norms(self, loss_scale: float) -> dict[str, float]:
         """Norms of both terms' gradients in this process, before clipping."""
         pairs = list(zip(self.masters.masters, self.sums, strict=True))
-        rest = sum((master.grad / loss_scale - own).square().sum() for master, own in pairs)
+        own_square = sum(own.square().sum() for _, own in pairs)
+        rest = sum((master.grad - own).square().sum() for master, own in pairs)
         return {
-            "exploration_grad_norm": sum(own.square().sum() for _, own in pairs).sqrt().item(),
-            "preference_grad_norm": rest.sqrt().item(),
+            "exploration_grad_norm": own_square.sqrt().item() / loss_scale,
+            "preference_grad_norm": rest.sqrt().item() / loss_scale,
         }

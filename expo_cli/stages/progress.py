@@ -1,5 +1,6 @@
 """Progress and notes on stderr: a bar on a terminal, plain lines elsewhere."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -19,22 +20,22 @@ WIDTH_OF_LOGS = 160
 class Bar:
     """Counts finished items. Made by `Notes.bar`."""
 
-    def __init__(self, total: int, unit: str) -> None:
-        self.total, self.unit, self.done = total, unit, 0
+    def __init__(self, total: int, unit: str, done: int) -> None:
+        self.total, self.unit, self.done, self.done_before = total, unit, done, done
         self.started = time.monotonic()
 
     @property
     def rate(self) -> float:
-        """Items a second so far."""
-        return self.done / max(time.monotonic() - self.started, 1e-9)
+        """Items a second in this run, without those that an earlier one did."""
+        return (self.done - self.done_before) / max(time.monotonic() - self.started, 1e-9)
 
     def advance(self, count: int = 1) -> None:
         self.done += count
 
 
 class _LineBar(Bar):
-    def __init__(self, total: int, unit: str) -> None:
-        super().__init__(total, unit)
+    def __init__(self, total: int, unit: str, done: int) -> None:
+        super().__init__(total, unit, done)
         self.last_line = self.started
 
     def advance(self, count: int = 1) -> None:
@@ -49,10 +50,10 @@ class _LineBar(Bar):
 
 
 class _RichBar(Bar):
-    def __init__(self, total: int, unit: str, progress: Progress) -> None:
-        super().__init__(total, unit)
+    def __init__(self, total: int, unit: str, done: int, progress: Progress) -> None:
+        super().__init__(total, unit, done)
         self.progress = progress
-        self.task = progress.add_task(unit, total=total, rate="")
+        self.task = progress.add_task(unit, total=total, completed=done, rate="")
 
     def advance(self, count: int = 1) -> None:
         super().advance(count)
@@ -63,7 +64,8 @@ class Notes:
     """Everything a stage tells its user while it works."""
 
     def __init__(self, options: RunOptions) -> None:
-        self.quiet = options.quiet
+        # Of several processes that train together, only the first one speaks.
+        self.quiet = options.quiet or os.environ.get("RANK", "0") != "0"
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
@@ -77,11 +79,12 @@ class Notes:
             Console(stderr=True, width=width).print(table)
 
     @contextmanager
-    def bar(self, total: int, unit: str) -> Iterator[Bar]:
+    def bar(self, total: int, unit: str, done: int = 0) -> Iterator[Bar]:
+        """Progress over `total` items, of which an earlier run finished `done`."""
         if self.quiet:
-            yield Bar(total, unit)
+            yield Bar(total, unit, done)
         elif not self.console.is_terminal:
-            yield _LineBar(total, unit)
+            yield _LineBar(total, unit, done)
         else:
             columns = (
                 TextColumn("{task.description}"),
@@ -91,4 +94,4 @@ class Notes:
                 TimeRemainingColumn(),
             )
             with Progress(*columns, console=self.console) as progress:
-                yield _RichBar(total, unit, progress)
+                yield _RichBar(total, unit, done, progress)

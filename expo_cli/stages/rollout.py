@@ -16,7 +16,7 @@ from expo_cli.contracts.records import Prompt
 from expo_cli.contracts.sources import shipped, source_sha256
 from expo_cli.core.exploration import Explorer, Policies, SamplingPlan
 from expo_cli.core.negative_prompts import negative_probability
-from expo_cli.errors import ContractError, ExpoError
+from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.schedulers import sampler
 from expo_cli.registry import EXPLORERS, build
 from expo_cli.stages.folders import begin_or_continue, clear_if_asked
@@ -89,6 +89,12 @@ def roll_out(
         )
     )
     sampler(sampling.scheduler)
+    if sampling.eta and sampling.scheduler != "ddim":
+        raise UsageError(
+            f"--explorer {config.explorer}: eta belongs to ddim, not {sampling.scheduler}"
+        )
+    if sampling.guidance_scale <= 1 and config.neg_schedule != "none":
+        raise UsageError(f"--explorer {config.explorer}: without guidance no negative prompt works")
     if config.kl_to:
         sampling.gaussian_eta()
     probability = negative_probability(config.neg_schedule, config.iteration, config.iterations)

@@ -149,8 +149,7 @@ class Trainer:
             + (f"; going on after step {first}" if first else "")
         )
         steps = config.max_train_steps
-        with stop_on_signal() as stop, self.notes.bar(steps, "steps") as bar:
-            bar.advance(first)
+        with stop_on_signal() as stop, self.notes.bar(steps, "steps", first) as bar:
             for step in range(first, steps):
                 try:
                     self.step(step)
@@ -204,7 +203,7 @@ class Trainer:
             measured.append(measure(errors, terms, loss, self.objective))
             share = 1 / config.gradient_accumulation_steps
             if exploration_gradients and "exploration" in terms:
-                exploration_gradients.add(terms["exploration"] * share)
+                exploration_gradients.add(self.scaler.scale(terms["exploration"] * share))
             self.scaler.scale(loss * share).backward()
             self.masters.collect_gradients()
         rate = self.learning_rate * learning_rate_factor(

@@ -4,9 +4,6 @@ import json
 
 import pytest
 
-from expo_cli.commands.flags import checked_flag
-from expo_cli.config import TrainConfig
-
 
 @pytest.fixture
 def prompts(tmp_path):
@@ -130,7 +127,3 @@ def test_a_repeated_flag_is_a_list(expo, tmp_path):
     (tmp_path / "expo.toml").write_text('[score]\nreward = ["pickscore"]\nlimit = -1\n')
     done = expo("score", "f", "--config", tmp_path / "expo.toml")
     assert "--limit must be positive" in done.stderr
-
-
-def test_flags_can_be_read_from_the_config():
-    assert checked_flag(TrainConfig, "objective").panel == "Method"

@@ -154,6 +154,7 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(expo, prompts, tiny_sd
         ),
         (["--num-inference-steps", "1001"], 2, "--num-inference-steps 1001"),
         (["--explorer", "same"], 2, "contradicts --agent main"),
+        (["--agent", "explore", "--explorer", "sampling:eta=1"], 2, "eta belongs to ddim"),
         (["--neg-schedule", "linear"], 2, "needs --negative-prompts"),
         (["--shard", "3/3"], 2, "must be i/n"),
         (["--eta", "0.5"], 2, "--eta belongs to --scheduler ddim"),

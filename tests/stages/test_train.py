@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -411,13 +412,19 @@ def test_the_same_pair_twice_is_refused(pairs, tiny_sd, tmp_path):
         train_policy([pairs, tmp_path / "again.jsonl"], tmp_path / "out", config, OPTIONS)
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def test_two_processes_train_like_one(pairs, tiny_sd, tmp_path):
     one = train(pairs, tmp_path / "one", tiny_sd, train_batch_size=4)
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
     command = [EXPO.parent / "accelerate", "launch", "--multi_gpu", "--num_processes", 2]
     command += [
         "--main_process_port",
-        29511,
+        free_port(),
         "-m",
         "expo_cli",
         "train",
