@@ -12,6 +12,6 @@ export PATH="$VIRTUAL_ENV/bin:$PATH"
 installed="$VIRTUAL_ENV/.expo-installed-from-$(cksum <<<"$project" | cut -d' ' -f1)"
 if [ ! "$installed" -nt "$project/pyproject.toml" ]; then
     echo "installing into $VIRTUAL_ENV ..." >&2
-    python -m pip install --quiet --editable "$project[hpsv2,test]"
+    python -m pip install --quiet --editable "${project}[hpsv2,test]"
     touch "$installed"
 fi
