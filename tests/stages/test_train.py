@@ -449,3 +449,35 @@ def test_two_processes_train_like_one(pairs, tiny_sd, tmp_path):
 def test_a_launch_that_gives_fewer_processes_than_asked_for_is_refused(pairs, tiny_sd, tmp_path):
     with pytest.raises(ExpoError, match="2 processes were asked for, 1 launched"):
         train(pairs, tmp_path / "out", tiny_sd, num_processes=2)
+
+
+def pickle_latents(pairs: Path) -> None:
+    torch.save({"s0-winner": torch.zeros(4, 8, 8)}, pairs.parent / "rollout/part-00000.safetensors")
+
+
+def leave_the_folder(pairs: Path) -> None:
+    pairs.write_text(pairs.read_text().replace("rollout/part", "../rollout/part"))
+
+
+def truncate_the_last_line(pairs: Path) -> None:
+    pairs.write_text(pairs.read_text()[:-40])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda pairs: replace_latents(pairs, "s0-winner", torch.zeros(16, 8, 8)), "have shape"),
+        (pickle_latents, "is a pickle; only safetensors are read"),
+        (leave_the_folder, "leaves the folder"),
+        (truncate_the_last_line, "pairs.jsonl:6: "),
+        (Path.unlink, "pairs.jsonl: cannot be read"),
+    ],
+)
+def test_the_command_says_what_is_wrong_in_one_line(spoil, message, expo, pairs, tiny_sd, tmp_path):
+    spoil(pairs)
+    out = tmp_path / "out"
+    done = expo("train", pairs, "--init-from", tiny_sd, "--out", out, "--quiet")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert not (out / "model_index.json").exists()
