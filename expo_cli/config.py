@@ -137,6 +137,14 @@ class RolloutConfig(CommonConfig):
         ),
     ] = None
     num_images_per_prompt: Annotated[int, Flag("Images a prompt.", "Sampling")] = 4
+    first_index: Annotated[
+        int,
+        Flag(
+            "Number of a prompt's first image; with that of another rollout's last plus one, these "
+            "are more images of its prompts.",
+            "Sampling",
+        ),
+    ] = 0
     scheduler: Annotated[
         str,
         Flag(
@@ -181,6 +189,8 @@ class RolloutConfig(CommonConfig):
             height=self.height,
             width=self.width,
         )
+        if self.first_index < 0:
+            raise ValueError(f"--first-index must not be negative, got {self.first_index}")
         if self.agent == "main" and self.explorer is not None:
             raise ValueError("--explorer contradicts --agent main; say --agent explore")
         if self.agent == "explore" and self.explorer is None:
@@ -271,6 +281,10 @@ class MakePairsConfig(CommonConfig):
             "Pairing",
         ),
     ] = "z-score"
+    source: Annotated[
+        Literal["online", "offline"],
+        Flag("What the pairs are to the loop: its own, or given before it (D_off).", "Pairing"),
+    ] = "online"
     min_margin: Annotated[
         float, Flag("Drop pairs whose (combined) scores differ by less.", "Pairing")
     ] = 0.0

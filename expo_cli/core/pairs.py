@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from expo_cli.contracts.ids import pair_id
 from expo_cli.contracts.records import Pair, SampleRef
@@ -23,6 +23,7 @@ class PairRule:
     combination: Combination
     weights: dict[str, float]
     min_margin: float
+    source: Literal["online", "offline"]
     seed: int
 
     def scores(self, candidates: Sequence[Candidate]) -> list[float]:
@@ -131,7 +132,7 @@ def pair_group(group: Group, rule: PairRule, tally: Tally) -> Iterator[Pair]:
             loser_score=scores[loser],
             margin=margin,
             reward="+".join(rule.weights),
-            source="online",
+            source=rule.source,
             iteration=group.iteration,
             explore=references[drawn[0]] if drawn else None,
             main=references[drawn[1]] if drawn else None,

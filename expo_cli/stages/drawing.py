@@ -118,7 +118,7 @@ def plan_samples(
             checks=unknown,
         )
         for prompt in prompts
-        for index in range(config.num_images_per_prompt)
+        for index in range(config.first_index, config.first_index + config.num_images_per_prompt)
     ]
 
 

@@ -61,6 +61,7 @@ def make_pairs(
         combination=build(COMBINATIONS, config.combine),
         weights=weights,
         min_margin=config.min_margin,
+        source=config.source,
         seed=config.seed,
     )
     plan = asdict(config) | {
