@@ -8,7 +8,7 @@ is k = 2500 (diffusers' DPO script calls that beta 2500).
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -51,13 +51,29 @@ class PairErrors:
 
 
 class Objective(Protocol):
-    roles: tuple[str, ...]
-    """The samples of a pair whose errors it needs: winner, loser, explore, main."""
+    """A loss over evidence of one kind. Two more methods are used where an objective has them:
+    `k`, what multiplies a difference of errors, is told to the user; `weight(evidence)` [batch],
+    the slope of the loss in z, is watched for saturation.
+    """
+
+    learns_from: str
+    """The kind of its evidence: pairs (the default where it says nothing), images or steps."""
 
     needs_reference: bool
 
-    def terms(self, errors: PairErrors) -> dict[str, Tensor]:
+    def terms(self, evidence: Any) -> dict[str, Tensor]:
         """The terms whose sum is the loss, each [batch]."""
+
+
+class PairObjective(Objective, Protocol):
+    roles: tuple[str, ...]
+    """The samples of a pair whose errors it needs: winner, loser, explore, main."""
+
+    def terms(self, errors: PairErrors) -> dict[str, Tensor]: ...
+
+
+def learns_from(objective: Objective) -> str:
+    return getattr(objective, "learns_from", "pairs")
 
 
 def preference_logits(errors: PairErrors, beta: float) -> Tensor:

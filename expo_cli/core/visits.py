@@ -1,4 +1,4 @@
-"""Which pair is trained on when: a function of the step, so that resuming needs no memory."""
+"""Which item is trained on when: a function of the step, so that resuming needs no memory."""
 
 import random
 from dataclasses import dataclass
@@ -8,27 +8,27 @@ from expo_cli.contracts.ids import digest, fraction
 
 
 @lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, num_pairs: int) -> list[int]:
-    order = list(range(num_pairs))
+def _order(seed: int, epoch: int, num_items: int) -> list[int]:
+    order = list(range(num_items))
     random.Random(digest("epoch", seed, epoch)).shuffle(order)
     return order
 
 
 @dataclass(frozen=True)
 class Visit:
-    """One use of a pair. `draw` counts the earlier visits to it, and so numbers its noise."""
+    """One use of an item. `draw` counts the earlier visits to it, and so numbers its noise."""
 
-    pair: int
+    item: int
     draw: int
 
 
-def visits(seed: int, num_pairs: int, start: int, count: int) -> list[Visit]:
+def visits(seed: int, num_items: int, start: int, count: int) -> list[Visit]:
     """Visits `start` to `start + count` of the endless stream of shuffled epochs."""
     return [
-        Visit(pair=_order(seed, n // num_pairs, num_pairs)[n % num_pairs], draw=n // num_pairs)
+        Visit(item=_order(seed, n // num_items, num_items)[n % num_items], draw=n // num_items)
         for n in range(start, start + count)
     ]
 
 
-def drops_caption(seed: int, pair_id: str, draw: int, probability: float) -> bool:
-    return fraction("caption", seed, pair_id, draw) < probability
+def drops_caption(seed: int, item_id: str, draw: int, probability: float) -> bool:
+    return fraction("caption", seed, item_id, draw) < probability

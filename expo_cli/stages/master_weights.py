@@ -59,6 +59,8 @@ class GradientSum:
         self.sums = [torch.zeros_like(master) for master in masters.masters]
 
     def add(self, loss: Tensor) -> None:
+        if not loss.requires_grad:  # no pair of the micro-batch has an explore sample
+            return
         gradients = torch.autograd.grad(
             loss, self.masters.working, retain_graph=True, allow_unused=True
         )

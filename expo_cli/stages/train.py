@@ -1,9 +1,9 @@
 """`expo train`: what is trained on what, and whether anything is left to do.
 
-Everything here is known before torch is imported.
+Everything here is known before diffusers and accelerate, the slow imports, are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,18 @@ from expo_cli.config import RunOptions, TrainConfig
 from expo_cli.contracts.files import sha256
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.sources import ADAPTER_CONFIG, base_source, model_folder, source_sha256
+from expo_cli.core.objectives import Objective, learns_from
 from expo_cli.errors import UsageError
-from expo_cli.registry import OBJECTIVES, build
+from expo_cli.registry import OBJECTIVES, build, nearest
 from expo_cli.stages.folders import begin_or_continue
 from expo_cli.stages.progress import Notes
 from expo_cli.stages.training_pairs import read_pairs
+
+# By what an objective learns from: what its files hold, as the data class of that kind takes it
+# (see `stages.training`). Each is called with the files and --limit.
+READERS: dict[str, Callable[[Sequence[Path], int | None], Sequence[Any]]] = {
+    "pairs": read_pairs,
+}
 
 # A run may be continued with other values of these: they do not change what it makes.
 FREE_SETTINGS = ("report_to", "num_processes", "checkpoints_total_limit", "checkpointing_steps")
@@ -25,7 +32,8 @@ FREE_SETTINGS = ("report_to", "num_processes", "checkpoints_total_limit", "check
 @dataclass(frozen=True)
 class TrainResult:
     path: Path
-    num_pairs: int
+    learns_from: str
+    num_items: int
     steps: int
     plan: dict[str, Any]
 
@@ -42,43 +50,55 @@ def resolve_policies(config: TrainConfig) -> TrainConfig:
     return replace(config, ref=ref, lora_alpha=config.lora_alpha or config.lora_rank)
 
 
+def build_objective(spec: str) -> Objective:
+    """Raises UsageError when there is no such objective, or none of its evidence."""
+    objective = build(OBJECTIVES, spec)
+    if learns_from(objective) not in READERS:
+        raise UsageError(
+            f"{spec} learns from {learns_from(objective)!r}; {nearest(learns_from(objective), READERS)}"
+        )
+    return objective
+
+
 def train_policy(
-    pair_paths: Sequence[Path], out: Path, config: TrainConfig, options: RunOptions
+    paths: Sequence[Path], out: Path, config: TrainConfig, options: RunOptions
 ) -> TrainResult:
-    """Train from `init_from` on all pairs and write a checkpoint to `out`.
+    """Train from `init_from` on the records of all files and write a checkpoint to `out`.
 
     A run that was stopped goes on from its last saved state and ends with the same bytes.
     """
     notes = Notes(options)
-    objective = build(OBJECTIVES, config.objective)
+    objective = build_objective(config.objective)
+    kind = learns_from(objective)
     config = resolve_policies(config)
-    pairs = read_pairs(pair_paths, config.limit)
+    records = READERS[kind](paths, config.limit)
     settings = {key: value for key, value in asdict(config).items() if key not in FREE_SETTINGS}
-    plan = settings | {"num_pairs": len(pairs)}
+    plan = settings | {f"num_{kind}": len(records)}
     notes.say(
-        f"train: {objective} on {len(pairs)} pairs, {config.max_train_steps} steps; "
+        f"train: {objective} on {len(records)} {kind}, {config.max_train_steps} steps; "
         f"init-from {config.init_from}, ref {config.ref}"
     )
-    if hasattr(objective, "beta"):
+    if hasattr(objective, "k"):
         notes.say(
-            f"train: beta {objective.beta:g} (Diffusion-DPO's unit) is k = {objective.beta / 2:g}"
+            f"train: beta {objective.beta:g} is k = {objective.k:g}, which multiplies a difference "
+            "of mean squared errors"
         )
-    result = TrainResult(out, len(pairs), config.max_train_steps, plan)
+    result = TrainResult(out, kind, len(records), config.max_train_steps, plan)
     if options.dry_run:
         return result
     inputs = {
         "init_from": source_sha256(config.init_from),
         "ref": source_sha256(config.ref),
-    } | {str(path): sha256(path) for path in pair_paths}
+    } | {str(path): sha256(path) for path in paths}
     run = Run(command="train", plan=plan, inputs=inputs)
     if is_finished(out) and not options.overwrite:
         begin_or_continue(out, run)
         notes.say(f"train: nothing to do, {out} is finished")
         return result
-    # Imported here: a finished checkpoint is known without torch.
+    # Imported here: a finished checkpoint is known without diffusers.
     from expo_cli.stages.training import train
 
-    train(pairs, objective, out, config, options, run, notes)
+    train(records, objective, out, config, options, run, notes)
     return result
 
 

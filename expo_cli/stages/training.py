@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from diffusers.models.attention_processor import AttnProcessor
 
 from expo_cli.config import RunOptions, TrainConfig
@@ -18,26 +20,29 @@ from expo_cli.contracts.parts import Shard
 from expo_cli.contracts.provenance import Run, write_run
 from expo_cli.contracts.sources import base_source, lasting
 from expo_cli.core.learning_rate import learning_rate_factor
-from expo_cli.core.objectives import Objective
-from expo_cli.core.visits import visits
+from expo_cli.core.objectives import Objective, learns_from
 from expo_cli.errors import ExpoError, Interrupted
 from expo_cli.stages.checkpoint import write_checkpoint
 from expo_cli.stages.device import resolve_dtype
 from expo_cli.stages.folders import begin_or_continue, clear_if_asked
 from expo_cli.stages.master_weights import GradientSum, MasterWeights
-from expo_cli.stages.metrics import MetricsLog, measure
-from expo_cli.stages.pair_batches import Batch, PairBatches, PromptEmbeddings
-from expo_cli.stages.pair_errors import pair_errors
+from expo_cli.stages.metrics import MetricsLog, floats, means
+from expo_cli.stages.pair_data import PairData
 from expo_cli.stages.policies import load_policy, load_reference
 from expo_cli.stages.processes import start_processes
 from expo_cli.stages.progress import Notes
 from expo_cli.stages.stopping import stop_on_signal
-from expo_cli.stages.training_pairs import TrainingPair
+from expo_cli.stages.training_data import TrainingData
 from expo_cli.stages.training_state import State, load_state, save_state, states_folder
+
+# By what an objective learns from; their readers are in `stages.train`.
+DATA: dict[str, type[TrainingData]] = {
+    "pairs": PairData,
+}
 
 
 def train(
-    pairs: Sequence[TrainingPair],
+    records: Sequence[Any],
     objective: Objective,
     out: Path,
     config: TrainConfig,
@@ -52,12 +57,10 @@ def train(
         if accelerator.is_main_process:
             clear_if_asked(out, options, Shard())
             begin_or_continue(out, run)
-        else:
-            notes = Notes(replace(options, quiet=True))
         accelerator.wait_for_everyone()
         if config.report_to != "none":
             accelerator.init_trackers("expo")
-        trainer = Trainer(pairs, objective, out, config, accelerator, notes)
+        trainer = Trainer(records, objective, out, config, accelerator, notes)
         trainer.run()
         if accelerator.is_main_process:
             weights = trainer.masters.state()
@@ -70,11 +73,11 @@ def train(
 
 
 class Trainer:
-    """The policy, its reference, the pairs and the optimiser of one process."""
+    """The policy, its reference, the data and the optimiser of one process."""
 
     def __init__(
         self,
-        pairs: Sequence[TrainingPair],
+        records: Sequence[Any],
         objective: Objective,
         out: Path,
         config: TrainConfig,
@@ -102,10 +105,8 @@ class Trainer:
             # use the same, so that equal weights give equal errors.
             for model in filter(None, {self.policy, self.reference}):
                 model.network.set_attn_processor(AttnProcessor())
-        self.data = PairBatches(
-            pairs, objective.roles, self.policy, config.seed, config.caption_dropout
-        )
-        self.prompts = PromptEmbeddings(self.policy)
+        self.kind = learns_from(objective)
+        self.data = DATA[self.kind](records, objective, self.policy, self.reference, config)
         self.optimizer = torch.optim.AdamW(
             self.masters.masters,
             lr=config.learning_rate,
@@ -144,7 +145,7 @@ class Trainer:
         self.log.resume(first, state.measured)
         self.notes.say(
             f"train: effective learning rate {self.learning_rate:.3g}, batch of "
-            f"{self.global_batch_size} pairs ({self.accelerator.num_processes} processes), "
+            f"{self.global_batch_size} {self.kind} ({self.accelerator.num_processes} processes), "
             f"{self.policy.dtype} on {self.accelerator.device}"
             + (f"; going on after step {first}" if first else "")
         )
@@ -196,11 +197,12 @@ class Trainer:
         self.masters.clear_gradients()
         exploration_gradients = GradientSum(self.masters) if logs else None
         measured = []
-        for batch in self.micro_batches(step):
-            errors = pair_errors(batch, self.policy, self.reference, self.prompts)
-            terms = {name: term.mean() for name, term in self.objective.terms(errors).items()}
+        for start in self.micro_batches(step):
+            evidence = self.data.evidence(start, config.train_batch_size)
+            terms = {name: term.mean() for name, term in self.objective.terms(evidence).items()}
             loss = sum(terms.values())
-            measured.append(measure(errors, terms, loss, self.objective))
+            losses = {"loss": loss} | {f"{name}_loss": term for name, term in terms.items()}
+            measured.append(floats(losses | self.data.measure(evidence)))
             share = 1 / config.gradient_accumulation_steps
             if exploration_gradients and "exploration" in terms:
                 exploration_gradients.add(self.scaler.scale(terms["exploration"] * share))
@@ -229,15 +231,12 @@ class Trainer:
             )
             self.accelerator.log(self.log.last(), step=step + 1)
 
-    def micro_batches(self, step: int) -> Iterator[Batch]:
-        """This process's part of a step's pairs."""
-        size = self.config.train_batch_size
+    def micro_batches(self, step: int) -> Iterator[int]:
+        """Where in the stream of visits this process's micro-batches of a step begin."""
         for accumulated in range(self.config.gradient_accumulation_steps):
             number = step * self.config.gradient_accumulation_steps + accumulated
             number = number * self.accelerator.num_processes + self.accelerator.process_index
-            yield self.data.batch(
-                visits(self.config.seed, len(self.data.pairs), number * size, size)
-            )
+            yield number * self.config.train_batch_size
 
     def gather_gradients(self) -> float:
         """Average gradients over processes and clip them; returns the norm before clipping."""
@@ -260,12 +259,9 @@ class Trainer:
 
     def average(self, measured: list[dict[str, float]]) -> dict[str, float]:
         """The mean of each measurement over micro-batches and processes."""
-        names = sorted(measured[0])
-        table = torch.tensor([[m[name] for name in names] for m in measured], dtype=torch.double)
-        means = table.mean(dim=0).to(self.accelerator.device)
         if self.accelerator.num_processes > 1:
-            means = self.accelerator.reduce(means, "mean")
-        return dict(zip(names, means.tolist(), strict=True))
+            measured = gather_object(measured)
+        return means(measured)
 
     def check(self, step: int, values: dict[str, float], norm: float) -> None:
         """Raise ExpoError when training has broken down."""
@@ -275,12 +271,13 @@ class Trainer:
         finite = math.isfinite(values["loss"]) and (math.isfinite(norm) or self.scaler.is_enabled())
         if not finite:
             raise ExpoError(f"step {step + 1}: loss {values['loss']}, gradient {norm}; {advice}")
-        reference = values.get("reference_winner_error")
-        limit = self.config.max_error_ratio
-        if reference is not None and values["winner_error"] > limit * reference:
+        favoured, limit = self.data.favoured, self.config.max_error_ratio
+        reference = values.get(f"reference_{favoured}_error", math.inf)
+        error = values.get(f"{favoured}_error", 0.0)
+        if error > limit * reference:
             raise ExpoError(
-                f"step {step + 1}: the policy's error on winners, {values['winner_error']:.4g}, is "
-                f"more than {limit:g} times the reference's, {reference:.4g}; {advice}"
+                f"step {step + 1}: the policy's error on {favoured}s, {error:.4g}, is more than "
+                f"{limit:g} times the reference's, {reference:.4g}; {advice}"
             )
 
     def weight_change(self) -> float:
@@ -294,7 +291,9 @@ class Trainer:
         last = self.log.last()
         if last.get("weight_change", 1.0) < 1e-6:
             self.notes.say("train: WARNING: the weights hardly moved; raise the learning rate")
-        if last.get("winner_error_change", 0.0) > 0 and last.get("implicit_accuracy", 0.0) > 0.5:
+        rose = last.get(f"{self.data.favoured}_error_change", 0.0) > 0
+        if rose and last.get("implicit_accuracy", 0.0) > 0.5:
             self.notes.say(
-                "train: note: the policy's error rose on winners too (less than on losers)"
+                f"train: note: the policy's error rose on {self.data.favoured}s too (less than on "
+                "the others)"
             )

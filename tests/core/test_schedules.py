@@ -52,7 +52,7 @@ def test_visits_do_not_depend_on_how_the_stream_is_cut(num_pairs, start, count):
 @given(st.integers(1, 50))
 def test_every_epoch_visits_every_pair_once_with_its_own_draw(num_pairs):
     second = visits(0, num_pairs, num_pairs, num_pairs)
-    assert sorted(visit.pair for visit in second) == list(range(num_pairs))
+    assert sorted(visit.item for visit in second) == list(range(num_pairs))
     assert {visit.draw for visit in second} == {1}
 
 

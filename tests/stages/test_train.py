@@ -22,8 +22,8 @@ from expo_cli.core.noise import training_noise
 from expo_cli.core.visits import visits
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.loading import load_model
-from expo_cli.stages.pair_batches import PromptEmbeddings
 from expo_cli.stages.train import train_policy
+from expo_cli.stages.training_data import PromptEmbeddings
 from tests.conftest import EXPO
 
 OPTIONS = RunOptions(quiet=True)
@@ -115,7 +115,7 @@ def test_the_first_step_is_what_diffusers_would_compute(layout, pairs, tmp_path,
     scheduler = load_model(str(folder), torch.device("cpu"), torch.float32).schedule
     latents = read_tensors(tmp_path / "rollout" / "part-00000.safetensors")
     optimizer = torch.optim.AdamW(pipeline.unet.parameters(), lr=1e-3, weight_decay=1e-2)
-    chosen = [visit.pair for visit in visits(0, 6, 0, 2)]
+    chosen = [visit.item for visit in visits(0, 6, 0, 2)]
     losses = []
     for n in chosen:
         noise, timestep = training_noise(0, f"pair{n}", 0, (4, 8, 8), 1000)

@@ -1,0 +1,150 @@
+"""What every kind of training data is to the trainer, and what the kinds share."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from expo_cli.config import TrainConfig
+from expo_cli.contracts.files import inside
+from expo_cli.contracts.records import SampleRef
+from expo_cli.contracts.tensors import TensorFiles
+from expo_cli.core.objectives import Errors, Objective, denoising_error
+from expo_cli.errors import ContractError
+from expo_cli.models.protocol import Conditioning, DiffusionModel
+
+# Below this weight an item hardly moves the policy any more: |z| above 2.94 where it is sigmoid(-z).
+SATURATED_WEIGHT = 0.05
+
+
+class TrainingData(Protocol):
+    """The records of all files as an endless stream of visits, turned into evidence.
+
+    What is visited when, with which noise, is a function of the seed and the place in the stream,
+    so that a resumed run needs no memory.
+    """
+
+    favoured: str
+    """Whom the policy should draw; training stops when `{favoured}_error` runs away from
+    `reference_{favoured}_error`, where these are measured."""
+
+    def __init__(
+        self,
+        records: Sequence[Any],
+        objective: Objective,
+        policy: DiffusionModel,
+        reference: DiffusionModel | None,
+        config: TrainConfig,
+    ) -> None:
+        """`records` as the kind's reader returns them (see `stages.train`); checked to fit the
+        policy as far as that needs no pass over all of them.
+
+        The reference may be the policy itself, which then switches its adapter off; it is None for
+        an objective that needs none.
+        """
+
+    def evidence(self, start: int, count: int) -> Any:
+        """What the objective's `terms` takes, of visits `start` to `start + count` of the stream:
+        tensors [count], those of the policy with gradients."""
+
+    def measure(self, evidence: Any) -> Mapping[str, Tensor]:
+        """Scalars for `metrics.jsonl`, beside the loss and its terms.
+
+        A name may be missing where a micro-batch has nothing to say on it.
+        """
+
+
+class Latents:
+    """Final latents of samples. The first one's shape is the shape of all."""
+
+    def __init__(self, folder: Path, first: SampleRef, policy: DiffusionModel) -> None:
+        """Raises ContractError when the policy does not draw such latents."""
+        self.files = TensorFiles()
+        self.shape = tuple(self._load(folder, first).shape)
+        channels = policy.latent_shape(policy.image_size(), policy.image_size())[0]
+        if len(self.shape) != 3 or self.shape[0] != channels:
+            raise ContractError(
+                f"{folder / first.part}: latents {first.sample_id} have shape "
+                f"{list(self.shape)}, but the policy draws {channels} channels"
+            )
+
+    def _load(self, folder: Path, ref: SampleRef) -> Tensor:
+        return self.files.get(inside(folder, ref.part), ref.sample_id).float()
+
+    def get(self, folder: Path, ref: SampleRef) -> Tensor:
+        """fp32 [channels, height, width].
+
+        Raises ContractError when their shape is another one, or they are not finite.
+        """
+        latents = self._load(folder, ref)
+        place = f"{folder / ref.part}: latents {ref.sample_id}"
+        if tuple(latents.shape) != self.shape:
+            raise ContractError(
+                f"{place} have shape {list(latents.shape)}, the others {list(self.shape)}"
+            )
+        if not latents.isfinite().all():
+            raise ContractError(f"{place} are not finite")
+        return latents
+
+
+class PromptEmbeddings:
+    """Conditioning of prompts, each encoded once while it is among the `capacity` latest."""
+
+    def __init__(self, model: DiffusionModel, capacity: int = 2048) -> None:
+        self.model, self.capacity = model, capacity
+        self.cache: dict[str, Conditioning] = {}
+
+    def rows(self, prompts: Sequence[str]) -> Conditioning:
+        """The conditioning of each prompt, in order."""
+        for prompt in prompts:
+            # Each alone: a batch's size changes the last bits, and a resumed run would see others.
+            if prompt not in self.cache:
+                self.cache[prompt] = self.model.encode([prompt])
+        conditioning = Conditioning.concatenate([self.cache[prompt] for prompt in prompts])
+        while len(self.cache) > self.capacity:
+            del self.cache[next(iter(self.cache))]
+        return conditioning
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Latents to denoise: `latents` and `noise` are fp32 [rows, channels, height, width],
+    `timesteps` int64 [rows]."""
+
+    latents: Tensor
+    noise: Tensor
+    timesteps: Tensor
+    prompts: Sequence[str]
+
+
+class Denoiser:
+    """The policy and its reference, at work on the same noisy latents."""
+
+    def __init__(self, policy: DiffusionModel, reference: DiffusionModel | None) -> None:
+        self.policy, self.reference = policy, reference
+        self.prompts = PromptEmbeddings(policy)
+
+    def errors(self, rows: Rows) -> Errors:
+        """Errors [rows], the policy's with gradients; without a reference its errors are 0."""
+        policy, reference = self.policy, self.reference
+        latents, noise = rows.latents.to(policy.device), rows.noise.to(policy.device)
+        timesteps = rows.timesteps.to(policy.device)
+        noisy = policy.add_noise(latents, noise, timesteps)
+        target = policy.target(latents, noise, timesteps)
+        conditioning = self.prompts.rows(rows.prompts)
+        error = denoising_error(policy.predict(noisy, timesteps, conditioning), target)
+        reference_error = torch.zeros_like(error)
+        if reference is not None:
+            with torch.no_grad(), policy.reference() if reference is policy else nullcontext():
+                prediction = reference.predict(noisy, timesteps, conditioning)
+            reference_error = denoising_error(prediction, target)
+        return Errors(error, reference_error)
+
+
+def saturation(weights: Tensor) -> Tensor:
+    """The share of items whose gradient weight is below 0.05."""
+    return (weights < SATURATED_WEIGHT).float().mean()

@@ -1,0 +1,32 @@
+# shellcheck shell=bash
+# Sourced by the recipes that compare systems: many runs of recipes, one core each, side by side.
+#
+# The recipe that sources this sets
+#   RUNS     the folder of all runs
+#   RESULTS  where each run's figures are kept; a run whose figures are there is not run again
+#   JOBS     runs at a time
+#   SHARED   what all of them share: prompts, offline pairs, the base's images
+
+JOBS=${JOBS:-$(nproc)}
+export RUNS RESULTS SHARED=${SHARED:-runs/embedded/shared}
+
+# Run one line of a list: NAME RECIPE [VARIABLE=VALUE ...].
+job() {
+    local name=$1 recipe=$2
+    shift 2
+    [ ! -f "$RESULTS/$name.json" ] || return 0
+    echo "$(date +%T) $name begins" >&2
+    mkdir -p "$RUNS/$name"
+    if env CORES=1 OUT="$RUNS/$name" "$@" bash "recipes/$recipe.sh" >>"$RUNS/$name.log" 2>&1 &&
+        python recipes/table1/keep.py "$RUNS/$name" "$RESULTS/$name.json" "recipe=$recipe" "$@"; then
+        echo "$(date +%T) $name is done" >&2
+    else
+        echo "$(date +%T) $name FAILED, see $RUNS/$name.log" >&2
+        return 1
+    fi
+}
+export -f job
+
+jobs_of() { # reads the lines; fails, after all others, when one has failed
+    xargs -P "$JOBS" -L 1 bash -c 'job "$@"' job
+}

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Diffusion-KTO (Li et al., arXiv 2404.04465): single images of the offline pairs, winners desirable
+# and losers not, 80 % of those seen desirable. Its authors take beta 1000 (k itself, not half of
+# it) and a learning rate of 1e-7.
+#
+#   bash recipes/kto.sh                                 the embedded model; results in runs/
+#   WORLD=sd15 PROMPTS=prompts.txt bash recipes/kto.sh  Stable Diffusion 1.5
+cd "$(dirname "$0")/.."
+source recipes/world.sh
+
+begin
+for ((t = 1; t <= ITERATIONS; t++)); do
+    now=$OUT/iteration-$t
+    update "kto:beta=$KTO_BETA" "$KTO_LEARNING_RATE"
+done
+report

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# RAFT (Dong et al., arXiv 2304.06767): SFT on the best of the last policy's own samples, iteration
+# after iteration. The first are the offline ones, which the base model drew. One agent draws as
+# many images as the two agents of EXPO do, without negative prompts.
+#
+#   bash recipes/raft.sh                                 the embedded model; results in runs/
+#   WORLD=sd15 PROMPTS=prompts.txt bash recipes/raft.sh  Stable Diffusion 1.5
+cd "$(dirname "$0")/.."
+source recipes/world.sh
+
+IMAGES=$((2 * IMAGES)) NEG_SCHEDULE=none
+begin
+for ((t = 1; t <= ITERATIONS; t++)); do
+    now=$OUT/iteration-$t
+    update sft "$SFT_LEARNING_RATE"
+    [ "$t" -lt "$ITERATIONS" ] || break
+    draw main
+    pair main
+    pairs=("$now/pairs.jsonl")
+done
+report

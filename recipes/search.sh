@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# The same small search for each system: six settings, each trained once for 100 steps on the
+# offline pairs and judged on training prompts by the training reward. The winners stand in
+# worlds/embedded.sh. EXPO takes Diffusion-DPO's values and RAFT takes SFT's, without a search of
+# their own.
+#
+#   bash recipes/search.sh [SYSTEM ...]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source recipes/environment.sh
+RUNS=${RUNS:-runs/embedded/search}
+RESULTS=${RESULTS:-recipes/results/search}
+# shellcheck source=recipes/jobs.sh
+source recipes/jobs.sh
+
+export ITERATIONS=1 STEPS=100 JUDGE=train
+bash recipes/base.sh # what all of them share
+settings() { # SYSTEM
+    local rate beta
+    case $1 in
+    sft) for rate in 1e-5 2e-5 4e-5 8e-5 1.6e-4 3.2e-4; do
+        echo "sft-$rate sft SFT_LEARNING_RATE=$rate"
+    done ;;
+    dpo) for rate in 2e-5 4e-5 8e-5; do for beta in 500 2000; do
+        echo "dpo-$rate-$beta dpo DPO_LEARNING_RATE=$rate DPO_BETA=$beta"
+    done; done ;;
+    kto) for rate in 2e-5 4e-5 8e-5; do for beta in 250 1000; do
+        echo "kto-$rate-$beta kto KTO_LEARNING_RATE=$rate KTO_BETA=$beta"
+    done; done ;;
+    spo) for rate in 2e-5 4e-5 8e-5; do for beta in 10 100; do
+        echo "spo-$rate-$beta spo SPO_LEARNING_RATE=$rate SPO_BETA=$beta"
+    done; done ;;
+    *) echo "no search for '$1': sft, dpo, kto or spo" >&2 && return 2 ;;
+    esac
+}
+[ $# -gt 0 ] || set -- sft dpo kto spo
+for system in "$@"; do settings "$system"; done | jobs_of

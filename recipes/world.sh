@@ -1,0 +1,142 @@
+# shellcheck shell=bash disable=SC2034,SC2154
+# Sourced by the recipe of each system: its surroundings, and the steps that the systems share.
+#
+#   WORLD   embedded (default) or sd15: models, rewards and budgets of recipes/worlds/$WORLD.sh
+#   REWARD  who judges in training: pickscore (default) or hpsv2, the -P and -H of Table 1
+#   SEED    of everything random; the offline pairs are the same for every seed
+#   RUNS    the folder of all systems; in it OUT, that of this one, and SHARED, what all share
+#   JUDGE   heldout (default) or train: judge on training prompts, as search.sh and explorers.sh do
+#   CURVE   the iterations to judge besides the last: "1 3", none, or, the default, all
+#   CORES   how many it may use
+#
+# Any recipe can be run again after any interruption: finished work is skipped.
+set -euo pipefail
+source recipes/environment.sh
+
+WORLD=${WORLD:-embedded}
+REWARD=${REWARD:-pickscore}
+SEED=${SEED:-0}
+RUNS=${RUNS:-runs/$WORLD}
+OUT=${OUT:-$RUNS/$(basename "$0" .sh)-$REWARD/seed-$SEED}
+NEG_SCHEDULE=${NEG_SCHEDULE:-linear} # of negative prompts: or constant, cosine, none
+JUDGE=${JUDGE:-heldout}
+# shellcheck source=recipes/worlds/embedded.sh
+source "recipes/worlds/$WORLD.sh"
+CURVE=${CURVE:-$(seq -s " " "$ITERATIONS")}
+
+SHARED=${SHARED:-$RUNS/shared}
+OFFLINE=${OFFLINE:-$SHARED/offline/$REWARD-$OFFLINE_PAIRS.jsonl}
+BOTH_REWARDS=(--reward "pickscore=$PICKSCORE" --reward "hpsv2=$HPSV2")
+if [ "$REWARD" = hpsv2 ]; then
+    TRAINING_REWARD="hpsv2=$HPSV2" HELDOUT_REWARD=pickscore
+else
+    TRAINING_REWARD="pickscore=$PICKSCORE" HELDOUT_REWARD=hpsv2
+fi
+DRAW_REWARDS=(--reward "$TRAINING_REWARD") # what fresh samples are scored and paired by
+PAIR_BY=(--reward "$REWARD")
+
+# To draw and score, several workers of one core each are faster than one of all.
+CORES=${CORES:-$(nproc)}
+export OMP_NUM_THREADS=1
+stop_workers() { # when this script is stopped: the workers and what they run
+    for worker in $(jobs -p); do
+        pkill -P "$worker" || true
+        kill "$worker" 2>/dev/null || true
+    done
+}
+trap stop_workers EXIT
+shards() { # COMMAND ...: once a worker, with the worker's --shard
+    local worker job jobs=()
+    for ((worker = 0; worker < CORES; worker++)); do
+        "$@" --shard "$worker/$CORES" &
+        jobs+=($!)
+    done
+    for job in "${jobs[@]}"; do wait "$job"; done
+}
+
+# D_off, made once for all systems: the base model's images under several settings, one pair a
+# prompt, labelled by each reward.
+offline_pairs() {
+    [ ! -f "$OFFLINE" ] || return 0
+    local folder=$SHARED/offline rollouts=() sampler number reward
+    expo prep-prompts "$SHARED/train.jsonl" --sample "$OFFLINE_PROMPTS" --seed 100 \
+        --out "$folder/prompts.jsonl"
+    for sampler in "${OFFLINE_SAMPLERS[@]}"; do
+        number=${#rollouts[@]}
+        rollouts+=("$folder/rollout-$number")
+        # shellcheck disable=SC2086 # a sampler is several words
+        shards expo rollout "$folder/prompts.jsonl" --policy "$BASE" --out "$folder/rollout-$number" \
+            $sampler --num-images-per-prompt 1 --first-index "$number" --part-size "$PART_SIZE"
+        shards expo score "$folder/rollout-$number" "${BOTH_REWARDS[@]}"
+    done
+    for reward in pickscore hpsv2; do
+        expo make-pairs "${rollouts[@]}" --reward "$reward" --source offline \
+            --limit "$OFFLINE_PAIRS" --out "$folder/$reward-$OFFLINE_PAIRS.jsonl"
+    done
+}
+
+# Images by the current policy of prompts to judge by, with the same noise for every policy.
+judge() { # LABEL FOLDER
+    local prompts=$SHARED/heldout.jsonl rewards=("${BOTH_REWARDS[@]}") more=(--kl-to "$BASE" --images webp)
+    if [ "$JUDGE" = train ]; then
+        prompts=$SHARED/judge.jsonl rewards=(--reward "$TRAINING_REWARD") more=()
+    fi
+    shards expo rollout "$prompts" --policy "$policy" --out "$2" "${JUDGED_SAMPLER[@]}" "${more[@]}" \
+        --num-images-per-prompt 1 --part-size "$PART_SIZE" --seed "$SEED"
+    shards expo score "$2" "${rewards[@]}"
+    evaluations+=("$1=$2")
+}
+
+begin() {
+    policy=$BASE previous=$BASE # theta_0; then theta_t and theta_{t-1}
+    evaluations=()
+    [ -f "$SHARED/heldout.jsonl" ] || split_prompts
+    expo prep-prompts "$SHARED/train.jsonl" --sample "$JUDGE_PROMPTS" --seed 200 \
+        --out "$SHARED/judge.jsonl"
+    judge base "$SHARED/base/$JUDGE-$SEED"
+    offline_pairs
+    pairs=("$OFFLINE")
+    IFS=, read -ra alphas <<<"$ALPHA"
+}
+
+# The policy update of iteration t: from the last policy, on all `pairs`, against the base.
+update() { # OBJECTIVE LEARNING_RATE [FLAGS OF expo train]
+    local objective=$1 rate=$2
+    shift 2
+    OMP_NUM_THREADS=$CORES "${LAUNCH[@]}" train "${pairs[@]}" --init-from "$policy" --ref "$BASE" \
+        --out "$now/checkpoint" --objective "$objective" --learning-rate "$rate" \
+        --max-train-steps "$STEPS" --train-batch-size "$BATCH" \
+        --gradient-accumulation-steps "$GRADIENT_ACCUMULATION" "${OPTIMISER[@]}" \
+        --seed "$((SEED * 100 + t))" "$@"
+    previous=$policy policy=$now/checkpoint
+    if [ "$t" = "$ITERATIONS" ] || [[ " $CURVE " = *" $t "* ]]; then
+        judge "iteration-$t" "$now/$JUDGE"
+    fi
+}
+
+# Samples of fresh prompts by one agent, under negative prompts whose share follows the schedule:
+# linear is p_t = 1 - (t - 1) / (T - 1).
+draw() { # AGENT [FLAGS OF expo rollout]
+    local agent=$1 negatives=(--negative-prompts "$NEGATIVE")
+    shift
+    [ "$NEG_SCHEDULE" != none ] || negatives=()
+    expo prep-prompts "$SHARED/train.jsonl" --sample "$NUM_PROMPTS" \
+        --seed "$((SEED * 100 + t))" --out "$now/prompts.jsonl"
+    shards expo rollout "$now/prompts.jsonl" --policy "$policy" --out "$now/$agent" --agent "$agent" \
+        "${SAMPLER[@]}" --num-images-per-prompt "$IMAGES" --part-size "$PART_SIZE" \
+        --neg-schedule "$NEG_SCHEDULE" "${negatives[@]}" \
+        --iteration "$t" --iterations "$ITERATIONS" --seed "$SEED" "$@"
+    shards expo score "$now/$agent" "${DRAW_REWARDS[@]}"
+}
+
+# One pair a prompt: the best against the worst of all images, whoever drew them.
+pair() { # AGENT ...
+    expo make-pairs "${@/#/$now/}" "${PAIR_BY[@]}" --out "$now/pairs.jsonl"
+}
+
+report() {
+    local heldout=(--heldout-reward "$HELDOUT_REWARD")
+    [ "$JUDGE" = heldout ] || heldout=()
+    expo evaluate "${evaluations[@]}" --baseline base --out "$OUT/evaluation-$JUDGE" \
+        --training-reward "$REWARD" "${heldout[@]}" --title "$(basename "$0" .sh), $REWARD, seed $SEED"
+}

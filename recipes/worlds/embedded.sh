@@ -1,0 +1,51 @@
+# shellcheck shell=bash disable=SC2034
+# The embedded world: the small model and rewards in the package, and budgets for CPU cores.
+# Sourced by world.sh; every value can be set from outside.
+
+BASE=${BASE:-embedded:emoji-sd} # p_ref
+NEGATIVE=${NEGATIVE:-embedded:prompts/negative.txt}
+PICKSCORE=${PICKSCORE:-pickscore:model=embedded:emoji-pickscore}
+HPSV2=${HPSV2:-hpsv2:model=embedded:emoji-hps}
+
+LAUNCH=(expo)
+
+ITERATIONS=${ITERATIONS:-5}         # T
+NUM_PROMPTS=${NUM_PROMPTS:-96}      # N, sampled afresh in each iteration
+IMAGES=${IMAGES:-2}                 # B, for each of the two agents: best and worst of 4, as offline
+OFFLINE_PROMPTS=${OFFLINE_PROMPTS:-384}
+OFFLINE_PAIRS=${OFFLINE_PAIRS:-384} # of D_off: as many as the four rounds of online pairs
+STEPS=${STEPS:-40}                  # optimiser steps an iteration
+BATCH=${BATCH:-16}                  # pairs a forward pass
+GRADIENT_ACCUMULATION=${GRADIENT_ACCUMULATION:-1}
+OPTIMISER=(--caption-dropout 0.1)
+HELDOUT_PROMPTS=${HELDOUT_PROMPTS:-144}
+JUDGE_PROMPTS=${JUDGE_PROMPTS:-128}  # training prompts, for JUDGE=train
+PART_SIZE=${PART_SIZE:-24}          # prompts a part, the unit that workers share out
+
+# At guidance 1.5 the base's quality varies. Policies are judged under DDPM, whose steps are
+# Gaussian, so that the KL to the base is defined.
+SAMPLER=(--scheduler dpm-solver++ --num-inference-steps 8 --guidance-scale 1.5)
+JUDGED_SAMPLER=(--scheduler ddpm --num-inference-steps 12 --guidance-scale 1.5 --dtype fp32)
+OFFLINE_SAMPLERS=(
+    "--scheduler dpm-solver++ --num-inference-steps 10 --guidance-scale 1.5"
+    "--scheduler dpm-solver++ --num-inference-steps 10 --guidance-scale 3"
+    "--scheduler ddim --num-inference-steps 8 --guidance-scale 1.5"
+    "--scheduler dpm-solver++ --num-inference-steps 6 --guidance-scale 1"
+)
+
+# Chosen by search.sh, on training prompts by the training reward: recipes/results/search.
+SFT_LEARNING_RATE=${SFT_LEARNING_RATE:-8e-5}
+DPO_LEARNING_RATE=${DPO_LEARNING_RATE:-2e-5} DPO_BETA=${DPO_BETA:-2000}
+KTO_LEARNING_RATE=${KTO_LEARNING_RATE:-2e-5} KTO_BETA=${KTO_BETA:-1000}
+SPO_LEARNING_RATE=${SPO_LEARNING_RATE:-2e-5} SPO_BETA=${SPO_BETA:-10}
+
+# Chosen by explorers.sh, likewise: recipes/results/explorers.
+EXPLORER=${EXPLORER:-reference}
+ALPHA=${ALPHA:-0.01,0.005,0,0,0} # of Eq. 7's second term, by iteration
+GATED=${GATED:-false}
+
+split_prompts() { # they come apart already
+    expo prep-prompts embedded:prompts/train.jsonl --out "$SHARED/train.jsonl"
+    expo prep-prompts embedded:prompts/heldout.jsonl --sample "$HELDOUT_PROMPTS" \
+        --out "$SHARED/heldout.jsonl"
+}

@@ -1,0 +1,55 @@
+# shellcheck shell=bash disable=SC2034
+# Stable Diffusion 1.5 on GPUs, with the paper's constants. Sourced by world.sh; every value can be
+# set from outside. For several GPUs: LAUNCH="accelerate launch --num_processes 8 -m expo_cli",
+# and GRADIENT_ACCUMULATION divided by 8.
+
+BASE=${BASE:-stable-diffusion-v1-5/stable-diffusion-v1-5} # p_ref
+PROMPTS=${PROMPTS:?a file of prompts, such as those of Pick-a-Pic v2 and HPDv2}
+NEGATIVE=${NEGATIVE:-recipes/worlds/sd15-negative.txt}
+PICKSCORE=${PICKSCORE:-pickscore}
+HPSV2=${HPSV2:-hpsv2:version=2.1}
+read -ra LAUNCH <<<"${LAUNCH:-expo}"
+
+ITERATIONS=${ITERATIONS:-5}           # T
+NUM_PROMPTS=${NUM_PROMPTS:-20480}     # N, sampled afresh in each iteration
+IMAGES=${IMAGES:-4}                   # B, for each of the two agents
+OFFLINE_PROMPTS=${OFFLINE_PROMPTS:-81920}
+OFFLINE_PAIRS=${OFFLINE_PAIRS:-81920} # of D_off: as many as the four rounds of online pairs
+STEPS=${STEPS:-2000}                  # optimiser steps an iteration
+BATCH=${BATCH:-1}                     # pairs a forward pass
+GRADIENT_ACCUMULATION=${GRADIENT_ACCUMULATION:-512} # times BATCH: 512 pairs a step
+HELDOUT_PROMPTS=${HELDOUT_PROMPTS:-500} # as in Pick-a-Pic's validation_unique
+JUDGE_PROMPTS=${JUDGE_PROMPTS:-500}   # training prompts, for JUDGE=train
+PART_SIZE=${PART_SIZE:-64}            # prompts a part, the unit that workers share out
+INFERENCE_STEPS=${INFERENCE_STEPS:-50}
+
+# AdamW as in the paper; 25 % warm-up, then constant; clipped at 1. A rate is scaled by the batch:
+# "learning rate 1e-8" is the unscaled figure, 5.12e-6 at 512 pairs.
+OPTIMISER=(
+    --scale-lr --warmup-ratio 0.25 --lr-scheduler constant --adam-beta1 0.9 --adam-beta2 0.999
+    --adam-epsilon 1e-8 --adam-weight-decay 1e-2 --max-grad-norm 1.0 --gradient-checkpointing
+)
+SAMPLER=(--scheduler ddpm --num-inference-steps "$INFERENCE_STEPS" --guidance-scale 7.5)
+JUDGED_SAMPLER=("${SAMPLER[@]}" --dtype fp32)
+# The paper's offline pairs are those of Pick-a-Pic v2 and HPDv2: give yours as OFFLINE=pairs.jsonl.
+# Without, they are made of the base's own images under these settings.
+OFFLINE_SAMPLERS=(
+    "--scheduler ddpm --num-inference-steps $INFERENCE_STEPS --guidance-scale 7.5"
+    "--scheduler ddpm --num-inference-steps $INFERENCE_STEPS --guidance-scale 3"
+    "--scheduler dpm-solver++ --num-inference-steps $INFERENCE_STEPS --guidance-scale 7.5"
+    "--scheduler dpm-solver++ --num-inference-steps $INFERENCE_STEPS --guidance-scale 12"
+)
+
+SFT_LEARNING_RATE=${SFT_LEARNING_RATE:-1e-8}
+# beta 5000 is k = 2500 on a difference of mean squared errors.
+DPO_LEARNING_RATE=${DPO_LEARNING_RATE:-1e-8} DPO_BETA=${DPO_BETA:-5000}
+KTO_LEARNING_RATE=${KTO_LEARNING_RATE:-1e-8} KTO_BETA=${KTO_BETA:-1000}
+
+EXPLORER=${EXPLORER:-reference}
+ALPHA=${ALPHA:-0.01,0.005,0,0,0} # of Eq. 7's second term, by iteration (SE-POPO's schedule)
+GATED=${GATED:-false}
+
+split_prompts() { # duplicates and prompts over 77 CLIP tokens are dropped
+    expo prep-prompts "$PROMPTS" --heldout-fraction 0.05 --heldout-sample "$HELDOUT_PROMPTS" \
+        --out "$SHARED/train.jsonl" --heldout-out "$SHARED/heldout.jsonl"
+}
