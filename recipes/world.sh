@@ -6,7 +6,7 @@
 #   SEED    of everything random; the offline pairs are the same for every seed
 #   RUNS    the folder of all systems; in it OUT, that of this one, and SHARED, what all share
 #   JUDGE   heldout (default) or train: judge on training prompts, as search.sh and explorers.sh do
-#   CURVE   the iterations to judge besides the last: "1 3", none, or, the default, all
+#   CURVE   the iterations to judge besides the last: 1,3 or none or, the default, all
 #   CORES   how many it may use
 #
 # Any recipe can be run again after any interruption: finished work is skipped.
@@ -22,7 +22,7 @@ NEG_SCHEDULE=${NEG_SCHEDULE:-linear} # of negative prompts: or constant, cosine,
 JUDGE=${JUDGE:-heldout}
 # shellcheck source=recipes/worlds/embedded.sh
 source "recipes/worlds/$WORLD.sh"
-CURVE=${CURVE:-$(seq -s " " "$ITERATIONS")}
+CURVE=${CURVE:-$(seq -s , "$ITERATIONS")}
 
 SHARED=${SHARED:-$RUNS/shared}
 OFFLINE=${OFFLINE:-$SHARED/offline/$REWARD-$OFFLINE_PAIRS.jsonl}
@@ -109,7 +109,7 @@ update() { # OBJECTIVE LEARNING_RATE [FLAGS OF expo train]
         --gradient-accumulation-steps "$GRADIENT_ACCUMULATION" "${OPTIMISER[@]}" \
         --seed "$((SEED * 100 + t))" "$@"
     previous=$policy policy=$now/checkpoint
-    if [ "$t" = "$ITERATIONS" ] || [[ " $CURVE " = *" $t "* ]]; then
+    if [ "$t" = "$ITERATIONS" ] || [[ ",$CURVE," = *",$t,"* ]]; then
         judge "iteration-$t" "$now/$JUDGE"
     fi
 }
