@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The same small search for each system: six settings, each trained once for 100 steps on the
-# offline pairs and judged on training prompts by the training reward. The winners stand in
+# The same small search for each system: six settings, each run once at Table 1's full budget and
+# judged on training prompts by the training reward. The winners stand in
 # worlds/embedded.sh. EXPO takes Diffusion-DPO's values and RAFT takes SFT's, without a search of
 # their own.
 #
@@ -13,7 +13,7 @@ RESULTS=${RESULTS:-recipes/results/search}
 # shellcheck source=recipes/jobs.sh
 source recipes/jobs.sh
 
-export ITERATIONS=1 STEPS=100 JUDGE=train
+export JUDGE=train CURVE=none
 bash recipes/base.sh # what all of them share
 settings() { # SYSTEM
     local rate beta
@@ -21,7 +21,7 @@ settings() { # SYSTEM
     sft) for rate in 1e-5 2e-5 4e-5 8e-5 1.6e-4 3.2e-4; do
         echo "sft-$rate sft SFT_LEARNING_RATE=$rate"
     done ;;
-    dpo) for rate in 2e-5 4e-5 8e-5; do for beta in 500 2000; do
+    dpo) for rate in 5e-6 1e-5 2e-5; do for beta in 2000 8000; do
         echo "dpo-$rate-$beta dpo DPO_LEARNING_RATE=$rate DPO_BETA=$beta"
     done; done ;;
     kto) for rate in 2e-5 4e-5 8e-5; do for beta in 250 1000; do

@@ -6,6 +6,7 @@ BASE=${BASE:-embedded:emoji-sd} # p_ref
 NEGATIVE=${NEGATIVE:-embedded:prompts/negative.txt}
 PICKSCORE=${PICKSCORE:-pickscore:model=embedded:emoji-pickscore}
 HPSV2=${HPSV2:-hpsv2:model=embedded:emoji-hps}
+STEP_REWARD=${STEP_REWARD:-step-pickscore:model=embedded:emoji-step-pickscore} # of SPO
 
 LAUNCH=(expo)
 
@@ -26,6 +27,10 @@ PART_SIZE=${PART_SIZE:-24}          # prompts a part, the unit that workers shar
 # Gaussian, so that the KL to the base is defined.
 SAMPLER=(--scheduler dpm-solver++ --num-inference-steps 8 --guidance-scale 1.5)
 JUDGED_SAMPLER=(--scheduler ddpm --num-inference-steps 12 --guidance-scale 1.5 --dtype fp32)
+# SPO: half of the paper's steps, as each of the rest costs as much as four images.
+SPO_SAMPLER=(--scheduler ddim --num-inference-steps 10 --eta 1 --guidance-scale 1.5)
+SPO_CANDIDATES=(--num-step-candidates 4 --skip-steps 3)
+SPO_OPTIMISER=()
 OFFLINE_SAMPLERS=(
     "--scheduler dpm-solver++ --num-inference-steps 10 --guidance-scale 1.5"
     "--scheduler dpm-solver++ --num-inference-steps 10 --guidance-scale 3"
@@ -35,13 +40,13 @@ OFFLINE_SAMPLERS=(
 
 # Chosen by search.sh, on training prompts by the training reward: recipes/results/search.
 SFT_LEARNING_RATE=${SFT_LEARNING_RATE:-8e-5}
-DPO_LEARNING_RATE=${DPO_LEARNING_RATE:-2e-5} DPO_BETA=${DPO_BETA:-2000}
+DPO_LEARNING_RATE=${DPO_LEARNING_RATE:-1e-5} DPO_BETA=${DPO_BETA:-2000}
 KTO_LEARNING_RATE=${KTO_LEARNING_RATE:-2e-5} KTO_BETA=${KTO_BETA:-1000}
 SPO_LEARNING_RATE=${SPO_LEARNING_RATE:-2e-5} SPO_BETA=${SPO_BETA:-10}
 
 # Chosen by explorers.sh, likewise: recipes/results/explorers.
 EXPLORER=${EXPLORER:-reference}
-ALPHA=${ALPHA:-0.01,0.005,0,0,0} # of Eq. 7's second term, by iteration
+ALPHA=${ALPHA:-0.01,0.01,0.01,0.01,0.01} # of Eq. 7's second term, by iteration
 GATED=${GATED:-false}
 
 split_prompts() { # they come apart already

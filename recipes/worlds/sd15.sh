@@ -8,6 +8,8 @@ PROMPTS=${PROMPTS:?a file of prompts, such as those of Pick-a-Pic v2 and HPDv2}
 NEGATIVE=${NEGATIVE:-recipes/worlds/sd15-negative.txt}
 PICKSCORE=${PICKSCORE:-pickscore}
 HPSV2=${HPSV2:-hpsv2:version=2.1}
+# Of SPO: recipes/spo/step_reward.sh makes it. The checkpoints that SPO's authors published are pickles.
+STEP_REWARD=${STEP_REWARD:-step-pickscore:model=$RUNS/spo/step-pickscore}
 read -ra LAUNCH <<<"${LAUNCH:-expo}"
 
 ITERATIONS=${ITERATIONS:-5}           # T
@@ -31,6 +33,13 @@ OPTIMISER=(
 )
 SAMPLER=(--scheduler ddpm --num-inference-steps "$INFERENCE_STEPS" --guidance-scale 7.5)
 JUDGED_SAMPLER=("${SAMPLER[@]}" --dtype fp32)
+# SPO, as in its paper: 20 steps of DDIM with eta 1, the first 4 as they come, guidance 5 in sampling
+# and in the loss; LoRA of rank 4, learning rate 6e-5 as it is, weight decay 1e-4.
+SPO_SAMPLER=(
+    --scheduler ddim --num-inference-steps "${SPO_INFERENCE_STEPS:-20}" --eta 1 --guidance-scale 5
+)
+SPO_CANDIDATES=(--num-step-candidates 4 --skip-steps "${SPO_SKIP_STEPS:-4}")
+SPO_OPTIMISER=(--use-lora --lora-rank 4 --no-scale-lr --adam-weight-decay 1e-4)
 # The paper's offline pairs are those of Pick-a-Pic v2 and HPDv2: give yours as OFFLINE=pairs.jsonl.
 # Without, they are made of the base's own images under these settings.
 OFFLINE_SAMPLERS=(
@@ -44,6 +53,7 @@ SFT_LEARNING_RATE=${SFT_LEARNING_RATE:-1e-8}
 # beta 5000 is k = 2500 on a difference of mean squared errors.
 DPO_LEARNING_RATE=${DPO_LEARNING_RATE:-1e-8} DPO_BETA=${DPO_BETA:-5000}
 KTO_LEARNING_RATE=${KTO_LEARNING_RATE:-1e-8} KTO_BETA=${KTO_BETA:-1000}
+SPO_LEARNING_RATE=${SPO_LEARNING_RATE:-6e-5} SPO_BETA=${SPO_BETA:-10}
 
 EXPLORER=${EXPLORER:-reference}
 ALPHA=${ALPHA:-0.01,0.005,0,0,0} # of Eq. 7's second term, by iteration (SE-POPO's schedule)
