@@ -24,5 +24,6 @@ def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
         return DTYPES[precision]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    fast_bf16 = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    fast_bf16 = any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
     return torch.bfloat16 if fast_bf16 else torch.float32
