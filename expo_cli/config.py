@@ -170,6 +170,25 @@ class RolloutConfig(CommonConfig):
         int, Flag("This iteration, from 1 (0: outside the loop).", "Negative prompts")
     ] = 0
     iterations: Annotated[int | None, Flag("Iterations in all.", "Negative prompts")] = None
+    num_step_candidates: Annotated[
+        int | None,
+        Flag(
+            "Draw each step (ddim with eta > 0) N times, and keep the best and the worst of these "
+            "for step pairs; the sample goes on from any of them.",
+            "Step pairs",
+        ),
+    ] = None
+    step_reward: Annotated[
+        str | None,
+        Flag(
+            "Who judges what the policy sees in a candidate, as --reward of score: step-pickscore, "
+            "or one that takes it for a finished image.",
+            "Step pairs",
+        ),
+    ] = None
+    skip_steps: Annotated[
+        int | None, Flag("First steps that are drawn once, as ever; none by default.", "Step pairs")
+    ] = None
     images: Annotated[
         Literal["none", "png", "webp", "jpg"], Flag("Also write images.", "Output")
     ] = "none"
@@ -213,6 +232,19 @@ class RolloutConfig(CommonConfig):
             raise ValueError(f"--eta must be in [0, 1], got {self.eta}")
         if self.eta and self.scheduler != "ddim":
             raise ValueError(f"--eta belongs to --scheduler ddim, not {self.scheduler}")
+        if self.num_step_candidates is None:
+            for name in ("step_reward", "skip_steps"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"--{name.replace('_', '-')} needs --num-step-candidates")
+        else:
+            if self.num_step_candidates < 2:
+                raise ValueError(
+                    f"--num-step-candidates must be at least 2, got {self.num_step_candidates}"
+                )
+            if self.step_reward is None:
+                raise ValueError("--num-step-candidates needs --step-reward")
+            if self.skip_steps is not None and self.skip_steps < 0:
+                raise ValueError(f"--skip-steps must not be negative, got {self.skip_steps}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,7 +300,8 @@ class MakePairsConfig(CommonConfig):
         str,
         Flag(
             "Which samples of a prompt make a pair: best-worst (one pair a prompt), or "
-            "top-bottom:k=N (the N best with the N worst).",
+            "top-bottom:k=N (the N best with the N worst). Of rollouts with step candidates also "
+            "step-best-worst:min_confidence=0.3 (one pair a denoising step).",
             "Pairing",
         ),
     ] = "best-worst"
@@ -306,13 +339,18 @@ class TrainConfig(CommonConfig):
     ] = None
     objective: Annotated[
         str,
-        Flag("NAME[:key=value,...]: sft, dpo or expo, e.g. expo:beta=5000,alpha=0.01.", "Method"),
+        Flag(
+            "NAME[:key=value,...]: sft, dpo, kto, spo or expo, e.g. expo:beta=5000,alpha=0.01.",
+            "Method",
+        ),
     ] = "dpo"
     caption_dropout: Annotated[
-        float, Flag("Share of pair visits trained with an empty prompt.", "Method")
+        float, Flag("Share of visits trained with an empty prompt.", "Method")
     ] = 0.0
     max_train_steps: Annotated[int, Flag("Optimiser steps.", "Optimiser")] = 2000
-    train_batch_size: Annotated[int, Flag("Pairs a process a forward pass.", "Optimiser")] = 4
+    train_batch_size: Annotated[
+        int, Flag("Pairs, or single images of kto, a process a forward pass.", "Optimiser")
+    ] = 4
     gradient_accumulation_steps: Annotated[
         int, Flag("Forward passes an optimiser step.", "Optimiser")
     ] = 1

@@ -19,6 +19,8 @@ OBJECTIVES = {
     "sft": "expo_cli.core.objectives.SFT",
     "dpo": "expo_cli.core.objectives.DiffusionDPO",
     "expo": "expo_cli.core.objectives.EXPO",
+    "kto": "expo_cli.core.objectives.DiffusionKTO",
+    "spo": "expo_cli.core.spo.SPO",
 }
 
 EXPLORERS = {
@@ -32,6 +34,7 @@ EXPLORERS = {
 PAIRINGS = {
     "best-worst": "expo_cli.core.pairing.BestWorst",
     "top-bottom": "expo_cli.core.pairing.TopBottom",
+    "step-best-worst": "expo_cli.core.pairing.StepBestWorst",
 }
 
 COMBINATIONS = {
@@ -43,6 +46,7 @@ COMBINATIONS = {
 
 REWARDS = {
     "pickscore": "expo_cli.rewards.pickscore.PickScore",
+    "step-pickscore": "expo_cli.rewards.step_pickscore.StepPickScore",
     "hpsv2": "expo_cli.rewards.hpsv2.HPSv2",
     "clip-score": "expo_cli.rewards.clip_score.CLIPScore",
     "exec": "expo_cli.rewards.program.Program",

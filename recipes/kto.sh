@@ -8,6 +8,7 @@
 cd "$(dirname "$0")/.."
 source recipes/world.sh
 
+BATCH=$((2 * BATCH)) # images: as many a step as the other systems see in pairs
 begin
 for ((t = 1; t <= ITERATIONS; t++)); do
     now=$OUT/iteration-$t

@@ -4,7 +4,7 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -95,3 +95,9 @@ def sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ExpoError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def sha256_of_all(paths: Sequence[Path]) -> str:
+    """What `sha256sum FILES | sha256sum` prints in the folder of the files."""
+    listing = "".join(f"{sha256(path)}  {path.name}\n" for path in paths)
+    return hashlib.sha256(listing.encode()).hexdigest()

@@ -31,6 +31,16 @@ def sample_seed(seed: int, prompt_id: str, agent: str, iteration: int, index: in
     return digest("sample", seed, prompt_id, agent, iteration, index)
 
 
+def candidate_seed(seed: int, step: int, candidate: int) -> int:
+    """The seed of a candidate's noise at a step of the sample that has this seed."""
+    return digest("candidate", seed, step, candidate)
+
+
+def continued_candidate(seed: int, step: int, num_candidates: int) -> int:
+    """The candidate, uniformly any of them, that the sample of this seed goes on from."""
+    return digest("continued", seed, step) % num_candidates
+
+
 def pair_id(winner: str, loser: str, iteration: int) -> str:
     """16 hexadecimal digits of the two samples' ids and the iteration."""
     return f"{digest('pair-id', winner, loser, iteration):016x}"

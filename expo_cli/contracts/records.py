@@ -176,3 +176,76 @@ class Pair:
         check_finite("margin", self.margin)
         if (self.explore is None) != (self.main is None):
             raise ValueError("explore and main come together or not at all")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCandidates:
+    """A line of `rollout/part-00012.steps.jsonl`: a denoising step that was drawn several times.
+
+    `number` counts the sampler's steps, from 0. `scores` are those of all candidates for x_{t-1},
+    drawn from the same x_t; the sample went on from the one at `continued`. x_t and the candidates
+    at `winner` and `loser` are tensors of `part-00012.steps.safetensors`: `STEP_ID.x_t`,
+    `STEP_ID.winner` and `STEP_ID.loser`. A `previous_timestep` below 0 is that of a finished image.
+    """
+
+    step_id: str
+    sample_id: str
+    prompt_id: str
+    prompt: str
+    negative_prompt: str
+    iteration: int
+    number: int
+    timestep: int
+    previous_timestep: int
+    guidance_scale: float
+    eta: float
+    reward: str
+    scores: tuple[float, ...]
+    winner: int
+    loser: int
+    continued: int
+
+    def __post_init__(self) -> None:
+        check_id("step_id", self.step_id)
+        check_id("sample_id", self.sample_id)
+        check_id("prompt_id", self.prompt_id)
+        check_finite("guidance_scale and eta", self.guidance_scale, self.eta)
+        check_finite(f"score of {self.step_id}", *self.scores)
+        for name in ("winner", "loser", "continued"):
+            if not 0 <= getattr(self, name) < len(self.scores):
+                raise ValueError(f"{name} {getattr(self, name)} is none of the candidates")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepPair:
+    """A line of `step-pairs.jsonl`: the best and the worst candidate of a denoising step.
+
+    Its tensors are in the safetensors file `part`, see `StepCandidates`; `part` is relative to the
+    folder of the file that holds this record, and stays below it. `confidence` is the difference of
+    the softmax over the two scores.
+    """
+
+    step_id: str
+    part: str
+    prompt_id: str
+    prompt: str
+    negative_prompt: str
+    iteration: int
+    timestep: int
+    previous_timestep: int
+    guidance_scale: float
+    eta: float
+    reward: str
+    winner_score: float
+    loser_score: float
+    confidence: float
+
+    def __post_init__(self) -> None:
+        check_id("step_id", self.step_id)
+        check_id("prompt_id", self.prompt_id)
+        check_finite("winner_score and loser_score", self.winner_score, self.loser_score)
+        check_finite("confidence and guidance_scale", self.confidence, self.guidance_scale)
+        if not (self.timestep > self.previous_timestep and self.timestep >= 0):
+            raise ValueError(f"timestep {self.timestep} leads to {self.previous_timestep}")
+        if not 0 < self.eta <= 1:
+            raise ValueError(f"eta must be in (0, 1], got {self.eta}")

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.parts import part_path, require_complete
 from expo_cli.contracts.provenance import Run, read_run
-from expo_cli.contracts.records import Sample, Score
+from expo_cli.contracts.records import Sample, Score, StepCandidates
 from expo_cli.errors import ContractError
 
 
@@ -32,6 +33,25 @@ class Rollout:
     def latents_path(self, part: int) -> Path:
         """The safetensors file that holds the part's final latents, one tensor a sample_id."""
         return part_path(self.folder, part, ".safetensors")
+
+    def steps(self, part: int) -> Iterator[StepCandidates]:
+        """The part's branched steps, in a rollout that has --num-step-candidates."""
+        return jsonl.read(steps_path(self.folder, part), StepCandidates)
+
+
+def steps_path(folder: Path, part: int) -> Path:
+    """Where the branched steps of one part are kept."""
+    return part_path(folder, part, ".steps.jsonl")
+
+
+def step_tensors_path(folder: Path, part: int) -> Path:
+    """The safetensors file that holds the latents of the part's branched steps."""
+    return part_path(folder, part, ".steps.safetensors")
+
+
+def step_tensor(step_id: str, name: Literal["x_t", "winner", "loser"]) -> str:
+    """What that file calls one of them, [channels, height, width]."""
+    return f"{step_id}.{name}"
 
 
 def open_rollout(folder: Path) -> Rollout:

@@ -7,8 +7,9 @@ is k = 2500 (diffusers' DPO script calls that beta 2500).
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -50,10 +51,23 @@ class PairErrors:
     explore_gain: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class ImageErrors:
+    """What an objective sees of a batch of images, each desirable or not.
+
+    `desirable` is a bool [batch]. `mismatched` are the errors under prompts of other images, for
+    an objective whose `reference_point` is `mismatched`.
+    """
+
+    image: Errors
+    desirable: Tensor
+    mismatched: Errors | None = None
+
+
 class Objective(Protocol):
-    """A loss over evidence of one kind. Two more methods are used where an objective has them:
+    """A loss over evidence of one kind. Two more members are used where an objective has them:
     `k`, what multiplies a difference of errors, is told to the user; `weight(evidence)` [batch],
-    the slope of the loss in z, is watched for saturation.
+    the loss's absolute slope in its logit, is watched for saturation.
     """
 
     learns_from: str
@@ -81,6 +95,13 @@ def preference_logits(errors: PairErrors, beta: float) -> Tensor:
     return 0.5 * beta * (errors.loser.change - errors.winner.change)
 
 
+def slope(loss: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
+    """|d loss / d logit| of each item, [batch]."""
+    with torch.enable_grad():
+        logits = logits.detach().requires_grad_()
+        return torch.autograd.grad(loss(logits).sum(), logits)[0].abs()
+
+
 def check_positive(**values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not 0 < value < math.inf:
@@ -89,7 +110,11 @@ def check_positive(**values: float | None) -> None:
 
 @dataclass(frozen=True)
 class SFT:
-    """The diffusion loss on winners only, without a reference."""
+    """The diffusion loss on winners only, without a reference.
+
+    On the best of fresh samples, iteration after iteration, it is RAFT (Dong et al., arXiv
+    2304.06767).
+    """
 
     roles = ("winner",)
     needs_reference = False
@@ -100,22 +125,55 @@ class SFT:
 
 @dataclass(frozen=True)
 class DiffusionDPO:
-    """Diffusion-DPO (Wallace et al., arXiv 2311.12908, eq. 14; EXPO, Eq. 3)."""
+    """Diffusion-DPO (Wallace et al., arXiv 2311.12908, eq. 14; EXPO, Eq. 3) and variants of it.
+
+    With the logit z = k (s_l - s_w), `loss` is one of
+
+    - `sigmoid`: -log sigmoid(z). With `label_smoothing` e, the assumed share of wrong labels, it
+      is -(1 - e) log sigmoid(z) - e log sigmoid(-z): conservative DPO (Mitchell, 2023).
+    - `hinge`: max(0, 1 - z), as in SLiC (Zhao et al., arXiv 2305.10425).
+    - `ipo`: (z - 1/2)^2 (Azar et al., arXiv 2310.12036, eq. 17). With k as their tau it is tau^2
+      times their loss: s_l - s_w is drawn to 1 / (2 k).
+    """
 
     beta: float = 5000.0
+    loss: Literal["sigmoid", "hinge", "ipo"] = "sigmoid"
+    label_smoothing: float = 0.0
 
     roles = ("winner", "loser")
     needs_reference = True
 
     def __post_init__(self) -> None:
         check_positive(beta=self.beta)
+        if not 0 <= self.label_smoothing < 0.5:
+            raise ValueError(
+                f"label_smoothing must be at least 0 and below 0.5, got {self.label_smoothing}"
+            )
+        if self.label_smoothing and self.loss != "sigmoid":
+            raise ValueError(f"label_smoothing belongs to loss=sigmoid, not {self.loss}")
+
+    @property
+    def k(self) -> float:
+        return 0.5 * self.beta
+
+    def preference(self, z: Tensor) -> Tensor:
+        """The loss of each logit."""
+        if self.loss == "hinge":
+            return F.relu(1 - z)
+        if self.loss == "ipo":
+            return (z - 0.5).square()
+        smoothing = self.label_smoothing
+        return -(1 - smoothing) * F.logsigmoid(z) - smoothing * F.logsigmoid(-z)
 
     def terms(self, errors: PairErrors) -> dict[str, Tensor]:
-        return {"preference": -F.logsigmoid(preference_logits(errors, self.beta))}
+        return {"preference": self.preference(preference_logits(errors, self.beta))}
+
+    def weight(self, errors: PairErrors) -> Tensor:
+        return slope(self.preference, preference_logits(errors, self.beta))
 
 
 @dataclass(frozen=True)
-class EXPO:
+class EXPO(DiffusionDPO):
     """EXPO, Eq. 7: Diffusion-DPO plus an exploration term without any reward label.
 
     The second term, alpha * sigmoid(k_ex (s_explore - s_main)), pulls towards what the exploring
@@ -124,15 +182,13 @@ class EXPO:
     such samples (offline ones) have no second term.
     """
 
-    beta: float = 5000.0
     alpha: float = 0.01
     explore_beta: float | None = None
     gated: bool = False
 
-    needs_reference = True
-
     def __post_init__(self) -> None:
-        check_positive(beta=self.beta, explore_beta=self.explore_beta)
+        super().__post_init__()
+        check_positive(explore_beta=self.explore_beta)
         if not self.alpha >= 0:
             raise ValueError(f"alpha must not be negative, got {self.alpha}")
 
@@ -142,12 +198,76 @@ class EXPO:
         return (*pair, "explore", "main") if self.alpha else pair
 
     def terms(self, errors: PairErrors) -> dict[str, Tensor]:
-        preference = -F.logsigmoid(preference_logits(errors, self.beta))
+        terms = super().terms(errors)
         if not self.alpha:
-            return {"preference": preference}
+            return terms
         k = 0.5 * (self.beta if self.explore_beta is None else self.explore_beta)
         weight = self.alpha * errors.explored
         if self.gated:
             weight = weight * (errors.explore_gain > 0)
         exploration = weight * torch.sigmoid(k * (errors.explore.change - errors.main.change))
-        return {"preference": preference, "exploration": exploration}
+        return terms | {"exploration": exploration}
+
+
+@dataclass(frozen=True)
+class DiffusionKTO:
+    """Diffusion-KTO (Li et al., arXiv 2404.04465, eq. 8): images one by one, desirable or not.
+
+    g = m_ref - m_policy, the logit z = +-beta (g - z0), + for desirable images, and the loss
+    1 - U(z). The reference point z0 = max(0, mean of g) carries no gradient; its mean is over the
+    images of a process's forward pass (`batch`), or over the same images under each other's
+    prompts (`mismatched`), which estimates the KL as KTO does (Ethayarajh et al., arXiv
+    2402.01306). beta multiplies a difference of mean errors as it is, without Diffusion-DPO's 1/2.
+
+    U is one of `kahneman-tversky`: sigmoid(z); `loss-averse`: log sigmoid(z); `risk-seeking`:
+    -log sigmoid(-z); `exponential`, risk-seeking too: exp(z / 100) - 1, and for undesirable images
+    1 - exp(-z / 100), as in the authors' code.
+
+    `desirable_fraction` of the images visited are desirable ones, whatever the data's share.
+    """
+
+    beta: float = 1000.0
+    utility: Literal["kahneman-tversky", "loss-averse", "risk-seeking", "exponential"] = (
+        "kahneman-tversky"
+    )
+    reference_point: Literal["batch", "mismatched"] = "batch"
+    desirable_fraction: float = 0.8
+
+    learns_from = "images"
+    needs_reference = True
+
+    def __post_init__(self) -> None:
+        check_positive(beta=self.beta)
+        if not 0 < self.desirable_fraction < 1:
+            raise ValueError(
+                f"desirable_fraction must lie between 0 and 1, got {self.desirable_fraction}"
+            )
+
+    @property
+    def k(self) -> float:
+        return self.beta
+
+    def zero_point(self, errors: ImageErrors) -> Tensor:
+        """z0, a scalar without gradient."""
+        judged = errors.image if self.reference_point == "batch" else errors.mismatched
+        return (-judged.change).mean().clamp(min=0).detach()
+
+    def logits(self, errors: ImageErrors) -> Tensor:
+        sign = torch.where(errors.desirable, 1.0, -1.0)
+        return sign * self.beta * (-errors.image.change - self.zero_point(errors))
+
+    def loss(self, z: Tensor, desirable: Tensor) -> Tensor:
+        if self.utility == "loss-averse":
+            return 1 - F.logsigmoid(z)
+        if self.utility == "risk-seeking":
+            return 1 + F.logsigmoid(-z)
+        if self.utility == "exponential":
+            sign = torch.where(desirable, 1.0, -1.0)
+            return 1 - sign * torch.expm1(sign * z / 100)
+        return 1 - torch.sigmoid(z)
+
+    def terms(self, errors: ImageErrors) -> dict[str, Tensor]:
+        return {"kto": self.loss(self.logits(errors), errors.desirable)}
+
+    def weight(self, errors: ImageErrors) -> Tensor:
+        return slope(lambda z: self.loss(z, errors.desirable), self.logits(errors))

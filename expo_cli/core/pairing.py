@@ -1,5 +1,6 @@
 """Which samples of a prompt make a pair, and which stand beside it in Eq. 7's second term."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -33,7 +34,10 @@ class Group:
 
 
 class Pairing(Protocol):
-    """Which samples of a prompt make a pair."""
+    """Which samples of a prompt, or which candidates of a denoising step, make a pair."""
+
+    pairs: str
+    """What it pairs: samples (the default where it says nothing) or steps."""
 
     def __call__(self, scores: Sequence[float]) -> list[tuple[int, int]]:
         """(winner, loser) of each pair as indices into `scores` [num_samples >= 2].
@@ -41,6 +45,10 @@ class Pairing(Protocol):
         Of equal scores the earlier sample comes first. Pairs without a margin may be among them;
         the caller drops these.
         """
+
+
+def what_it_pairs(pairing: Pairing) -> str:
+    return getattr(pairing, "pairs", "samples")
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,32 @@ class BestWorst:
     def __call__(self, scores: Sequence[float]) -> list[tuple[int, int]]:
         indices = range(len(scores))
         return [(max(indices, key=scores.__getitem__), min(indices, key=scores.__getitem__))]
+
+
+def confidence(best: float, worst: float) -> float:
+    """How much surer than chance softmax([best, worst]) is of the best: p_best - p_worst."""
+    return math.tanh((best - worst) / 2)
+
+
+@dataclass(frozen=True)
+class StepBestWorst(BestWorst):
+    """The best against the worst candidate of a denoising step, where the reward is sure enough
+    (SPO, Liang et al., arXiv 2406.04314): one pair a step, or none."""
+
+    min_confidence: float = 0.3
+
+    pairs = "steps"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_confidence < 1:
+            raise ValueError(f"min_confidence must be in [0, 1), got {self.min_confidence}")
+
+    def __call__(self, scores: Sequence[float]) -> list[tuple[int, int]]:
+        return [
+            (winner, loser)
+            for winner, loser in super().__call__(scores)
+            if confidence(scores[winner], scores[loser]) > self.min_confidence
+        ]
 
 
 def shuffled(candidates: Iterable[Candidate], seed: int) -> list[Candidate]:

@@ -1,5 +1,6 @@
 """Which item is trained on when: a function of the step, so that resuming needs no memory."""
 
+import math
 import random
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,6 +29,13 @@ def visits(seed: int, num_items: int, start: int, count: int) -> list[Visit]:
         Visit(item=_order(seed, n // num_items, num_items)[n % num_items], draw=n // num_items)
         for n in range(start, start + count)
     ]
+
+
+def balanced(place: int, share: float) -> tuple[bool, int]:
+    """Whether the `place`th visit of a stream is one of a class that has `share` of all visits, and
+    how many visits before it had the same answer. The classes alternate as evenly as they can."""
+    before, after = math.floor(place * share + 1e-9), math.floor((place + 1) * share + 1e-9)
+    return (True, before) if after > before else (False, place - before)
 
 
 def drops_caption(seed: int, item_id: str, draw: int, probability: float) -> bool:

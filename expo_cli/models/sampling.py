@@ -1,16 +1,20 @@
 """Drawing latents: classifier-free guidance around any sampler, with noise that each sample owns."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from expo_cli.core.exploration import SamplingPlan
+from expo_cli.core.gaussian_steps import GaussianSteps, clean_latents, gaussian_steps
 from expo_cli.core.kl import step_kl, step_kl_weights
 from expo_cli.core.noise import generators, normal
 from expo_cli.errors import UsageError
 from expo_cli.models.protocol import Conditioning, DiffusionModel
+from expo_cli.models.schedulers import alphas_at, previous_timesteps
 
 
 @dataclass(frozen=True)
@@ -21,22 +25,62 @@ class Trajectory:
     kl_steps: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class View:
+    """What the network makes of latents: its guided prediction, and the finished latents it sees.
+
+    Nothing is predicted for latents that are finished themselves.
+    """
+
+    clean: Tensor
+    prediction: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Fork:
+    """A batch at a Gaussian step of DDIM, about to choose among candidates for x_prev.
+
+    The step leads from `latents` x_t at `timestep` to `previous_timestep` (below 0: finished), with
+    the given mean of x_prev. `look` shows what the sampler would see in a candidate at its next
+    timestep, `next_timestep`, which is 0 after the last step.
+    """
+
+    number: int
+    timestep: int
+    previous_timestep: int
+    next_timestep: int
+    latents: Tensor
+    mean: Tensor
+    step: GaussianSteps
+    look: Callable[[Tensor], View]
+
+
+class Branching(Protocol):
+    """Chooses among candidates, at every step with noise from number `skip_steps` on."""
+
+    skip_steps: int
+
+    def choose(self, fork: Fork) -> tuple[Tensor, Tensor | None]:
+        """The latents to go on from, and the prediction of the `View` of them."""
+
+
 def guided(
     model: DiffusionModel,
     latents: Tensor,
-    timestep: Tensor,
+    timesteps: Tensor,
     conditioning: Conditioning,
-    guidance_scale: float,
+    guidance_scale: float | Tensor,
 ) -> Tensor:
     """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598), fp32.
 
-    With guidance, `conditioning` holds the negative half first, then the prompts' half.
+    `timesteps` is one for all or [batch], the scale one for all or [batch, 1, 1, 1]. With guidance,
+    `conditioning` holds the negative half first, then the prompts' half; without, only prompts.
     """
-    if guidance_scale == 1:
-        return model.predict(latents, timestep.expand(len(latents)), conditioning).float()
-    doubled = torch.cat([latents, latents])
-    prediction = model.predict(doubled, timestep.expand(len(doubled)), conditioning).float()
-    negative, positive = prediction.chunk(2)
+    timesteps = timesteps.expand(len(latents))
+    if len(conditioning) == len(latents):
+        return model.predict(latents, timesteps, conditioning).float()
+    doubled = model.predict(latents.repeat(2, 1, 1, 1), timesteps.repeat(2), conditioning).float()
+    negative, positive = doubled.chunk(2)
     return negative + guidance_scale * (positive - negative)
 
 
@@ -49,12 +93,14 @@ def draw(
     shape: tuple[int, int, int],
     plan: SamplingPlan,
     reference: DiffusionModel | None = None,
+    branching: Branching | None = None,
 ) -> Trajectory:
     """Draw one sample a row of `conditioning`.
 
     All of a sample's noise, the first and each step's, comes from its own seed, so it does not
-    depend on the batch it is drawn in. With `reference`, each step's KL to it is kept (the last
-    step, which has no noise, counts 0).
+    depend on the batch it is drawn in. With `reference`, each step's KL to it is kept (0 for a
+    step without noise, as the last one of DDPM). With `branching`, for DDIM, it chooses how to go
+    on from step `skip_steps`.
     """
     scheduler = model.make_scheduler(plan.scheduler)
     try:
@@ -67,19 +113,46 @@ def draw(
     latents = torch.stack([normal(generator, shape) for generator in own]).to(model.device)
     latents = latents * scheduler.init_noise_sigma
     extra = {"eta": plan.eta} if plan.scheduler == "ddim" else {}
-    if reference is not None:
-        weights = step_kl_weights(
-            model.alphas_cumprod(), scheduler.timesteps.long(), plan.gaussian_eta()
-        )
+    if reference is not None or branching is not None:
+        visited = scheduler.timesteps.long()
+        previous = previous_timesteps(scheduler)
+        alphas = alphas_at(scheduler, visited)
+        steps = gaussian_steps(alphas, alphas_at(scheduler, previous), plan.gaussian_eta())
+        weights = step_kl_weights(steps)
+
+    def view(latents: Tensor, step: int) -> View:
+        if step == len(visited):
+            return View(latents)
+        at = visited[step].expand(len(latents))
+        prediction = guided(model, latents, at, both, guidance)
+        epsilon = model.epsilon(prediction, latents, at)
+        return View(clean_latents(latents, epsilon, alphas[step]), prediction)
+
     kl_steps = []
+    known: Tensor | None = None
     for step, timestep in enumerate(scheduler.timesteps):
         inputs = scheduler.scale_model_input(latents, timestep)
-        prediction = guided(model, inputs, timestep, both, guidance)
+        prediction = guided(model, inputs, timestep, both, guidance) if known is None else known
+        at = timestep.long().expand(len(latents))
         if reference is not None:
             other = guided(reference, inputs, timestep, both, guidance)
-            at = timestep.long().expand(len(latents))
             epsilon = model.epsilon(prediction, latents, at)
             reference_epsilon = reference.epsilon(other, latents, at)
             kl_steps.append(step_kl(weights[step].to(model.device), epsilon, reference_epsilon))
-        latents = scheduler.step(prediction, timestep, latents, generator=own, **extra).prev_sample
+        if branching is not None and step >= branching.skip_steps and steps.sigma[step] > 0:
+            here = steps.at(step)
+            fork = Fork(
+                number=step,
+                timestep=int(visited[step]),
+                previous_timestep=int(previous[step]),
+                next_timestep=int(visited[step + 1]) if step + 1 < len(visited) else 0,
+                latents=latents,
+                mean=here.mean(latents, model.epsilon(prediction, latents, at)),
+                step=here,
+                look=partial(view, step=step + 1),
+            )
+            latents, known = branching.choose(fork)
+        else:
+            stepped = scheduler.step(prediction, timestep, latents, generator=own, **extra)
+            latents, known = stepped.prev_sample, None
     return Trajectory(latents.cpu(), torch.stack(kl_steps, dim=1).cpu() if kl_steps else None)

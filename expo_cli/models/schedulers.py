@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 from expo_cli.errors import UsageError
 from expo_cli.registry import nearest
 
-if TYPE_CHECKING:  # a name can be checked without the import of diffusers
+if TYPE_CHECKING:  # a name can be checked without the import of torch and diffusers
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -54,3 +57,23 @@ def make_scheduler(name: str, config: dict) -> SchedulerMixin:
     chosen = sampler(name)
     module = import_module(f"diffusers.schedulers.{chosen.module}")
     return getattr(module, chosen.class_name).from_config(config, **chosen.settings)
+
+
+def previous_timesteps(scheduler: DDPMScheduler | DDIMScheduler) -> Tensor:
+    """Where the step from each visited timestep leads, [steps]; below 0: to a finished image.
+
+    DDIM steps by a fixed stride, which is the next visited timestep only for even spacing.
+    """
+    # Imported here, as in make_scheduler: whoever has such a scheduler has imported it.
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+    timesteps = scheduler.timesteps.long()
+    if isinstance(scheduler, DDIMScheduler):
+        return timesteps - scheduler.config.num_train_timesteps // scheduler.num_inference_steps
+    return timesteps.roll(-1).index_fill(0, timesteps.new_tensor([len(timesteps) - 1]), -1)
+
+
+def alphas_at(scheduler: DDPMScheduler | DDIMScheduler, timesteps: Tensor) -> Tensor:
+    """abar at timesteps [steps]; below 0 that of a finished image, which need not be quite 1."""
+    finished = getattr(scheduler, "final_alpha_cumprod", scheduler.alphas_cumprod.new_tensor(1.0))
+    return scheduler.alphas_cumprod[timesteps.clamp(min=0)].where(timesteps >= 0, finished)

@@ -1,6 +1,9 @@
 """A CLIP of transformers that compares images with texts."""
 
+from collections.abc import Sequence
+
 import torch
+from PIL.Image import Image
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
@@ -51,19 +54,26 @@ class CLIP:
 
     @torch.inference_mode()
     def compare(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cosine of each image with its prompt [batch], and the images' embeddings [batch, dim].
+        """Cosine of each image with its prompt [batch], and the images' embeddings [batch, dim]."""
+        features = self.network.get_image_features(self.pixels(batch.images)).pooler_output
+        images = normalised(features)
+        return (images * self.words(batch.prompts)).sum(dim=-1), images
+
+    def pixels(self, images: Sequence[Image]) -> Tensor:
+        """What the network sees of RGB images, [batch, 3, height, width]."""
+        pixels = self.image_processor(list(images), return_tensors="pt").pixel_values
+        return pixels.to(self.network.device, self.network.dtype)
+
+    def words(self, prompts: Sequence[str]) -> Tensor:
+        """Embedding of each prompt [batch, dim], of length 1.
 
         A prompt that is too long is cut so that its end mark stays.
         """
-        pixels = self.image_processor(list(batch.images), return_tensors="pt").pixel_values
-        pixels = pixels.to(self.network.device, self.network.dtype)
-        images = normalised(self.network.get_image_features(pixels).pooler_output)
-        texts, rows = distinct(batch.prompts)
+        texts, rows = distinct(prompts)
         tokens = self.tokenizer(
             texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
         ).to(self.network.device)
-        words = normalised(self.network.get_text_features(**tokens).pooler_output)
-        return (images * words[rows]).sum(dim=-1), images
+        return normalised(self.network.get_text_features(**tokens).pooler_output)[rows]
 
 
 def normalised(features: Tensor) -> Tensor:

@@ -49,3 +49,10 @@ class Reward(Protocol):
         """Load the weights; called once, before the first `judge`."""
 
     def judge(self, batch: Batch) -> Judgement: ...
+
+
+class StepReward(Reward, Protocol):
+    """A judge that also knows how far an image still is from finished."""
+
+    def judge_at(self, batch: Batch, timesteps: Sequence[int]) -> Judgement:
+        """Judge each image as predicted at its timestep; 0 is a finished image, as `judge` judges."""

@@ -18,6 +18,7 @@ from expo_cli.contracts.ids import sample_id, sample_seed
 from expo_cli.contracts.parts import part_name, part_path
 from expo_cli.contracts.provenance import Run, write_run
 from expo_cli.contracts.records import Checks, Prompt, Sample
+from expo_cli.contracts.rollouts import step_tensors_path, steps_path
 from expo_cli.contracts.tensors import write_tensors
 from expo_cli.core.exploration import SamplingPlan
 from expo_cli.core.image_statistics import image_checks
@@ -25,6 +26,8 @@ from expo_cli.core.negative_prompts import draw_negative_prompt
 from expo_cli.models.loading import load_model
 from expo_cli.models.protocol import Conditioning, DiffusionModel
 from expo_cli.models.sampling import Trajectory, draw
+from expo_cli.rewards.protocol import Reward
+from expo_cli.stages.branching import BranchedStep, CandidateSteps, StepJudge, knows_timesteps
 from expo_cli.stages.device import default_device, resolve_dtype
 from expo_cli.stages.progress import Bar, Notes
 from expo_cli.stages.stopping import StopRequest, stop_on_signal
@@ -47,6 +50,8 @@ class Drawing:
     policy: str
     policy_sha256: str
     config: RolloutConfig
+    step_reward: tuple[str, Reward] | None = None
+    """The label and the reward of --step-reward."""
 
     def negative_prompt(self, prompt: Prompt) -> str:
         """What the schedule draws for this prompt, else the prompt's own, else nothing."""
@@ -70,6 +75,7 @@ def draw_parts(drawing: Drawing, folder: Path, parts: Sequence[int], notes: Note
     dtype = resolve_dtype(config.dtype, device)
     model = load_model(drawing.policy, device, dtype)
     reference = load_model(config.kl_to, device, dtype) if config.kl_to else None
+    judge = load_step_judge(drawing, model, notes)
     width, height = config.width or model.image_size(), config.height or model.image_size()
     part_prompts = {
         n: drawing.prompts[n * config.part_size : (n + 1) * config.part_size] for n in parts
@@ -80,13 +86,32 @@ def draw_parts(drawing: Drawing, folder: Path, parts: Sequence[int], notes: Note
         for part, prompts in part_prompts.items():
             started = time.monotonic()
             planned = plan_samples(drawing, prompts, width, height)
-            trajectory = draw_samples(drawing, planned, model, reference, bar, stop)
+            trajectory, steps = draw_samples(drawing, planned, model, reference, judge, bar, stop)
+            if judge is not None:
+                write_steps(folder, part, steps)
             finish_part(drawing, folder, part, planned, trajectory, model)
             seconds = round(time.monotonic() - started, 3)
-            counts = {"samples": len(planned)}
+            counts = {"samples": len(planned)} | ({"steps": len(steps)} if steps else {})
             run = Run(command="rollout", plan={"part": part}, counts=counts, seconds=seconds)
             write_run(folder, run, f"{part_name(part)}.run.json")
             stop.check()
+
+
+def load_step_judge(drawing: Drawing, model: DiffusionModel, notes: Notes) -> StepJudge | None:
+    """The judge of step candidates, where they are asked for.
+
+    It judges in fp32: candidates of one step differ by little.
+    """
+    if drawing.step_reward is None:
+        return None
+    label, reward = drawing.step_reward
+    reward.load(model.device, torch.float32)
+    if not knows_timesteps(reward):
+        notes.say(
+            f"rollout: note: {label} knows no timesteps; what the policy sees in a candidate is "
+            "judged as if it were finished"
+        )
+    return StepJudge(label, reward, model)
 
 
 def plan_samples(
@@ -145,17 +170,26 @@ def draw_samples(
     samples: Sequence[Sample],
     model: DiffusionModel,
     reference: DiffusionModel | None,
+    judge: StepJudge | None,
     bar: Bar,
     stop: StopRequest,
-) -> Trajectory:
-    """Draw a part's samples in batches that run across its prompts."""
-    batch_size = drawing.config.batch_size
+) -> tuple[Trajectory, list[BranchedStep]]:
+    """Draw a part's samples, and with a judge their step candidates too, in batches that run across
+    its prompts."""
+    config = drawing.config
+    batch_size = config.batch_size
     texts = [s.prompt for s in samples] + [s.negative_prompt for s in samples]
     encoded, row = encode_once(model, texts, batch_size)
     shape = model.latent_shape(samples[0].height, samples[0].width)
     drawn = []
+    steps: list[BranchedStep] = []
     for batch in batches(samples, batch_size):
         stop.check()
+        branching = None
+        if judge is not None:
+            branching = CandidateSteps(
+                batch, judge, config.num_step_candidates, config.skip_steps or 0, stop
+            )
         drawn.append(
             draw(
                 model,
@@ -165,12 +199,21 @@ def draw_samples(
                 shape,
                 drawing.sampling,
                 reference,
+                branching,
             )
         )
+        if branching is not None:
+            steps.extend(branching.finished())
         bar.advance(len(batch))
     latents = torch.cat([trajectory.latents for trajectory in drawn])
     kl_steps = torch.cat([t.kl_steps for t in drawn]) if reference is not None else None
-    return Trajectory(latents, kl_steps)
+    return Trajectory(latents, kl_steps), steps
+
+
+def write_steps(folder: Path, part: int, steps: Sequence[BranchedStep]) -> None:
+    tensors = {name: tensor for step in steps for name, tensor in step.tensors.items()}
+    write_tensors(step_tensors_path(folder, part), tensors)
+    jsonl.write(steps_path(folder, part), [step.record for step in steps])
 
 
 def finish_part(

@@ -3,6 +3,8 @@
 Everything here is known before torch is imported, so a finished part costs nothing.
 """
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,8 @@ from expo_cli.core.exploration import Explorer, Policies, SamplingPlan
 from expo_cli.core.negative_prompts import negative_probability
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.schedulers import sampler
-from expo_cli.registry import EXPLORERS, build
+from expo_cli.registry import EXPLORERS, REWARDS, build, split_label
+from expo_cli.rewards.protocol import Reward
 from expo_cli.stages.folders import begin_or_continue, clear_if_asked
 from expo_cli.stages.progress import Notes
 
@@ -97,6 +100,7 @@ def roll_out(
         raise UsageError(f"--explorer {config.explorer}: without guidance no negative prompt works")
     if config.kl_to:
         sampling.gaussian_eta()
+    step_reward = build_step_reward(config, sampling)
     probability = negative_probability(config.neg_schedule, config.iteration, config.iterations)
     count = num_parts(len(prompts), config.part_size)
     plan = asdict(config) | {
@@ -111,6 +115,7 @@ def roll_out(
         f"rollout: {len(prompts)} prompts x {config.num_images_per_prompt} images by {policy}, "
         f"{sampling.scheduler} {sampling.num_inference_steps} steps, guidance "
         f"{sampling.guidance_scale:g}, negative prompts {probability:.0%}, {count} parts"
+        + (f", {config.num_step_candidates} candidates a step" if step_reward else "")
     )
     wanted = [n for n in range(count) if shard.takes(n)]
     if options.dry_run:
@@ -123,6 +128,8 @@ def roll_out(
         inputs["prompts"] = sha256(shipped(str(prompts_path)))
     if config.negative_prompts:
         inputs["negative_prompts"] = sha256(shipped(config.negative_prompts))
+    if step_reward:
+        inputs["step_reward"] = identity_sha256(step_reward[1])
     clear_if_asked(out, options, shard)
     begin_or_continue(out, Run(command="rollout", plan=plan, inputs=inputs))
     missing = set(missing_parts(out, count))
@@ -139,11 +146,37 @@ def roll_out(
             policy=policy,
             policy_sha256=inputs["policy"],
             config=config,
+            step_reward=step_reward,
         )
         draw_parts(drawing, out, todo, notes)
     else:
         notes.say(f"rollout: nothing to do, {out} has all parts of this shard")
     return _result(out, plan, drawn=len(todo), missing=len(missing_parts(out, count)))
+
+
+def build_step_reward(config: RolloutConfig, sampling: SamplingPlan) -> tuple[str, Reward] | None:
+    """The label and the reward that judges step candidates, if there are any.
+
+    Raises UsageError for steps that cannot be branched, or an unknown reward.
+    """
+    if config.num_step_candidates is None:
+        return None
+    if sampling.scheduler != "ddim" or not sampling.eta:
+        raise UsageError(
+            "--num-step-candidates needs steps with noise, --scheduler ddim with --eta above 0, "
+            f"not {sampling.scheduler} with eta {sampling.eta:g}"
+        )
+    if (config.skip_steps or 0) >= sampling.num_inference_steps:
+        raise UsageError(
+            f"--skip-steps {config.skip_steps} leaves none of {sampling.num_inference_steps} steps"
+        )
+    label, spec = split_label(config.step_reward)
+    return label, build(REWARDS, spec)
+
+
+def identity_sha256(reward: Reward) -> str:
+    """One sha256 of all that determines the reward's scores."""
+    return hashlib.sha256(json.dumps(reward.identity(), sort_keys=True).encode()).hexdigest()
 
 
 def _result(out: Path, plan: dict[str, Any], drawn: int, missing: int) -> RolloutResult:

@@ -17,12 +17,16 @@ from expo_cli.errors import UsageError
 from expo_cli.registry import OBJECTIVES, build, nearest
 from expo_cli.stages.folders import begin_or_continue
 from expo_cli.stages.progress import Notes
+from expo_cli.stages.training_images import read_images
 from expo_cli.stages.training_pairs import read_pairs
+from expo_cli.stages.training_steps import read_steps
 
 # By what an objective learns from: what its files hold, as the data class of that kind takes it
 # (see `stages.training`). Each is called with the files and --limit.
 READERS: dict[str, Callable[[Sequence[Path], int | None], Sequence[Any]]] = {
     "pairs": read_pairs,
+    "images": read_images,
+    "steps": read_steps,
 }
 
 # A run may be continued with other values of these: they do not change what it makes.
@@ -75,7 +79,7 @@ def train_policy(
     settings = {key: value for key, value in asdict(config).items() if key not in FREE_SETTINGS}
     plan = settings | {f"num_{kind}": len(records)}
     notes.say(
-        f"train: {objective} on {len(records)} {kind}, {config.max_train_steps} steps; "
+        f"train: {objective} on {len(records)} {kind}, {config.max_train_steps} optimiser steps; "
         f"init-from {config.init_from}, ref {config.ref}"
     )
     if hasattr(objective, "k"):

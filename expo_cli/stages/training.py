@@ -25,12 +25,14 @@ from expo_cli.errors import ExpoError, Interrupted
 from expo_cli.stages.checkpoint import write_checkpoint
 from expo_cli.stages.device import resolve_dtype
 from expo_cli.stages.folders import begin_or_continue, clear_if_asked
+from expo_cli.stages.image_data import ImageData
 from expo_cli.stages.master_weights import GradientSum, MasterWeights
 from expo_cli.stages.metrics import MetricsLog, floats, means
 from expo_cli.stages.pair_data import PairData
 from expo_cli.stages.policies import load_policy, load_reference
 from expo_cli.stages.processes import start_processes
 from expo_cli.stages.progress import Notes
+from expo_cli.stages.step_data import StepData
 from expo_cli.stages.stopping import stop_on_signal
 from expo_cli.stages.training_data import TrainingData
 from expo_cli.stages.training_state import State, load_state, save_state, states_folder
@@ -38,6 +40,8 @@ from expo_cli.stages.training_state import State, load_state, save_state, states
 # By what an objective learns from; their readers are in `stages.train`.
 DATA: dict[str, type[TrainingData]] = {
     "pairs": PairData,
+    "images": ImageData,
+    "steps": StepData,
 }
 
 
@@ -276,7 +280,7 @@ class Trainer:
         error = values.get(f"{favoured}_error", 0.0)
         if error > limit * reference:
             raise ExpoError(
-                f"step {step + 1}: the policy's error on {favoured}s, {error:.4g}, is more than "
+                f"step {step + 1}: the policy's {favoured} error, {error:.4g}, is more than "
                 f"{limit:g} times the reference's, {reference:.4g}; {advice}"
             )
 
@@ -294,6 +298,5 @@ class Trainer:
         rose = last.get(f"{self.data.favoured}_error_change", 0.0) > 0
         if rose and last.get("implicit_accuracy", 0.0) > 0.5:
             self.notes.say(
-                f"train: note: the policy's error rose on {self.data.favoured}s too (less than on "
-                "the others)"
+                f"train: note: the {self.data.favoured} error rose too (less than the others')"
             )

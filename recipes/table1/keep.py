@@ -3,7 +3,7 @@
     python recipes/table1/keep.py RUN_FOLDER FILE.json [NAME=VALUE ...]
 
 The file holds the settings given here; for each policy its scores and KL by prompt (in the order of
-`prompts`), and its drift figures; and what the run took: pairs, optimiser steps, images drawn to
+`prompts`), and its drift figures; and what the run took: pairs (or step pairs, or images), optimiser steps, images drawn to
 train on, and seconds by command (one core, without start-up).
 """
 
@@ -79,7 +79,8 @@ def costs(run: Path) -> dict[str, Any]:
         seconds[made.command] += made.seconds or 0
         if made.command == "train":
             steps += made.plan["max_train_steps"]
-            pairs.append(made.plan["num_pairs"])
+            counted = ("num_pairs", "num_steps", "num_images")
+            pairs.append(next(made.plan[name] for name in counted if name in made.plan))
         if made.command == "rollout" and path.parent.name in ("main", "explore"):
             images += made.counts.get("samples", 0)
     return {

@@ -5,7 +5,9 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
+from expo_cli.core.gaussian_steps import gaussian_steps
 from expo_cli.core.kl import step_kl, step_kl_weights
+from expo_cli.models.schedulers import alphas_at, previous_timesteps
 
 SCHEDULE = {
     "num_train_timesteps": 1000,
@@ -23,6 +25,12 @@ def make_scheduler(name: str):
     return DDIMScheduler(**SCHEDULE, timestep_spacing="leading", set_alpha_to_one=True)
 
 
+def weights_of(scheduler, eta: float = 1.0) -> torch.Tensor:
+    before = alphas_at(scheduler, scheduler.timesteps)
+    after = alphas_at(scheduler, previous_timesteps(scheduler))
+    return step_kl_weights(gaussian_steps(before, after, eta))
+
+
 def step(scheduler, epsilon, timestep, latents, eta, seed):
     extra = {"eta": eta} if isinstance(scheduler, DDIMScheduler) else {}
     generator = torch.Generator().manual_seed(seed)
@@ -35,7 +43,7 @@ def test_weights_are_those_of_diffusers_own_step(name, eta):
     other noise: they differ by sigma_t * difference. So w_t = c_t^2 / (2 sigma_t^2) can be seen."""
     scheduler = make_scheduler(name)
     scheduler.set_timesteps(10)
-    weights = step_kl_weights(scheduler.alphas_cumprod, scheduler.timesteps, eta)
+    weights = weights_of(scheduler, eta)
     latents = torch.randn(1, 4, 8, 8, dtype=torch.double)
     one, two = torch.randn(2, 1, 4, 8, 8, dtype=torch.double)
     noise_one, noise_two = (
@@ -63,7 +71,7 @@ def test_trajectory_kl_equals_a_monte_carlo_estimate():
     scheduler.set_timesteps(8)
     policy, reference = 0.90, 0.93  # eps(x) = a * x
     x = torch.randn(20000, 1, 2, 2, dtype=torch.double)
-    weights = step_kl_weights(scheduler.alphas_cumprod, scheduler.timesteps)
+    weights = weights_of(scheduler)
     analytic = torch.zeros(len(x), dtype=torch.double)
     log_ratio = torch.zeros(len(x), dtype=torch.double)
     for number, timestep in enumerate(scheduler.timesteps[:-1]):

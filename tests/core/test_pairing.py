@@ -1,4 +1,5 @@
 import itertools
+import math
 from dataclasses import replace
 
 import pytest
@@ -6,12 +7,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from expo_cli.core.combination import ZScoreSum
-from expo_cli.core.pairing import BestWorst, Candidate, Group, TopBottom, explore_and_main, shuffled
+from expo_cli.core.pairing import (
+    BestWorst,
+    Candidate,
+    Group,
+    StepBestWorst,
+    TopBottom,
+    confidence,
+    explore_and_main,
+    shuffled,
+)
 from expo_cli.core.pairs import PairRule, Tally, pair_groups
 from expo_cli.registry import PAIRINGS, build
 
 RULE = PairRule(
-    pairing=BestWorst(), combination=ZScoreSum(), weights={"pick": 1.0}, min_margin=0, seed=0
+    pairing=BestWorst(),
+    combination=ZScoreSum(),
+    weights={"pick": 1.0},
+    min_margin=0,
+    source="online",
+    seed=0,
 )
 
 scores_of_group = st.lists(st.integers(-5, 5), min_size=0, max_size=8)
@@ -73,9 +88,29 @@ def test_what_is_dropped_is_counted():
 def test_the_winner_is_never_below_the_loser(name, scores):
     chosen = build(PAIRINGS, name)(scores)
     assert all(scores[winner] >= scores[loser] for winner, loser in chosen)
-    assert max(scores) - min(scores) == max(
-        scores[winner] - scores[loser] for winner, loser in chosen
-    )
+    if chosen:  # the best of all stands against the worst
+        assert max(scores) - min(scores) == max(
+            scores[winner] - scores[loser] for winner, loser in chosen
+        )
+
+
+def test_step_best_worst_by_hand():
+    # softmax of (1, 0.5, 0): e / (e + 1) - 1 / (e + 1) = tanh(1 / 2) = 0.4621 for best and worst.
+    scores = [0.5, 1.0, 0.0]
+    assert confidence(1.0, 0.0) == pytest.approx((math.e - 1) / (math.e + 1))
+    assert StepBestWorst(min_confidence=0.462)(scores) == [(1, 2)]
+    assert StepBestWorst(min_confidence=0.463)(scores) == []
+
+
+@given(st.lists(st.floats(-50, 50), min_size=2, max_size=6), st.floats(0, 0.99))
+def test_step_best_worst_keeps_what_the_softmax_is_sure_of(scores, min_confidence):
+    best, worst = max(scores), min(scores)
+    # Softmax over the two: shifted by the best, so that nothing overflows.
+    likelier = 1 / (1 + math.exp(worst - best))
+    sure = 2 * likelier - 1
+    kept = StepBestWorst(min_confidence=min_confidence)(scores)
+    if abs(sure - min_confidence) > 1e-9:
+        assert bool(kept) == (sure > min_confidence)
 
 
 @given(st.lists(st.integers(-3, 3), min_size=2, max_size=8), st.integers(1, 4))

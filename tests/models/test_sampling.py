@@ -78,12 +78,25 @@ def test_kl_to_itself_is_0_and_to_others_is_not(layout, tiny_sd_other, request):
     model = load_model(str(request.getfixturevalue(layout)), CPU, torch.float32)
     other = load_model(str(tiny_sd_other), CPU, torch.float32)
     arguments = (model, model.encode(PROMPTS), model.encode(NEGATIVE), SEEDS, (4, 8, 8))
-    plan = SamplingPlan(scheduler="ddim", eta=1.0, num_inference_steps=4)
+    plan = SamplingPlan(scheduler="ddpm", num_inference_steps=4)
     assert draw(*arguments, plan, reference=model).kl_steps.abs().max() == 0
     kl_steps = draw(*arguments, plan, reference=other).kl_steps
     assert kl_steps.shape == (2, 4)
     assert (kl_steps[:, :-1] > 0).all()
     assert (kl_steps[:, -1] == 0).all()
+
+
+def test_ddims_last_step_has_noise_where_the_schedule_does_not_end_at_1(tiny_sd, tiny_sd_other):
+    """Stable Diffusion's `set_alpha_to_one: false`: the last step leads to the first training
+    timestep, and with eta above 0 diffusers adds noise there."""
+    model = load_model(str(tiny_sd), CPU, torch.float32)
+    other = load_model(str(tiny_sd_other), CPU, torch.float32)
+    scheduler = model.make_scheduler("ddim")
+    assert scheduler.final_alpha_cumprod < 1
+    plan = SamplingPlan(scheduler="ddim", eta=1.0, num_inference_steps=4)
+    encoded, negative = model.encode(PROMPTS), model.encode(NEGATIVE)
+    kl_steps = draw(model, encoded, negative, SEEDS, (4, 8, 8), plan, reference=other).kl_steps
+    assert (kl_steps > 0).all()
 
 
 def test_kl_is_refused_where_steps_are_not_gaussian(tiny_sd):

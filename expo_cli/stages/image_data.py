@@ -1,0 +1,96 @@
+"""Training data of the objectives that learn from labelled images."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from expo_cli.config import TrainConfig
+from expo_cli.core.noise import training_noise
+from expo_cli.core.objectives import DiffusionKTO, Errors, ImageErrors
+from expo_cli.core.visits import balanced, drops_caption, visits
+from expo_cli.errors import UsageError
+from expo_cli.models.protocol import DiffusionModel
+from expo_cli.stages.training_data import Denoiser, Latents, Rows, saturation
+from expo_cli.stages.training_images import TrainingImage
+
+
+class ImageData:
+    """The errors of single images, each under noise of its own.
+
+    Of every five visits, with the usual share of 0.8, four are to desirable images, in epochs of
+    their own, and one is to an undesirable image.
+    """
+
+    favoured = "desirable"
+
+    def __init__(
+        self,
+        images: Sequence[TrainingImage],
+        objective: DiffusionKTO,
+        policy: DiffusionModel,
+        reference: DiffusionModel | None,
+        config: TrainConfig,
+    ) -> None:
+        self.mismatched = objective.reference_point == "mismatched"
+        if self.mismatched and config.train_batch_size < 2:
+            raise UsageError("reference_point=mismatched needs a --train-batch-size of at least 2")
+        self.by_label = {
+            label: [image for image in images if image.desirable == label]
+            for label in (True, False)
+        }
+        self.objective, self.config = objective, config
+        self.num_train_timesteps = policy.num_train_timesteps
+        self.latents = Latents(images[0].folder, images[0].ref, policy)
+        self.denoiser = Denoiser(policy, reference)
+
+    def evidence(self, start: int, count: int) -> ImageErrors:
+        images, rows = self.rows(start, count)
+        errors, mismatched = self.denoiser.errors(rows), None
+        if self.mismatched:
+            others = replace(rows, prompts=[*rows.prompts[1:], rows.prompts[0]])
+            with torch.no_grad():
+                mismatched = self.denoiser.errors(others)
+        desirable = torch.tensor([image.desirable for image in images])
+        return ImageErrors(errors, desirable.to(errors.policy.device), mismatched)
+
+    def rows(self, start: int, count: int) -> tuple[list[TrainingImage], Rows]:
+        """The micro-batch of some visits, an image a row."""
+        seed, dropout = self.config.seed, self.config.caption_dropout
+        images, noises, timesteps, prompts = [], [], [], []
+        for place in range(start, start + count):
+            label, number = balanced(place, self.objective.desirable_fraction)
+            candidates = self.by_label[label]
+            (visit,) = visits(seed, len(candidates), number, 1)
+            image = candidates[visit.item]
+            noise, timestep = training_noise(
+                seed, image.image_id, visit.draw, self.latents.shape, self.num_train_timesteps
+            )
+            dropped = drops_caption(seed, image.image_id, visit.draw, dropout)
+            images.append(image)
+            noises.append(noise)
+            timesteps.append(timestep)
+            prompts.append("" if dropped else image.prompt)
+        latents = torch.stack([self.latents.get(image.folder, image.ref) for image in images])
+        return images, Rows(latents, torch.stack(noises), torch.tensor(timesteps), prompts)
+
+    def measure(self, errors: ImageErrors) -> dict[str, Tensor]:
+        """Means over a micro-batch.
+
+        desirable_error, undesirable_error and the reference's; their changes against the
+        reference; implicit_accuracy: share of images whose error moved as their label asks,
+        counted from the reference point, which is there too; saturation.
+        """
+        values = {}
+        for name, chosen in (("desirable", errors.desirable), ("undesirable", ~errors.desirable)):
+            if chosen.any():
+                some = Errors(errors.image.policy[chosen], errors.image.reference[chosen])
+                values[f"{name}_error"] = some.policy.mean()
+                values[f"reference_{name}_error"] = some.reference.mean()
+                values[f"{name}_error_change"] = some.change.mean()
+        objective = self.objective
+        values["implicit_accuracy"] = (objective.logits(errors) > 0).float().mean()
+        values["reference_point"] = objective.zero_point(errors)
+        values["saturation"] = saturation(objective.weight(errors))
+        return values
