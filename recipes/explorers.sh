@@ -11,7 +11,7 @@ RUNS=${RUNS:-runs/embedded/explorers}
 RESULTS=${RESULTS:-recipes/results/explorers}
 # shellcheck source=recipes/jobs.sh
 source recipes/jobs.sh
-SEEDS=${SEEDS:-0 1}
+SEEDS=${SEEDS:-0}
 
 export ITERATIONS=3 JUDGE=train CURVE=none
 # A second policy, for the explorer `checkpoint`: Diffusion-DPO on the offline pairs, another seed.

@@ -40,10 +40,12 @@ from expo_cli.contracts.parts import check_same_plan, missing_parts, num_parts, 
 from expo_cli.contracts.provenance import package_versions
 from expo_cli.contracts.sources import source_sha256
 from expo_cli.contracts.tensors import TensorFiles, write_tensors
+from expo_cli.core.gaussian_steps import clean_latents
 from expo_cli.core.noise import training_noise
 from expo_cli.errors import ContractError, ExpoError
 from expo_cli.models.loading import load_model
 from expo_cli.models.protocol import Conditioning, DiffusionModel
+from expo_cli.models.sampling import guided
 from expo_cli.rewards.clip_files import PREPROCESSING, TOKENIZER
 from expo_cli.rewards.pickscore import PickScore
 from expo_cli.rewards.step_clip import StepCLIP
@@ -179,16 +181,12 @@ def predicted_latents(
     """The finished latents that the model sees in noisy ones, under guidance: DDIM's x0, fp32."""
     timesteps = timesteps.to(noisy.device)
     conditioning = model.encode(prompts)
-    if guidance_scale == 1:
-        prediction = model.predict(noisy, timesteps, conditioning).float()
-    else:
-        both = Conditioning.concatenate([model.encode([""] * len(prompts)), conditioning])
-        doubled = model.predict(torch.cat([noisy] * 2), torch.cat([timesteps] * 2), both).float()
-        negative, positive = doubled.chunk(2)
-        prediction = negative + guidance_scale * (positive - negative)
-    alpha = model.alphas_cumprod().to(noisy.device)[timesteps].view(-1, 1, 1, 1)
-    epsilon = model.epsilon(prediction, noisy, timesteps)
-    return (noisy - (1 - alpha).sqrt() * epsilon) / alpha.sqrt()
+    if guidance_scale != 1:
+        negative = model.encode([""] * len(prompts))
+        conditioning = Conditioning.concatenate([negative, conditioning])
+    prediction = guided(model, noisy, timesteps, conditioning, guidance_scale)
+    alpha = model.alphas_cumprod().to(noisy.device)[timesteps]
+    return clean_latents(noisy, model.epsilon(prediction, noisy, timesteps), alpha)
 
 
 def preference_loss(winner: Tensor, loser: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
     python recipes/table1/keep.py RUN_FOLDER FILE.json [NAME=VALUE ...]
 
 The file holds the settings given here; for each policy its scores and KL by prompt (in the order of
-`prompts`), and its drift figures; and what the run took: pairs (or step pairs, or images), optimiser steps, images drawn to
-train on, and seconds by command (one core, without start-up).
+`prompts`), and its drift figures; and what the policies took: pairs (or step pairs), optimiser
+steps, images drawn to train on, and seconds by command, without the start-up of programs.
 """
 
 import json
@@ -17,6 +17,9 @@ from expo_cli.contracts import jsonl
 from expo_cli.contracts.files import atomic
 from expo_cli.contracts.provenance import read_run
 from expo_cli.contracts.results import EvaluatedSample
+
+# Where a recipe keeps the images by which it judges a policy, in the folder of the iteration.
+JUDGED = ("heldout", "train")
 
 
 def main(run: Path, file: Path, settings: list[str]) -> None:
@@ -71,23 +74,25 @@ def policies(evaluation: Path) -> dict[str, Any]:
 
 
 def costs(run: Path) -> dict[str, Any]:
-    """Pairs, steps, images and seconds of everything the run's own folder holds."""
+    """Pairs, steps, images and seconds of everything that made the policies; not of judging them."""
     seconds: Counter[str] = Counter()
-    pairs, steps, images = [], 0, 0
+    pair_files: set[Path] = set()
+    steps, images = 0, 0
     for path in sorted(run.glob("iteration-*/**/*run.json")):
+        if path.relative_to(run).parts[1] in JUDGED:
+            continue
         made = read_run(path.parent, path.name)
         seconds[made.command] += made.seconds or 0
         if made.command == "train":
             steps += made.plan["max_train_steps"]
-            counted = ("num_pairs", "num_steps", "num_images")
-            pairs.append(next(made.plan[name] for name in counted if name in made.plan))
-        if made.command == "rollout" and path.parent.name in ("main", "explore"):
+            pair_files |= {Path(name) for name in made.inputs if name.endswith(".jsonl")}
+        if made.command == "rollout":
             images += made.counts.get("samples", 0)
     return {
-        "pairs_by_iteration": pairs,
+        "pairs": sum(len(file.read_bytes().splitlines()) for file in pair_files),
         "steps": steps,
         "images_drawn": images,
-        "seconds": dict(seconds),
+        "seconds": {command: round(value, 1) for command, value in seconds.items()},
     }
 
 

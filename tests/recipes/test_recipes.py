@@ -44,6 +44,11 @@ def run(recipe: str, **settings: object) -> subprocess.CompletedProcess:
     )
 
 
+def script(name: str, *arguments: object) -> None:
+    path = PROJECT / "recipes" / "table1" / f"{name}.py"
+    subprocess.run([sys.executable, path, *map(str, arguments)], check=True, cwd=PROJECT)
+
+
 def results(evaluation: Path) -> dict:
     return json.loads((evaluation / "results.json").read_text())
 
@@ -71,6 +76,33 @@ def test_a_system_runs_on_the_embedded_world(system, embedded):
         f"iteration-{SYSTEMS[system]}",
     ]
     assert found["policies"][1]["kl"]["nats"]["value"] > 0
+
+
+def test_tables_and_figures_are_made_of_the_kept_figures(embedded, tmp_path):
+    runs, _ = embedded
+    for system in SYSTEMS:
+        run_folder = runs / f"{system}-pickscore" / "seed-0"
+        kept = tmp_path / "table1" / "runs" / f"{system}-pickscore-0.json"
+        script("keep", run_folder, kept, f"recipe={system}")
+    script("tables", tmp_path)
+    script("figures", tmp_path / "table1")
+    table = json.loads((tmp_path / "table1" / "table1.json").read_text())
+    rows = {row["system"]: row for row in table["rows"]}
+    assert len(rows) == len(SYSTEMS)
+    of_dpo = results(runs / "dpo-pickscore" / "seed-0" / "evaluation-heldout")["policies"][-1]
+    for reward, found in rows["Diffusion-DPO-P"]["rewards"].items():
+        expected = of_dpo["rewards"][reward]
+        assert found["mean"] == pytest.approx(expected["mean"]["value"], abs=1e-3)
+        assert found["difference"]["value"] == pytest.approx(
+            expected["difference"]["value"], abs=1e-3
+        )
+    assert rows["Diffusion-DPO-P"]["pairs"] == 4
+    assert rows["RAFT-P"]["pairs"] == 4 + 3  # offline ones, then one of each fresh prompt
+    assert rows["EXPO-II-P"]["images_drawn"] == 3 * 2
+    assert rows["EXPO-II-P"]["steps"] == 2 * 2
+    for name in ("differences", "figure-4", "figure-5"):
+        assert (tmp_path / "table1" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert b"</svg>" in (tmp_path / "table1" / f"{name}.svg").read_bytes()
 
 
 def test_all_systems_share_one_set_of_offline_pairs(embedded):
