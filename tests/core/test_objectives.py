@@ -1,9 +1,21 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from expo_cli.core.objectives import Errors, PairErrors, denoising_error
+from expo_cli.core.objectives import (
+    EXPO,
+    DiffusionDPO,
+    DiffusionKTO,
+    Errors,
+    ImageErrors,
+    PairErrors,
+    denoising_error,
+    learns_from,
+)
+from expo_cli.core.spo import SPO, LogDensities, StepDensities
+from expo_cli.errors import UsageError
 from expo_cli.registry import OBJECTIVES, build
 
 
@@ -153,3 +165,333 @@ def test_swapping_winner_and_loser_reverses_the_sign_of_the_logit(spec):
 
 def test_sft_is_the_winners_error_alone():
     assert loss("sft", PairErrors(winner=errors([0.25], [9.0]))).item() == 0.25
+
+
+def test_sft_gives_the_loser_no_gradient():
+    evidence, preferred, other = at_the_reference("pairs", seed=0)
+    loss_of("sft", evidence).sum().backward()
+    assert preferred.grad.tolist() == [1.0] * 8
+    assert other.grad is None
+
+
+# s_w = 0.10 - 0.12 = -0.02, s_l = 0.15 - 0.14 = 0.01; with k = 50 the logit z is 1.5.
+CLEAR = PairErrors(winner=errors([0.10], [0.12]), loser=errors([0.15], [0.14]))
+# The same winner, s_l = 0.13 - 0.14 = -0.01: z is 0.5.
+SLIGHT = PairErrors(winner=errors([0.10], [0.12]), loser=errors([0.13], [0.14]))
+
+
+@pytest.mark.parametrize(
+    ("options", "pair", "expected"),
+    [
+        ("loss=hinge", SLIGHT, 0.5),  # 1 - 0.5
+        ("loss=hinge", CLEAR, 0.0),  # 1.5 is beyond the margin of 1
+        ("loss=ipo", SLIGHT, 0.0),  # 0.5 is where the logit is drawn to
+        ("loss=ipo", CLEAR, 1.0),  # (1.5 - 0.5)^2
+        # 0.9 log(1 + exp(-1.5)) + 0.1 log(1 + exp(1.5)) = 0.9 * 0.201413 + 0.1 * 1.701413
+        ("label_smoothing=0.1", CLEAR, 0.351413),
+    ],
+)
+def test_variants_of_dpo_by_hand(options, pair, expected):
+    assert loss(f"dpo:beta=100,{options}", pair).item() == pytest.approx(expected, abs=1e-5)
+
+
+def slic(h: float, k: float) -> float:
+    """max(0, delta - log p(winner) + log p(loser)), here with k h as the difference and delta 1."""
+    return max(0.0, 1 - k * h)
+
+
+def ipo(h: float, k: float) -> float:
+    """Azar et al., arXiv 2310.12036, eq. 17: (h - 1 / (2 tau))^2, here times tau^2."""
+    return k**2 * (h - 1 / (2 * k)) ** 2
+
+
+def conservative_dpo(h: float, k: float, smoothing: float = 0.2) -> float:
+    """The cross-entropy of the label, right with probability 1 - smoothing."""
+    likely = 1 / (1 + math.exp(-k * h))
+    return -(1 - smoothing) * math.log(likely) - smoothing * math.log(1 - likely)
+
+
+@pytest.mark.parametrize("beta", [10, 2000, 5000])
+@pytest.mark.parametrize(
+    ("options", "plain"),
+    [("loss=hinge", slic), ("loss=ipo", ipo), ("label_smoothing=0.2", conservative_dpo)],
+)
+def test_variants_of_dpo_equal_a_straightforward_implementation(options, plain, beta):
+    pair = random_errors(32, seed=6)
+    for row, value in enumerate(loss(f"dpo:beta={beta},{options}", pair).tolist()):
+        winner, loser = (
+            role.policy[row].item() - role.reference[row].item()
+            for role in (pair.winner, pair.loser)
+        )
+        assert value == pytest.approx(plain(loser - winner, beta / 2), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("options", ["loss=hinge", "loss=ipo", "label_smoothing=0.2"])
+def test_expo_without_alpha_is_that_variant_of_dpo(options):
+    pair = random_errors(8, seed=2)
+    assert torch.equal(loss(f"expo:alpha=0,{options}", pair), loss(f"dpo:{options}", pair))
+
+
+@pytest.mark.parametrize(
+    ("options", "times"), [("", 1.0), ("label_smoothing=0.2", 0.6), ("loss=ipo", 2.0)]
+)
+def test_a_swap_of_winner_and_loser_costs_as_much_as_the_logit_says(options, times):
+    # f(-z) - f(z) is z for the sigmoid, (1 - 2 e) z with smoothing e, and 2 z for IPO.
+    pair = random_errors(8, seed=5)
+    swapped = PairErrors(winner=pair.loser, loser=pair.winner)
+    z = 100 * (pair.loser.change - pair.winner.change)
+    spec = f"dpo:beta=200,{options}"
+    torch.testing.assert_close(
+        loss(spec, swapped) - loss(spec, pair), times * z, atol=1e-5, rtol=1e-4
+    )
+
+
+def images(g: list[float], desirable: list[bool], mismatched: list[float] | None = None):
+    """Images with the given g = m_ref - m_policy."""
+    return ImageErrors(
+        errors([0.5 - each for each in g], [0.5] * len(g)),
+        torch.tensor(desirable),
+        None if mismatched is None else errors([0.5 - m for m in mismatched], [0.5] * len(g)),
+    )
+
+
+def test_the_zero_point_of_kto_by_hand():
+    kto = DiffusionKTO()
+    assert kto.zero_point(images([0.3, 0.1], [True, False])).item() == pytest.approx(0.2)
+    # A mean below 0 estimates a KL that is at least 0.
+    assert kto.zero_point(images([-0.3, 0.1], [True, False])).item() == 0
+
+
+def test_the_zero_point_may_come_from_mismatched_prompts():
+    kto = DiffusionKTO(reference_point="mismatched")
+    evidence = images([0.3, 0.1], [True, False], mismatched=[0.1, 0.0])
+    assert kto.zero_point(evidence).item() == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("utility", "expected"),
+    [
+        ("kahneman-tversky", [0.268941, 0.268941]),  # 1 - sigmoid(1)
+        ("loss-averse", [1.313262, 1.313262]),  # 1 + log(1 + exp(-1))
+        ("risk-seeking", [-0.313262, -0.313262]),  # 1 - log(1 + exp(1))
+        ("exponential", [0.989950, 0.990050]),  # 1 - (exp(0.01) - 1) and 1 - (1 - exp(-0.01))
+    ],
+)
+def test_kto_by_hand(utility, expected):
+    # z0 = 0.2, so z = 10 (0.3 - 0.2) = 1 where desirable, and -10 (0.1 - 0.2) = 1 where not.
+    evidence = images([0.3, 0.1], [True, False])
+    found = loss_of(f"kto:beta=10,utility={utility}", evidence)
+    assert found.tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def diffusion_kto(g: list[float], desirable: list[bool], beta: float, utility: str) -> list[float]:
+    """1 - U(w beta (g - Q)), w = +-1 (Li et al., arXiv 2404.04465, eq. 8 and section 4)."""
+    reference_point = max(0.0, sum(g) / len(g))
+    losses = []
+    for each, good in zip(g, desirable, strict=True):
+        v = (1 if good else -1) * beta * (each - reference_point)
+        likely = 1 / (1 + math.exp(-v))
+        u = {
+            "kahneman-tversky": likely,
+            "loss-averse": math.log(likely),
+            "risk-seeking": -math.log(1 / (1 + math.exp(v))),
+            "exponential": math.exp(v / 100) - 1 if good else 1 - math.exp(-v / 100),
+        }[utility]
+        losses.append(1 - u)
+    return losses
+
+
+UTILITIES = ["kahneman-tversky", "loss-averse", "risk-seeking", "exponential"]
+
+
+@pytest.mark.parametrize("beta", [10, 1000, 5000])
+@pytest.mark.parametrize("utility", UTILITIES)
+def test_kto_equals_a_straightforward_implementation(utility, beta):
+    evidence, _, _ = at_the_reference("images", seed=7)
+    drawn = Errors(*torch.rand(2, 8, generator=torch.Generator().manual_seed(7)).mul(0.002))
+    g = [r - p for p, r in zip(drawn.policy.tolist(), drawn.reference.tolist(), strict=True)]
+    expected = diffusion_kto(g, evidence.desirable.tolist(), beta, utility)
+    found = loss_of(f"kto:beta={beta},utility={utility}", replace(evidence, image=drawn))
+    assert found.tolist() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_turning_kto_labels_round_reverses_the_logit():
+    g, desirable = [0.3, 0.1, -0.2, 0.15], [True, False, True, False]
+    turned = [not each for each in desirable]
+    total = loss_of("kto:beta=9", images(g, desirable)) + loss_of("kto:beta=9", images(g, turned))
+    # 1 - sigmoid(z) + 1 - sigmoid(-z) = 1
+    torch.testing.assert_close(total, torch.ones(4))
+
+
+# Every objective by its name, and the other formulas that its options choose.
+SPECS = [
+    *OBJECTIVES,
+    "dpo:loss=hinge",
+    "dpo:loss=ipo",
+    "dpo:label_smoothing=0.3",
+    *(f"kto:utility={utility}" for utility in UTILITIES[1:]),
+    "kto:reference_point=mismatched",
+]
+
+
+def loss_of(spec: str, evidence) -> torch.Tensor:
+    return sum(build(OBJECTIVES, spec).terms(evidence).values())
+
+
+def at_the_reference(kind: str, seed: int):
+    """Evidence of 8 items whose policy equals its reference, what the policy thinks of those that
+    are preferred (winners, desirable images) and of the others: errors, or log densities."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def values() -> torch.Tensor:
+        return torch.rand(8, generator=generator).mul(0.002).requires_grad_()
+
+    if kind == "images":
+        policy, desirable = values(), torch.arange(8) % 3 > 0
+        image = Errors(policy, policy.detach())
+        return ImageErrors(image, desirable, mismatched=image), policy, policy
+    if kind == "steps":
+        winner, loser = values(), values()
+        densities = [LogDensities(policy, policy.detach()) for policy in (winner, loser)]
+        return StepDensities(*densities), winner, loser
+    winner, loser = values(), values()
+    pair = replace(
+        random_errors(8, seed),
+        winner=Errors(winner, winner.detach()),
+        loser=Errors(loser, loser.detach()),
+    )
+    return pair, winner, loser
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_objective_has_a_finite_loss_for_each_item(spec):
+    objective = build(OBJECTIVES, spec)
+    evidence, _, _ = at_the_reference(learns_from(objective), seed=8)
+    for term in objective.terms(evidence).values():
+        assert term.shape == (8,)
+        assert term.isfinite().all()
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_objective_starts_towards_what_is_preferred(spec):
+    kind = learns_from(build(OBJECTIVES, spec))
+    evidence, preferred, other = at_the_reference(kind, seed=9)
+    loss_of(spec, evidence).sum().backward()
+    if kind == "images":
+        assert torch.equal(preferred.grad > 0, evidence.desirable)
+        assert (preferred.grad != 0).all()
+        return
+    lower = 1 if kind == "pairs" else -1  # errors are to fall, densities to rise
+    assert (lower * preferred.grad > 0).all()
+    assert other.grad is None or (lower * other.grad < 0).all()
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("dpo", math.log(2)),
+        ("dpo:label_smoothing=0.3", math.log(2)),
+        ("dpo:loss=hinge", 1),
+        ("dpo:loss=ipo", 1 / 4),
+        ("kto", 1 / 2),
+        ("kto:reference_point=mismatched", 1 / 2),
+        ("kto:utility=loss-averse", 1 + math.log(2)),
+        ("kto:utility=risk-seeking", 1 - math.log(2)),
+        ("kto:utility=exponential", 1),
+        ("spo", math.log(2)),
+    ],
+)
+def test_the_loss_of_a_policy_equal_to_its_reference(spec, expected):
+    evidence, _, _ = at_the_reference(learns_from(build(OBJECTIVES, spec)), seed=10)
+    assert loss_of(spec, evidence).tolist() == pytest.approx([expected] * 8)
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("dpo", 1 / 2),
+        ("dpo:label_smoothing=0.3", 1 / 2 - 0.3),
+        ("dpo:loss=hinge", 1),
+        ("dpo:loss=ipo", 1),  # 2 * 0.5
+        ("kto", 1 / 4),
+        ("kto:utility=loss-averse", 1 / 2),
+        ("kto:utility=risk-seeking", 1 / 2),
+        ("kto:utility=exponential", 1 / 100),
+    ],
+)
+def test_the_weight_of_a_policy_equal_to_its_reference(spec, expected):
+    objective = build(OBJECTIVES, spec)
+    evidence, _, _ = at_the_reference(learns_from(objective), seed=10)
+    assert objective.weight(evidence).tolist() == pytest.approx([expected] * 8)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["dpo", "dpo:loss=hinge", "dpo:loss=ipo", "dpo:label_smoothing=0.3", "expo:alpha=0"],
+)
+def test_k_times_the_weight_is_the_gradient_of_the_winners_error(spec):
+    objective = build(OBJECTIVES, spec)
+    pair = random_errors(16, seed=11)
+    pair.winner.policy.requires_grad_()
+    loss_of(spec, pair).sum().backward()
+    expected = objective.k * objective.weight(pair)
+    torch.testing.assert_close(pair.winner.policy.grad.abs(), expected)
+
+
+@pytest.mark.parametrize("utility", UTILITIES)
+@pytest.mark.parametrize("reference_point", ["batch", "mismatched"])
+def test_k_times_the_weight_is_the_gradient_of_an_images_error(utility, reference_point):
+    """So the zero point, in which every image has a share, has no gradient."""
+    objective = DiffusionKTO(utility=utility, reference_point=reference_point)
+    drawn = random_errors(16, seed=12)
+    drawn.winner.policy.requires_grad_()
+    drawn.loser.policy.requires_grad_()
+    evidence = ImageErrors(drawn.winner, torch.arange(16) % 4 > 0, mismatched=drawn.loser)
+    sum(objective.terms(evidence).values()).sum().backward()
+    expected = objective.k * objective.weight(evidence)
+    torch.testing.assert_close(drawn.winner.policy.grad.abs(), expected)
+    assert drawn.loser.policy.grad is None
+
+
+@pytest.mark.parametrize(
+    ("objective", "options", "problem"),
+    [
+        (DiffusionDPO, {"beta": 0.0}, "beta must be positive, got 0.0"),
+        (DiffusionDPO, {"beta": math.nan}, "beta must be positive, got nan"),
+        (DiffusionDPO, {"label_smoothing": 0.5}, "at least 0 and below 0.5, got 0.5"),
+        (DiffusionDPO, {"label_smoothing": -0.1}, "at least 0 and below 0.5, got -0.1"),
+        (DiffusionDPO, {"label_smoothing": math.nan}, "at least 0 and below 0.5, got nan"),
+        (
+            DiffusionDPO,
+            {"label_smoothing": 0.1, "loss": "ipo"},
+            "label_smoothing belongs to loss=sigmoid, not ipo",
+        ),
+        (EXPO, {"label_smoothing": 0.1, "loss": "hinge"}, "not hinge"),
+        (EXPO, {"alpha": -0.1}, "alpha must not be negative, got -0.1"),
+        (EXPO, {"explore_beta": 0.0}, "explore_beta must be positive, got 0.0"),
+        (DiffusionKTO, {"beta": -1.0}, "beta must be positive, got -1.0"),
+        (DiffusionKTO, {"desirable_fraction": 0.0}, "between 0 and 1, got 0.0"),
+        (DiffusionKTO, {"desirable_fraction": 1.0}, "between 0 and 1, got 1.0"),
+        (SPO, {"beta": math.inf}, "beta must be positive, got inf"),
+        (SPO, {"clip": 0.0}, "clip must lie between 0 and 1, got 0.0"),
+        (SPO, {"clip": 1.0}, "clip must lie between 0 and 1, got 1.0"),
+    ],
+)
+def test_options_without_a_meaning_are_refused(objective, options, problem):
+    with pytest.raises(ValueError, match=problem):
+        objective(**options)
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem"),
+    [
+        ("dpo:loss=hinged", "Invalid enum value 'hinged'"),
+        ("kto:utility=risk", "Invalid enum value 'risk'"),
+        ("kto:reference_point=all", "Invalid enum value 'all'"),
+        ("kto:label_smoothing=0.1", "kto has no option 'label_smoothing'"),
+        ("spo:clip=2", "clip must lie between 0 and 1"),
+    ],
+)
+def test_specs_without_a_meaning_are_refused(spec, problem):
+    with pytest.raises(UsageError, match=problem):
+        build(OBJECTIVES, spec)

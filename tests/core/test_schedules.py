@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from expo_cli.core.learning_rate import learning_rate_factor
 from expo_cli.core.negative_prompts import draw_negative_prompt, negative_probability
 from expo_cli.core.noise import training_noise
-from expo_cli.core.visits import drops_caption, visits
+from expo_cli.core.visits import balanced, drops_caption, visits
 
 
 def test_linear_negative_prompts_fall_from_all_to_none():
@@ -54,6 +54,34 @@ def test_every_epoch_visits_every_pair_once_with_its_own_draw(num_pairs):
     second = visits(0, num_pairs, num_pairs, num_pairs)
     assert sorted(visit.item for visit in second) == list(range(num_pairs))
     assert {visit.draw for visit in second} == {1}
+
+
+def test_balanced_visits_by_hand():
+    # A share of 0.8: one of every five is of the other class.
+    found = [balanced(place, 0.8) for place in range(6)]
+    assert found == [(False, 0), (True, 0), (True, 1), (True, 2), (True, 3), (False, 1)]
+
+
+@given(
+    st.floats(0.01, 0.99) | st.sampled_from([0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9]),
+    st.integers(0, 10**6),
+    st.integers(1, 300),
+)
+def test_any_window_of_balanced_visits_has_the_right_share_to_within_one(share, start, count):
+    window = [balanced(place, share) for place in range(start, start + count)]
+    assert abs(sum(favoured for favoured, _ in window) - share * count) < 1 + 1e-6
+    for answer in (True, False):
+        numbers = [number for favoured, number in window if favoured == answer]
+        if numbers:
+            assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+@given(st.floats(0.01, 0.99))
+def test_balanced_visits_number_both_classes_from_0(share):
+    places = [balanced(place, share) for place in range(200)]
+    for answer in (True, False):
+        numbers = [number for favoured, number in places if favoured == answer]
+        assert numbers == list(range(len(numbers)))
 
 
 def test_training_noise_is_a_function_of_seed_pair_and_draw():
