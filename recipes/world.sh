@@ -3,6 +3,7 @@
 #
 #   WORLD   embedded (default) or sd15: models, rewards and budgets of recipes/worlds/$WORLD.sh
 #   REWARD  who judges in training: pickscore (default) or hpsv2, the -P and -H of Table 1
+#   COMBINE both judge fresh samples, combined so: z-score, rank, ... (as expo make-pairs --combine)
 #   SEED    of everything random; the offline pairs are the same for every seed
 #   RUNS    the folder of all systems; in it OUT, that of this one, and SHARED, what all share
 #   JUDGE   heldout (default) or train: judge on training prompts, as search.sh and explorers.sh do
@@ -17,7 +18,8 @@ WORLD=${WORLD:-embedded}
 REWARD=${REWARD:-pickscore}
 SEED=${SEED:-0}
 RUNS=${RUNS:-runs/$WORLD}
-OUT=${OUT:-$RUNS/$(basename "$0" .sh)-$REWARD/seed-$SEED}
+SYSTEM=${SYSTEM:-$(basename "$0" .sh)}
+OUT=${OUT:-$RUNS/$SYSTEM-$REWARD/seed-$SEED}
 NEG_SCHEDULE=${NEG_SCHEDULE:-linear} # of negative prompts: or constant, cosine, none
 JUDGE=${JUDGE:-heldout}
 # shellcheck source=recipes/worlds/embedded.sh
@@ -32,8 +34,13 @@ if [ "$REWARD" = hpsv2 ]; then
 else
     TRAINING_REWARD="pickscore=$PICKSCORE" HELDOUT_REWARD=hpsv2
 fi
-DRAW_REWARDS=(--reward "$TRAINING_REWARD") # what fresh samples are scored and paired by
-PAIR_BY=(--reward "$REWARD")
+# What fresh samples are scored and paired by.
+if [ -n "${COMBINE:-}" ]; then
+    DRAW_REWARDS=("${BOTH_REWARDS[@]}")
+    PAIR_BY=(--reward pickscore --reward hpsv2 --combine "$COMBINE")
+else
+    DRAW_REWARDS=(--reward "$TRAINING_REWARD") PAIR_BY=(--reward "$REWARD")
+fi
 
 # To draw and score, several workers of one core each are faster than one of all.
 CORES=${CORES:-$(nproc)}
@@ -138,5 +145,5 @@ report() {
     local heldout=(--heldout-reward "$HELDOUT_REWARD")
     [ "$JUDGE" = heldout ] || heldout=()
     expo evaluate "${evaluations[@]}" --baseline base --out "$OUT/evaluation-$JUDGE" \
-        --training-reward "$REWARD" "${heldout[@]}" --title "$(basename "$0" .sh), $REWARD, seed $SEED"
+        --training-reward "$REWARD" "${heldout[@]}" --title "$SYSTEM, $REWARD, seed $SEED"
 }
