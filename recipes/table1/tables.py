@@ -8,7 +8,7 @@ RESULTS/table1/table1.json and table1.md.
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -71,8 +71,8 @@ def main(results: Path) -> None:
             for question, one, other in QUESTIONS
             if one in systems and other in systems
         ],
-        "search": choices(results / "search"),
-        "explorers": choices(results / "explorers"),
+        "search": choices(results / "search", best_of(results / "search")),
+        "explorers": choices(results / "explorers", without),
     }
     for name, text in (("json", json.dumps(table, indent=1)), ("md", markdown(table))):
         with atomic(results / "table1" / f"table1.{name}") as file:
@@ -142,19 +142,38 @@ def answer(question: str, one: System, other: System) -> dict[str, Any]:
     return found
 
 
-def choices(folder: Path) -> list[dict[str, Any]]:
-    """Each setting's gain in the training reward on training prompts over the base."""
-    found: dict[str, list[np.ndarray]] = {}
+def choices(folder: Path, compared_to: Callable[[str], str | None]) -> list[dict[str, Any]]:
+    """Each setting's gain in the training reward on training prompts over the base, and its paired
+    difference to the setting that it is compared to."""
+    gains: dict[str, np.ndarray] = {}
     for path in sorted(folder.glob("*.json")):
         run = json.loads(path.read_bytes())
         base, last = (run["policies"][i]["scores"][run["training_reward"]] for i in (0, -1))
-        # The seed is the last word of an explorer's name; the searches have one seed.
-        name = run["name"] if "SEED" not in run["settings"] else run["name"].rpartition("-")[0]
-        found.setdefault(name, []).append(np.subtract(last, base))
-    return [
-        {"setting": name, "seeds": len(gains), "gain": asdict(estimate(np.array(gains)))}
-        for name, gains in found.items()
-    ]
+        gains[run["name"]] = np.subtract(last, base)
+    found = []
+    for name, gain in gains.items():
+        other = compared_to(name)
+        entry = {"setting": name, "gain": asdict(estimate(gain))}
+        if other and other != name:
+            entry |= {"to": other, "difference": asdict(estimate(gain - gains[other]))}
+        found.append(entry)
+    return found
+
+
+def best_of(folder: Path) -> Callable[[str], str | None]:
+    """What a search's settings are compared to: the best one of the same system."""
+    means = {c["setting"]: c["gain"]["value"] for c in choices(folder, lambda name: None)}
+
+    def best(name: str) -> str:
+        system = name.partition("-")[0]
+        return max((n for n in means if n.partition("-")[0] == system), key=means.__getitem__)
+
+    return best
+
+
+def without(name: str) -> str:
+    """What an explorer is compared to, EXPO-I's; and a weight of the term: none of it."""
+    return "explorer-same-0" if name.startswith("explorer-") else "explorer-reference-0"
 
 
 def figure(estimated: dict[str, Any], places: int) -> str:
@@ -187,8 +206,9 @@ def markdown(table: dict[str, Any]) -> str:
             "## What was chosen on training prompts",
             "The training reward's gain over the base model on 128 training prompts: the searches "
             "(`bash recipes/search.sh`; learning rate, beta), then explorers and weights of the "
-            "exploration term (`bash recipes/explorers.sh`; three iterations, the agents alone "
-            "with alpha 0, the term with the explorer `reference`).",
+            "exploration term (`bash recipes/explorers.sh`; three iterations, one seed, so that the "
+            "intervals are over prompts alone; the agents with alpha 0, the term with the "
+            "explorer `reference`).",
             choices_table(table["search"]),
             choices_table(table["explorers"]),
         ]
@@ -255,8 +275,13 @@ def answers_table(answers: Sequence[dict[str, Any]]) -> str:
 
 
 def choices_table(found: Sequence[dict[str, Any]]) -> str:
-    rows = ([c["setting"], str(c["seeds"]), figure(c["gain"], 2)] for c in found)
-    return lines(["setting", "seeds", "gain"], rows)
+    rows = []
+    for choice in found:
+        cells = [choice["setting"], figure(choice["gain"], 2)]
+        compared = "difference" in choice
+        cells += [choice["to"], figure(choice["difference"], 2)] if compared else ["", ""]
+        rows.append(cells)
+    return lines(["setting", "gain", "compared to", "difference"], rows)
 
 
 if __name__ == "__main__":

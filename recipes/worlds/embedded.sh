@@ -45,7 +45,7 @@ KTO_LEARNING_RATE=${KTO_LEARNING_RATE:-2e-5} KTO_BETA=${KTO_BETA:-250}
 SPO_LEARNING_RATE=${SPO_LEARNING_RATE:-2e-5} SPO_BETA=${SPO_BETA:-10}
 
 # Chosen by explorers.sh, likewise: recipes/results/explorers.
-EXPLORER=${EXPLORER:-reference}
+EXPLORER=${EXPLORER:-sampling:guidance_scale=3}
 ALPHA=${ALPHA:-0.01,0.01,0.01,0.01,0.01} # of Eq. 7's second term, by iteration
 GATED=${GATED:-false}
 
