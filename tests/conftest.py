@@ -63,3 +63,11 @@ def tiny_open_clip(tmp_path_factory) -> Path:
     from tests.tiny_rewards import open_clip_model
 
     return open_clip_model(tmp_path_factory.mktemp("tiny") / "open-clip")
+
+
+@pytest.fixture(scope="session")
+def branched(tmp_path_factory, tiny_sd) -> Path:
+    """A rollout with step candidates, see `tests.branched`; tests must not write into the folder."""
+    from tests.branched import roll_out_branched
+
+    return roll_out_branched(tmp_path_factory.mktemp("branched") / "rollout", tiny_sd)

@@ -3,6 +3,8 @@ from dataclasses import dataclass
 import pytest
 
 from expo_cli import registry
+from expo_cli.core.objectives import learns_from
+from expo_cli.core.pairing import what_it_pairs
 from expo_cli.errors import UsageError
 from expo_cli.registry import build, find, nearest, split_label, split_spec
 
@@ -17,6 +19,26 @@ ENTRIES = [(table, name) for table in TABLES for name in TABLES[table]]
 @pytest.mark.parametrize(("table", "name"), ENTRIES)
 def test_every_part_is_there(table, name):
     assert isinstance(find(TABLES[table], name), type)
+
+
+@pytest.mark.parametrize("table", ["OBJECTIVES", "EXPLORERS", "PAIRINGS", "COMBINATIONS"])
+def test_every_part_that_needs_no_files_builds_with_its_defaults(table):
+    for name in TABLES[table].keys() - {"checkpoint"}:  # which needs the path of one
+        assert build(TABLES[table], name) == build(TABLES[table], TABLES[table][name])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("sft", "pairs"), ("dpo", "pairs"), ("expo", "pairs"), ("kto", "images"), ("spo", "steps")],
+)
+def test_what_each_objective_learns_from(name, kind):
+    assert learns_from(build(TABLES["OBJECTIVES"], name)) == kind
+
+
+@pytest.mark.parametrize("name", TABLES["PAIRINGS"])
+def test_what_each_pairing_pairs(name):
+    expected = "steps" if name.startswith("step-") else "samples"
+    assert what_it_pairs(build(TABLES["PAIRINGS"], name)) == expected
 
 
 @pytest.mark.parametrize("table", TABLES)

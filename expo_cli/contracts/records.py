@@ -178,6 +178,13 @@ class Pair:
             raise ValueError("explore and main come together or not at all")
 
 
+def check_gaussian_step(timestep: int, previous_timestep: int, eta: float) -> None:
+    if not (timestep > previous_timestep and timestep >= 0):
+        raise ValueError(f"timestep {timestep} leads to {previous_timestep}")
+    if not 0 < eta <= 1:
+        raise ValueError(f"eta must be in (0, 1], got {eta}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCandidates:
     """A line of `rollout/part-00012.steps.jsonl`: a denoising step that was drawn several times.
@@ -214,6 +221,10 @@ class StepCandidates:
         for name in ("winner", "loser", "continued"):
             if not 0 <= getattr(self, name) < len(self.scores):
                 raise ValueError(f"{name} {getattr(self, name)} is none of the candidates")
+        check_gaussian_step(self.timestep, self.previous_timestep, self.eta)
+        best, worst = self.scores[self.winner], self.scores[self.loser]
+        if best < max(self.scores) or worst > min(self.scores):
+            raise ValueError("winner and loser are not the best and the worst candidate")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +256,4 @@ class StepPair:
         check_id("prompt_id", self.prompt_id)
         check_finite("winner_score and loser_score", self.winner_score, self.loser_score)
         check_finite("confidence and guidance_scale", self.confidence, self.guidance_scale)
-        if not (self.timestep > self.previous_timestep and self.timestep >= 0):
-            raise ValueError(f"timestep {self.timestep} leads to {self.previous_timestep}")
-        if not 0 < self.eta <= 1:
-            raise ValueError(f"eta must be in (0, 1], got {self.eta}")
+        check_gaussian_step(self.timestep, self.previous_timestep, self.eta)

@@ -34,8 +34,9 @@ def open_tensors(path: Path) -> safe_open:
     """
     try:
         with path.open("rb") as file:
-            magic = file.read(4)
-        if magic.startswith(PICKLE_MAGIC):
+            magic = file.read(9)
+        # Eight bytes of a header's length, then the header: some lengths begin as a pickle does.
+        if magic.startswith(PICKLE_MAGIC) and magic[8:] != b"{":
             raise ContractError(f"{path}: is a pickle; only safetensors are read")
         return safe_open(path, framework="pt")
     except OSError as error:

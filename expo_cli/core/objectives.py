@@ -65,9 +65,9 @@ class ImageErrors:
 
 
 class Objective(Protocol):
-    """A loss over evidence of one kind. Two more members are used where an objective has them:
-    `k`, what multiplies a difference of errors, is told to the user; `weight(evidence)` [batch],
-    the loss's absolute slope in its logit, is watched for saturation.
+    """A loss over evidence of one kind. More members are used where an objective has them: `k`, what
+    multiplies a difference of errors, is told to the user; `weight(evidence)` [batch], the loss's
+    absolute slope in its logit, is watched for saturation against `weight_at_zero`, the slope at 0.
     """
 
     learns_from: str
@@ -171,6 +171,10 @@ class DiffusionDPO:
     def weight(self, errors: PairErrors) -> Tensor:
         return slope(self.preference, preference_logits(errors, self.beta))
 
+    @property
+    def weight_at_zero(self) -> float:
+        return slope(self.preference, torch.zeros(1)).item()
+
 
 @dataclass(frozen=True)
 class EXPO(DiffusionDPO):
@@ -271,3 +275,7 @@ class DiffusionKTO:
 
     def weight(self, errors: ImageErrors) -> Tensor:
         return slope(lambda z: self.loss(z, errors.desirable), self.logits(errors))
+
+    @property
+    def weight_at_zero(self) -> float:
+        return slope(lambda z: self.loss(z, torch.tensor([True])), torch.zeros(1)).item()

@@ -92,5 +92,5 @@ class ImageData:
         objective = self.objective
         values["implicit_accuracy"] = (objective.logits(errors) > 0).float().mean()
         values["reference_point"] = objective.zero_point(errors)
-        values["saturation"] = saturation(objective.weight(errors))
+        values["saturation"] = saturation(objective, errors)
         return values

@@ -90,7 +90,7 @@ class PairData:
             values["loser_error_change"] = loser.change.mean()
             values["implicit_accuracy"] = (loser.change > winner.change).float().mean()
         if hasattr(objective, "weight"):
-            values["saturation"] = saturation(objective.weight(errors))
+            values["saturation"] = saturation(objective, errors)
         return values
 
 

@@ -17,8 +17,9 @@ from expo_cli.core.objectives import Errors, Objective, denoising_error
 from expo_cli.errors import ContractError
 from expo_cli.models.protocol import Conditioning, DiffusionModel
 
-# Below this weight an item hardly moves the policy any more: |z| above 2.94 where it is sigmoid(-z).
-SATURATED_WEIGHT = 0.05
+# Below this share of its weight at z = 0 an item hardly moves the policy any more: z above 2.94
+# where the weight is sigmoid(-z).
+SATURATED_SHARE = 0.1
 
 
 class TrainingData(Protocol):
@@ -145,6 +146,7 @@ class Denoiser:
         return Errors(error, reference_error)
 
 
-def saturation(weights: Tensor) -> Tensor:
-    """The share of items whose gradient weight is below 0.05."""
-    return (weights < SATURATED_WEIGHT).float().mean()
+def saturation(objective: Any, evidence: Any) -> Tensor:
+    """The share of items whose gradient weight is below a tenth of that at z = 0."""
+    saturated = objective.weight(evidence) < SATURATED_SHARE * objective.weight_at_zero
+    return saturated.float().mean()

@@ -2,6 +2,7 @@ import pickle
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from expo_cli.contracts.tensors import TensorFiles, open_tensors, read_tensors, write_tensors
 from expo_cli.errors import ContractError, ExpoError
@@ -50,6 +51,16 @@ def test_a_torch_file_is_called_a_pickle(tmp_path):
     torch.save({"a": torch.zeros(1)}, path)
     with pytest.raises(ContractError, match="is a pickle; only safetensors are read"):
         open_tensors(path)
+
+
+@pytest.mark.parametrize("length", [0x0280, 0x0380, 0x0480, 0x0580])
+def test_a_header_whose_length_begins_like_a_pickle_is_none(length, tmp_path):
+    """A safetensors file begins with its header's length, little-endian: 640 is 80 02, as a pickle."""
+    path = tmp_path / "t.safetensors"
+    sizes = range(length - 200, length)
+    files = (save({"a": torch.ones(2)}, {"note": "x" * size}) for size in sizes)
+    path.write_bytes(next(file for file in files if file[:2] == length.to_bytes(2, "little")))
+    assert read_tensors(path)["a"].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("kept", [0, 4, 20, -1])

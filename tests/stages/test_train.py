@@ -344,6 +344,86 @@ def test_sft_needs_no_reference(pairs, tiny_sd, tmp_path):
     assert metrics[0]["loss"] == pytest.approx(metrics[0]["winner_error"])
 
 
+def test_sft_on_winners_alone_does_not_depend_on_the_losers(pairs, tiny_sd, tmp_path):
+    train(pairs, tmp_path / "one", tiny_sd, objective="sft", max_train_steps=2)
+    for n in range(6):
+        replace_latents(pairs, f"s{n}-loser", torch.zeros(4, 8, 8))
+    train(pairs, tmp_path / "two", tiny_sd, objective="sft", max_train_steps=2)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+@pytest.mark.parametrize(
+    ("objective", "at_first"),
+    [
+        ("dpo:loss=hinge", 1),
+        ("dpo:loss=ipo", 1 / 4),
+        ("expo:alpha=0,label_smoothing=0.1", math.log(2)),
+    ],
+)
+def test_variants_of_dpo_start_where_their_formula_says(
+    objective, at_first, pairs, tiny_sd, tmp_path
+):
+    first, last = train(
+        pairs, tmp_path / "out", tiny_sd, objective=objective, max_train_steps=2, logging_steps=1
+    )
+    assert first["loss"] == pytest.approx(at_first, abs=1e-3)
+    assert first["saturation"] == 0
+    assert first["grad_norm"] > 0
+    assert math.isfinite(last["loss"])
+
+
+def test_kto_starts_at_half_and_its_first_step_goes_where_the_labels_ask(pairs, tiny_sd, tmp_path):
+    settings = {"objective": "kto:desirable_fraction=0.5", "max_train_steps": 1}
+    settings |= {"train_batch_size": 12, "learning_rate": 1e-5, "ref": str(tiny_sd)}
+    [before] = train(pairs, tmp_path / "one", tiny_sd, **settings)
+    assert before["loss"] == before["kto_loss"] == pytest.approx(1 / 2, abs=1e-3)
+    assert before["reference_point"] == pytest.approx(0, abs=1e-6)
+    assert before["saturation"] == 0
+    # The same images, noise and timesteps again, seen by the policy that the step made.
+    [after] = train(pairs, tmp_path / "two", tmp_path / "one", **settings)
+    assert after["loss"] < before["loss"]
+    assert after["desirable_error_change"] < after["undesirable_error_change"]
+    assert after["implicit_accuracy"] > 0.5
+
+
+def test_limit_counts_the_pairs_that_kto_takes_its_images_from(pairs, tiny_sd, tmp_path):
+    config = TrainConfig(init_from=str(tiny_sd), **SMALL | {"objective": "kto", "limit": 4})
+    result = train_policy([pairs], tmp_path / "out", config, RunOptions(quiet=True, dry_run=True))
+    assert (result.learns_from, result.num_items) == ("images", 8)
+
+
+@pytest.mark.parametrize("use_lora", [False, True])
+def test_kto_stopped_by_broken_latents_and_repaired_ends_with_the_same_bytes(
+    use_lora, pairs, tiny_sd, tmp_path
+):
+    settings = {"objective": "kto:reference_point=mismatched", "use_lora": use_lora}
+    settings |= {"checkpointing_steps": 100, "caption_dropout": 0.2}
+    train(pairs, tmp_path / "whole", tiny_sd, **settings)
+    # Of the places 0 to 6 two are undesirable images (0 and 5): the fourth step begins with the
+    # fifth desirable one.
+    name = f"s{visits(0, 6, 4, 1)[0].item}-winner"
+    whole = read_tensors(pairs.parent / "rollout" / "part-00000.safetensors")[name]
+    replace_latents(pairs, name, torch.full((4, 8, 8), math.nan))
+    with pytest.raises(ContractError, match=f"{name} are not finite"):
+        train(pairs, tmp_path / "stopped", tiny_sd, **settings)
+    assert [path.name for path in (tmp_path / "stopped/state").iterdir()] == ["step-00000003"]
+    replace_latents(pairs, name, whole)
+    train(pairs, tmp_path / "stopped", tiny_sd, **settings)
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
+
+
+def test_the_command_trains_kto_to_the_same_bytes(pairs, tiny_sd, tmp_path, expo):
+    settings = SMALL | {"objective": "kto:beta=500,utility=loss-averse"}
+    train(pairs, tmp_path / "stage", tiny_sd, **settings)
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    out = tmp_path / "command"
+    done = expo("train", pairs, "--init-from", tiny_sd, "--out", out, *flags)
+    assert (done.returncode, done.stdout) == (0, f"{out}\n"), done.stderr
+    assert "on 12 images, 6 optimiser steps" in done.stderr
+    assert "beta 500 is k = 500" in done.stderr
+    assert contents(out) == contents(tmp_path / "stage")
+
+
 def test_a_run_that_breaks_down_stops_and_keeps_its_last_state(pairs, tiny_sd, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(ExpoError, match="lower the learning rate"):
