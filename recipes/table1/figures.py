@@ -14,6 +14,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from systems import REWARDS, System, estimate, read_systems
 from tables import place, title
 
 from expo_cli.contracts.files import atomic
@@ -28,7 +29,6 @@ from expo_cli.report.plots import (
     encode,
     panels,
 )
-from runs import REWARDS, System, estimate, read_systems
 
 PALETTE = (TRAINING, HELDOUT, *OTHERS, INK)
 # Figure 4: schedules of negative prompts, and the variant of EXPO-II that has each.

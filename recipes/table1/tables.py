@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from systems import REWARDS, System, estimate, paired, read_systems
 
 from expo_cli.contracts.files import atomic
 from expo_cli.contracts.results import Estimate
 from expo_cli.report.wording import fixed, interval
-from runs import REWARDS, System, estimate, paired, read_systems
 
 # In the order of the rows.
 TITLES = {
