@@ -1,13 +1,15 @@
 """The `expo` program: six commands, one line for every error."""
 
+import signal
 import sys
+from types import FrameType
 
 import typer
 from typer.exceptions import Abort, TyperException
 
 from expo_cli import __version__
 from expo_cli.commands import evaluate, make_pairs, prep_prompts, rollout, score, train
-from expo_cli.errors import ExpoError
+from expo_cli.errors import ExpoError, Interrupted
 
 INTERRUPTED = 130
 
@@ -45,7 +47,18 @@ def one_line(message: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def stop(number: int, frame: FrameType | None) -> None:
+    """End at once. Stages that do long work put a handler in this one's place that waits for a safe
+    point; imports and the loading of models take many seconds too, and are always safe to end.
+    """
+    name = signal.Signals(number).name
+    sys.stderr.write(f"expo: stopped by {name}; run the same command to go on\n")
+    sys.exit(Interrupted.exit_code)
+
+
 def main() -> None:
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, stop)
     message = ""
     try:
         code = app(standalone_mode=False)

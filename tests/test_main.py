@@ -39,6 +39,19 @@ def test_help_loads_nothing_heavy(arguments):
     assert (done.returncode, done.stderr) == (0, "[]\n")
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2"])
+def test_a_signal_while_no_stage_listens_says_run_again(name):
+    code = (
+        "import os, signal\n"
+        "from expo_cli import main\n"
+        f"main.app = lambda **_: os.kill(os.getpid(), signal.{name})\n"
+        "main.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    message = f"expo: stopped by {name}; run the same command to go on\n"
+    assert (done.returncode, done.stderr) == (75, message)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_commands_help(command, expo):
     done = expo(command, "--help", env=os.environ | {"COLUMNS": "200"})
