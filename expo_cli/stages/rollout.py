@@ -28,12 +28,15 @@ from expo_cli.stages.progress import Notes
 
 @dataclass(frozen=True)
 class RolloutResult:
+    """`missing_parts` are the numbers of the parts that are still to be drawn."""
+
     path: Path
     num_prompts: int
     num_samples: int
     num_parts: int
     parts_drawn: int
     parts_missing: int
+    missing_parts: list[int]
     plan: dict[str, Any]
 
 
@@ -120,7 +123,7 @@ def roll_out(
     wanted = [n for n in range(count) if shard.takes(n)]
     if options.dry_run:
         todo = [n for n in missing_parts(out, count) if shard.takes(n)]
-        return _result(out, plan, drawn=0, missing=len(todo))
+        return _result(out, plan, drawn=0, missing=todo)
     inputs = {"policy": source_sha256(policy)}
     if config.kl_to:
         inputs["kl_to"] = source_sha256(config.kl_to)
@@ -151,7 +154,7 @@ def roll_out(
         draw_parts(drawing, out, todo, notes)
     else:
         notes.say(f"rollout: nothing to do, {out} has all parts of this shard")
-    return _result(out, plan, drawn=len(todo), missing=len(missing_parts(out, count)))
+    return _result(out, plan, drawn=len(todo), missing=missing_parts(out, count))
 
 
 def build_step_reward(config: RolloutConfig, sampling: SamplingPlan) -> tuple[str, Reward] | None:
@@ -179,13 +182,14 @@ def identity_sha256(reward: Reward) -> str:
     return hashlib.sha256(json.dumps(reward.identity(), sort_keys=True).encode()).hexdigest()
 
 
-def _result(out: Path, plan: dict[str, Any], drawn: int, missing: int) -> RolloutResult:
+def _result(out: Path, plan: dict[str, Any], drawn: int, missing: list[int]) -> RolloutResult:
     return RolloutResult(
         path=out,
         num_prompts=plan["num_prompts"],
         num_samples=plan["num_samples"],
         num_parts=plan["num_parts"],
         parts_drawn=drawn,
-        parts_missing=missing,
+        parts_missing=len(missing),
+        missing_parts=missing,
         plan=plan,
     )

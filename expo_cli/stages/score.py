@@ -27,7 +27,10 @@ LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """Specs, samples scored by this run, and parts without scores, each by reward label."""
+    """Specs, samples scored by this run, and parts without scores, each by reward label.
+
+    `missing_parts` are the numbers of the parts that lack the scores of some reward.
+    """
 
     path: Path
     rewards: dict[str, str]
@@ -35,6 +38,7 @@ class ScoreResult:
     num_parts: int
     num_scored: dict[str, int]
     parts_missing: dict[str, int]
+    missing_parts: list[int]
     plan: dict[str, Any]
 
 
@@ -106,13 +110,15 @@ def score_folder(
                 counts = {"samples": images.num_samples, "parts": count}
                 run = replace(runs[reward.label], counts=counts, seconds=seconds)
                 write_run(out, run, reward_run_name(reward.label))
+    scored = {r.label: parts_scored(out, r, count) for r in rewards}
     return ScoreResult(
         path=out,
         rewards={r.label: r.spec for r in rewards},
         num_samples=images.num_samples,
         num_parts=count,
         num_scored=num_scored,
-        parts_missing={r.label: count - len(parts_scored(out, r, count)) for r in rewards},
+        parts_missing={label: count - len(parts) for label, parts in scored.items()},
+        missing_parts=sorted(set(range(count)).difference(set.intersection(*scored.values()))),
         plan=plan | {"dtype": config.dtype, "batch_size": config.batch_size},
     )
 

@@ -135,7 +135,7 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(expo, prompts, tiny_sd
     out = tmp_path / "out"
     done = expo("rollout", prompts, "--policy", tiny_sd, "--out", out, "--dry-run")
     plan = json.loads(done.stdout)
-    assert (plan["num_samples"], plan["num_parts"], plan["parts_missing"]) == (20, 1, 1)
+    assert (plan["num_samples"], plan["num_parts"], plan["missing_parts"]) == (20, 1, [0])
     assert not out.exists()
 
 

@@ -253,7 +253,7 @@ def test_overwrite_scores_only_its_labels_anew(rollout):
     result = score(
         rollout, f"a={own('SignalAfterOneBatch')}", options=RunOptions(overwrite=True, dry_run=True)
     )
-    assert result.parts_missing == {"a": 0}
+    assert (result.parts_missing, result.missing_parts) == ({"a": 0}, [])
     with pytest.raises(Interrupted):
         score(rollout, f"a={own('SignalAfterOneBatch')}", options=RunOptions(overwrite=True))
     left = contents(rollout / "scores")
@@ -283,6 +283,7 @@ def test_a_limit_cuts_after_so_many_samples(rollout):
 def test_a_dry_run_touches_nothing(rollout, tiny_clip):
     result = score(rollout, f"pickscore:model={tiny_clip}", options=RunOptions(dry_run=True))
     assert (result.num_samples, result.parts_missing) == (10, {"pickscore": 3})
+    assert result.missing_parts == [0, 1, 2]
     assert not (rollout / "scores").exists()
 
 
