@@ -97,7 +97,7 @@ judge() { # LABEL FOLDER
 begin() {
     policy=$BASE previous=$BASE # theta_0; then theta_t and theta_{t-1}
     evaluations=()
-    [ -f "$SHARED/heldout.jsonl" ] || split_prompts
+    [ -f "$SHARED/train.jsonl" ] && [ -f "$SHARED/heldout.jsonl" ] || split_prompts
     expo prep-prompts "$SHARED/train.jsonl" --sample "$JUDGE_PROMPTS" --seed 200 \
         --out "$SHARED/judge.jsonl"
     judge base "$SHARED/base/$JUDGE-$SEED"
@@ -147,3 +147,7 @@ report() {
     expo evaluate "${evaluations[@]}" --baseline base --out "$OUT/evaluation-$JUDGE" \
         --training-reward "$REWARD" "${heldout[@]}" --title "$SYSTEM, $REWARD, seed $SEED"
 }
+
+# Here and now; or, for slurm/submit.sh, as jobs.
+# shellcheck source=recipes/slurm/chain.sh
+[ -z "${SUBMIT:-}" ] || source recipes/slurm/chain.sh
