@@ -7,5 +7,5 @@ source recipes/environment.sh
 ruff check .
 ruff format --check .
 lint-imports
-shellcheck -x recipes/*.sh recipes/*/*.sh tests/*.sh .ci/run
+shellcheck -x recipes/*.sh recipes/*/*.sh recipes/slurm/*.sbatch tests/*.sh tests/*/*.sh .ci/run
 python -m pytest "$@"

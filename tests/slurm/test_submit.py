@@ -1,0 +1,142 @@
+"""recipes/slurm on a private SLURM of one node, while its jobs are stopped, requeued and killed."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+PROJECT = HERE.parents[1]
+
+if not shutil.which("slurmctld", path=f"{os.environ['PATH']}:/usr/sbin"):
+    # .ci/run installs it and sets the variable, so that there nobody skips these tests unnoticed.
+    assert "EXPO_TEST_SLURM" not in os.environ, "SLURM is not installed"
+    pytest.skip("no SLURM; `bash tests/slurm/install.sh` installs it", allow_module_level=True)
+
+TOY = {
+    "ITERATIONS": 2,
+    "CURVE": "none",
+    "OFFLINE_PROMPTS": 4,
+    "OFFLINE_PAIRS": 3,
+    "NUM_PROMPTS": 3,
+    "HELDOUT_PROMPTS": 3,
+    "JUDGE_PROMPTS": 2,
+    "IMAGES": 1,
+    "STEPS": 3,
+    "BATCH": 2,
+    "PART_SIZE": 2,  # two parts of each, one for each task of an array
+    "CORES": 1,
+}
+EVALUATION = "expo_ii-pickscore/seed-0/evaluation-heldout/results.json"
+# Made for the other systems, so nothing fails when the job that makes it is killed.
+UNUSED = "hpsv2-3.jsonl"
+SITE = """\
+NUM_SHARDS=2
+SBATCH_OPTIONS=--time=10
+declare -A COMMAND_OPTIONS
+MAX_REQUEUES=50
+prepare() { echo "restarted ${SLURM_RESTART_COUNT:-0} times"; }
+CONTAINER=(env)
+"""
+# How the tasks are disturbed, in random order: stopped by a signal, which they answer by a requeue
+# of themselves; requeued from outside, as by pre-emption; killed and cancelled, which fails the
+# chain, so that it must be submitted again.
+DISTURBANCES = [
+    *["scancel --signal=USR1", "scancel --signal=USR2", "scancel --signal=TERM"] * 2,
+    *["scontrol requeue", "scancel --signal=KILL", "scancel"],
+]
+
+
+@pytest.fixture(scope="module")
+def environment() -> Iterator[dict[str, str]]:
+    """That of a user of a cluster which runs while the tests of this module do."""
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    subprocess.run(["bash", HERE / "start.sh", folder, "2"], check=True)
+    settings = {"VIRTUAL_ENV": sys.prefix, "SLURM_CONF": folder / "slurm.conf"}
+    yield os.environ | {key: str(value) for key, value in (settings | TOY).items()}
+    subprocess.run(["bash", HERE / "stop.sh", folder], check=True)
+    shutil.rmtree(folder)
+
+
+class Cluster:
+    """The cluster as its user sees it."""
+
+    def __init__(self, environment: dict[str, str], runs: Path) -> None:
+        self.environment = environment | {"RUNS": str(runs), "SITE": str(runs / "site.sh")}
+        runs.mkdir()
+        (runs / "site.sh").write_text(SITE)
+
+    def run(self, *command: object) -> str:
+        done = subprocess.run(
+            list(map(str, command)), env=self.environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        return done.stdout
+
+    def submit(self) -> str:
+        return self.run("bash", PROJECT / "recipes/slurm/submit.sh", "expo_ii")
+
+    def disturb(self, how: str, task: str) -> None:
+        # The task may have ended by now.
+        subprocess.run([*how.split(), task], env=self.environment, capture_output=True)
+
+    def tasks(self, *filters: str) -> list[str]:
+        return self.run("squeue", "--array", "--noheader", "--format=%i", *filters).split()
+
+
+def results(runs: Path) -> dict:
+    """The figures of the evaluation, without the paths and times of its provenance."""
+    figures = json.loads((runs / EVALUATION).read_text())
+    return {key: value for key, value in figures.items() if key != "provenance"}
+
+
+def products(runs: Path) -> dict[str, bytes]:
+    """Prompts, latents, images, scores, pairs, weights and metrics, by path."""
+    return {
+        str(path.relative_to(runs)): path.read_bytes()
+        for path in runs.rglob("*")
+        if path.suffix in (".jsonl", ".safetensors", ".webp")
+        and not path.is_relative_to((runs / EVALUATION).parent)
+        and path.name != UNUSED
+    }
+
+
+def logs(runs: Path) -> str:
+    return "".join(path.read_text() for path in sorted(runs.rglob("logs/*.log")))
+
+
+def test_a_disturbed_chain_of_jobs_makes_what_the_plain_recipe_makes(environment, tmp_path):
+    plain, runs = tmp_path / "plain", tmp_path / "runs"
+    chance = random.Random(0)
+    disturbances = chance.sample(DISTURBANCES, len(DISTURBANCES))
+    cluster = Cluster(environment, runs)
+    with subprocess.Popen(
+        ["bash", PROJECT / "recipes/expo_ii.sh"],
+        env=environment | {"RUNS": str(plain)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as recipe:
+        submissions = [cluster.submit()]
+        while cluster.tasks() or not (runs / EVALUATION).exists():
+            time.sleep(chance.uniform(1, 5))
+            running = cluster.tasks("--states=RUNNING")
+            if disturbances and running:
+                cluster.disturb(disturbances.pop(), chance.choice(running))
+            elif not cluster.tasks():
+                submissions.append(cluster.submit())
+                assert len(submissions) < 8, logs(runs)
+    assert recipe.returncode == 0
+
+    assert results(runs) == results(plain)
+    assert products(runs) == products(plain)
+    assert "requeue of " in logs(runs)
+    assert "restarted 1 times" in logs(runs)
+    assert len(submissions) > 1
