@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Install what the tests of recipes/slurm need, from Debian's or Ubuntu's packages: SLURM and munge.
-# Their services stay off where there is systemd; start.sh runs daemons of its own.
+# Install what the tests of recipes/slurm need, from Debian's packages: SLURM and munge. The tests
+# run daemons of their own (start.sh).
 #
 #   bash tests/slurm/install.sh
 set -euo pipefail

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,7 +44,7 @@ SBATCH_OPTIONS=--time=10
 declare -A COMMAND_OPTIONS
 MAX_REQUEUES=50
 prepare() { echo "restarted ${SLURM_RESTART_COUNT:-0} times"; }
-CONTAINER=(env)
+CONTAINER=(env ACCELERATE_USE_CPU=true)
 """
 # How the tasks are disturbed, in random order: stopped by a signal, which they answer by a requeue
 # of themselves; requeued from outside, as by pre-emption; killed and cancelled, which fails the
@@ -60,29 +60,58 @@ def environment() -> Iterator[dict[str, str]]:
     """That of a user of a cluster which runs while the tests of this module do."""
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     subprocess.run(["bash", HERE / "start.sh", folder, "2"], check=True)
-    settings = {"VIRTUAL_ENV": sys.prefix, "SLURM_CONF": folder / "slurm.conf"}
-    yield os.environ | {key: str(value) for key, value in (settings | TOY).items()}
+    settings = TOY | {
+        "VIRTUAL_ENV": sys.prefix,
+        "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}",
+        "SLURM_CONF": folder / "slurm.conf",
+    }
+    yield os.environ | {key: str(value) for key, value in settings.items()}
     subprocess.run(["bash", HERE / "stop.sh", folder], check=True)
     shutil.rmtree(folder)
 
 
+@pytest.fixture(scope="module")
+def plain(environment, tmp_path_factory) -> Iterator[Callable[[], Path]]:
+    """Begin the plain recipe; the function waits for its end and returns the folder of its runs."""
+    runs = tmp_path_factory.mktemp("plain")
+    with (runs / "stderr").open("w") as stderr:
+        recipe = subprocess.Popen(
+            ["bash", PROJECT / "recipes/expo_ii.sh"],
+            env=environment | {"RUNS": str(runs)},
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        )
+
+    def finished() -> Path:
+        assert recipe.wait() == 0, (runs / "stderr").read_text()
+        return runs
+
+    yield finished
+    recipe.terminate()
+    recipe.wait()
+
+
 class Cluster:
-    """The cluster as its user sees it."""
+    """The cluster as its user sees it, who keeps everything in the folder `runs`."""
 
     def __init__(self, environment: dict[str, str], runs: Path) -> None:
+        self.runs = runs
         self.environment = environment | {"RUNS": str(runs), "SITE": str(runs / "site.sh")}
-        runs.mkdir()
         (runs / "site.sh").write_text(SITE)
 
     def run(self, *command: object) -> str:
         done = subprocess.run(
-            list(map(str, command)), env=self.environment, capture_output=True, text=True
+            list(map(str, command)),
+            cwd=PROJECT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout
 
     def submit(self) -> str:
-        return self.run("bash", PROJECT / "recipes/slurm/submit.sh", "expo_ii")
+        return self.run("bash", "recipes/slurm/submit.sh", "expo_ii")
 
     def disturb(self, how: str, task: str) -> None:
         # The task may have ended by now.
@@ -90,6 +119,14 @@ class Cluster:
 
     def tasks(self, *filters: str) -> list[str]:
         return self.run("squeue", "--array", "--noheader", "--format=%i", *filters).split()
+
+    def logs(self) -> str:
+        return "".join(path.read_text() for path in sorted(self.runs.rglob("*.log")))
+
+
+@pytest.fixture
+def cluster(environment, tmp_path) -> Cluster:
+    return Cluster(environment, tmp_path)
 
 
 def results(runs: Path) -> dict:
@@ -109,34 +146,38 @@ def products(runs: Path) -> dict[str, bytes]:
     }
 
 
-def logs(runs: Path) -> str:
-    return "".join(path.read_text() for path in sorted(runs.rglob("logs/*.log")))
-
-
-def test_a_disturbed_chain_of_jobs_makes_what_the_plain_recipe_makes(environment, tmp_path):
-    plain, runs = tmp_path / "plain", tmp_path / "runs"
+def test_a_disturbed_chain_of_jobs_makes_what_the_plain_recipe_makes(plain, cluster):
     chance = random.Random(0)
     disturbances = chance.sample(DISTURBANCES, len(DISTURBANCES))
-    cluster = Cluster(environment, runs)
-    with subprocess.Popen(
-        ["bash", PROJECT / "recipes/expo_ii.sh"],
-        env=environment | {"RUNS": str(plain)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as recipe:
-        submissions = [cluster.submit()]
-        while cluster.tasks() or not (runs / EVALUATION).exists():
-            time.sleep(chance.uniform(1, 5))
-            running = cluster.tasks("--states=RUNNING")
-            if disturbances and running:
-                cluster.disturb(disturbances.pop(), chance.choice(running))
-            elif not cluster.tasks():
-                submissions.append(cluster.submit())
-                assert len(submissions) < 8, logs(runs)
-    assert recipe.returncode == 0
+    submissions = [cluster.submit()]
+    while cluster.tasks() or not (cluster.runs / EVALUATION).exists():
+        time.sleep(chance.uniform(1, 5))
+        running = cluster.tasks("--states=RUNNING")
+        if disturbances and running:
+            cluster.disturb(disturbances.pop(), chance.choice(running))
+        elif not cluster.tasks():
+            submissions.append(cluster.submit())
+            assert len(submissions) < 8, cluster.logs()
 
-    assert results(runs) == results(plain)
-    assert products(runs) == products(plain)
-    assert "requeue of " in logs(runs)
-    assert "restarted 1 times" in logs(runs)
+    assert results(cluster.runs) == results(plain())
+    assert products(cluster.runs) == products(plain())
+    assert "requeue of " in cluster.logs()
+    assert "restarted 1 times" in cluster.logs()
     assert len(submissions) > 1
+
+
+def test_two_tasks_of_a_job_train_together_and_are_requeued_together(plain, cluster):
+    pairs = plain() / "shared/offline/pickscore-3.jsonl"
+    log, out = cluster.runs / "train.log", cluster.runs / "checkpoint"
+    job = cluster.run(
+        *("sbatch", "--parsable", "--ntasks=2", f"--output={log}", "recipes/slurm/train.sbatch"),
+        *(pairs, "--init-from", "embedded:emoji-sd", "--out", out, "--max-train-steps", 8),
+    ).strip()
+    while not (log.exists() and "(2 processes)" in log.read_text()):
+        assert cluster.tasks(), log.read_text()
+        time.sleep(0.2)
+    cluster.disturb("scancel --signal=USR2", job)
+    while cluster.tasks():
+        time.sleep(1)
+    assert f"requeue of {job}\n" in log.read_text()
+    assert (out / "model_index.json").exists(), log.read_text()
