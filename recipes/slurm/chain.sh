@@ -105,14 +105,15 @@ all_tasks() { # COMMAND
 }
 
 missing_tasks() { # COMMAND OUTPUT [ARGUMENT ...]: those with work left, when all inputs are there
-    local command=$1 output=$2
+    local command=$1 output=$2 plan
     shift 2
     case $command in
     rollout | score)
-        command expo "$command" "$@" --dry-run --quiet | python -c '
+        plan=$(command expo "$command" "$@" --dry-run --quiet) || return
+        python -c '
 import json, sys
 parts = json.load(sys.stdin)["missing_parts"]
-print(*sorted({part % int(sys.argv[1]) for part in parts}))' "$NUM_SHARDS"
+print(*sorted({part % int(sys.argv[1]) for part in parts}))' "$NUM_SHARDS" <<<"$plan"
         ;;
     train) [ -f "$output/model_index.json" ] || [ -f "$output/adapter_config.json" ] || echo 0 ;;
     evaluate) [ -f "$output/run.json" ] || echo 0 ;; # seconds, so one that is made is made again
