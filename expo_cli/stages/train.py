@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from expo_cli.config import RunOptions, TrainConfig
+from expo_cli.contracts.checkpoints import is_finished
 from expo_cli.contracts.files import sha256
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.sources import ADAPTER_CONFIG, base_source, model_folder, source_sha256
@@ -69,7 +70,7 @@ def train_policy(
 ) -> TrainResult:
     """Train from `init_from` on the records of all files and write a checkpoint to `out`.
 
-    A run that was stopped goes on from its last saved state and ends with the same bytes.
+    A run that was stopped goes on from its newest whole state and ends with the same bytes.
     """
     notes = Notes(options)
     objective = build_objective(config.objective)
@@ -104,7 +105,3 @@ def train_policy(
 
     train(records, objective, out, config, options, run, notes)
     return result
-
-
-def is_finished(out: Path) -> bool:
-    return (out / "model_index.json").exists() or (out / ADAPTER_CONFIG).exists()
