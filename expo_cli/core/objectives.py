@@ -65,9 +65,10 @@ class ImageErrors:
 
 
 class Objective(Protocol):
-    """A loss over evidence of one kind. Two more members are used where an objective has them:
+    """A loss over evidence of one kind. Three more members are used where an objective has them:
     `k`, what multiplies a difference of errors, is told to the user; `weight(evidence)` [batch],
-    the loss's absolute slope in its logit, is watched for saturation.
+    the loss's absolute slope in its logit, is watched for saturation; `mixes_batch` says that an
+    item's loss depends on the others of its forward pass.
     """
 
     learns_from: str
@@ -235,6 +236,7 @@ class DiffusionKTO:
 
     learns_from = "images"
     needs_reference = True
+    mixes_batch = True
 
     def __post_init__(self) -> None:
         check_positive(beta=self.beta)

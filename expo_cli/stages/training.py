@@ -35,6 +35,7 @@ from expo_cli.stages.processes import start_processes
 from expo_cli.stages.progress import Notes
 from expo_cli.stages.step_data import StepData
 from expo_cli.stages.stopping import stop_on_signal
+from expo_cli.stages.train import GO_ON, global_batch_size
 from expo_cli.stages.training_data import TrainingData
 from expo_cli.stages.training_state import State, load_state, newest_whole_state, save_state
 
@@ -61,7 +62,7 @@ def train(
     with alone(out) if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process:
             clear_if_asked(out, options, Shard())
-            begin_or_continue(out, run)
+            begin_or_continue(out, run, remedy=GO_ON)
         accelerator.wait_for_everyone()
         if config.report_to != "none":
             accelerator.init_trackers("expo")
@@ -124,18 +125,9 @@ class Trainer:
         self.log = MetricsLog(out, writes=accelerator.is_main_process)
 
     @property
-    def global_batch_size(self) -> int:
-        config = self.config
-        return (
-            config.train_batch_size
-            * config.gradient_accumulation_steps
-            * self.accelerator.num_processes
-        )
-
-    @property
     def learning_rate(self) -> float:
         """The effective peak rate: with --scale-lr, times the global batch size."""
-        scale = self.global_batch_size if self.config.scale_lr else 1
+        scale = global_batch_size(self.config) if self.config.scale_lr else 1
         return self.config.learning_rate * scale
 
     def run(self) -> None:
@@ -148,7 +140,7 @@ class Trainer:
         first = self.resume()
         self.notes.say(
             f"train: effective learning rate {self.learning_rate:.3g}, batch of "
-            f"{self.global_batch_size} {self.kind} ({self.accelerator.num_processes} processes), "
+            f"{global_batch_size(config)} {self.kind} ({self.accelerator.num_processes} processes), "
             f"{self.policy.dtype} on {self.accelerator.device}"
             + (f"; going on after step {first}" if first else "")
         )
@@ -245,7 +237,7 @@ class Trainer:
                 norms
                 | {
                     "learning_rate": rate,
-                    "batch_size": self.global_batch_size,
+                    "batch_size": global_batch_size(config),
                     "weight_change": self.weight_change(),
                 },
             )

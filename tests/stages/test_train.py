@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import signal
 import socket
@@ -20,10 +21,11 @@ from expo_cli.contracts import jsonl
 from expo_cli.contracts.records import Pair, SampleRef
 from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.core.noise import training_noise
+from expo_cli.core.objectives import DiffusionDPO, DiffusionKTO
 from expo_cli.core.visits import visits
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.loading import load_model
-from expo_cli.stages.train import train_policy
+from expo_cli.stages.train import plan_and_free, resolve, train_policy
 from expo_cli.stages.training import Trainer
 from expo_cli.stages.training_data import PromptEmbeddings
 from tests.conftest import EXPO
@@ -472,31 +474,84 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+TWO_PROCESSES = {"PATH": f"{EXPO.parent}:{os.environ['PATH']}", "ACCELERATE_USE_CPU": "true"}
+
+
+def launch_two() -> list:
+    """What stands before the arguments of `expo` to run it in two processes on a CPU."""
+    command = [EXPO.parent / "accelerate", "launch", "--multi_gpu", "--num_processes", 2]
+    return [*command, "--main_process_port", free_port(), "-m", "expo_cli"]
+
+
 def test_two_processes_train_like_one(pairs, tiny_sd, tmp_path):
     one = train(pairs, tmp_path / "one", tiny_sd, train_batch_size=4)
-    command = [EXPO.parent / "accelerate", "launch", "--multi_gpu", "--num_processes", 2]
-    command += [
-        "--main_process_port",
-        free_port(),
-        "-m",
-        "expo_cli",
-        "train",
-        pairs,
-        "--num-processes",
-        2,
-    ]
-    command += ["--init-from", tiny_sd, "--out", tmp_path / "two", *flags()]
+    command = [*launch_two(), "train", pairs, "--num-processes", 2, *flags()]
+    command += ["--init-from", tiny_sd, "--out", tmp_path / "two"]
     done = subprocess.run(
-        list(map(str, command)),
-        env={"PATH": f"{EXPO.parent}:/usr/bin:/bin", "ACCELERATE_USE_CPU": "true"},
+        list(map(str, command)), env=os.environ | TWO_PROCESSES, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    two = [json.loads(line) for line in (tmp_path / "two/metrics.jsonl").read_text().splitlines()]
+    check_same_curve(one, two)
+    free = json.loads((tmp_path / "two/run.json").read_text())["free"]
+    assert (free["num_processes"], free["train_batch_size"]) == (2, 2)
+
+
+def check_same_curve(ours: list[dict], theirs: list[dict]) -> None:
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine["step"] == other["step"]
+        assert mine["loss"] == pytest.approx(other["loss"], abs=2e-3)
+        assert mine["batch_size"] == other["batch_size"]
+
+
+@pytest.mark.parametrize(
+    ("begun_by", "continued_by"),
+    [
+        ((1, {"train_batch_size": 4}), (2, {})),
+        ((2, {}), (1, {"gradient_accumulation_steps": 2})),
+    ],
+)
+def test_it_goes_on_with_another_number_of_processes(
+    begun_by, continued_by, pairs, tiny_sd, tmp_path
+):
+    out, steps = tmp_path / "out", {"max_train_steps": 20}
+
+    def command(processes: int, settings: dict) -> list:
+        launcher = [EXPO] if processes == 1 else launch_two()
+        arguments = ["train", pairs, "--init-from", tiny_sd, "--out", out]
+        return [*launcher, *arguments, *flags(**steps, **settings)]
+
+    kill_after_step(4, command(*begun_by), out, env=os.environ | TWO_PROCESSES)
+    done = subprocess.run(
+        list(map(str, command(*continued_by))),
+        env=os.environ | TWO_PROCESSES,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    two = [json.loads(line) for line in (tmp_path / "two/metrics.jsonl").read_text().splitlines()]
-    for ours, theirs in zip(one, two, strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], abs=2e-3)
-        assert ours["batch_size"] == theirs["batch_size"]
+    assert "; going on after step" in done.stderr
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    check_same_curve(train(pairs, tmp_path / "whole", tiny_sd, **steps, train_batch_size=4), lines)
+
+
+def test_another_global_batch_is_refused(pairs, tiny_sd, tmp_path):
+    out = tmp_path / "out"
+    train(pairs, out, tiny_sd, max_train_steps=1)
+    halved = {"train_batch_size": 1, "gradient_accumulation_steps": 2}
+    train(pairs, out, tiny_sd, max_train_steps=1, **halved)
+    message = "begun with global_batch_size=2, not 1; give the settings .* --train-batch-size x"
+    with pytest.raises(ContractError, match=message):
+        train(pairs, out, tiny_sd, max_train_steps=1, train_batch_size=1)
+
+
+def test_where_a_batch_is_mixed_its_size_is_part_of_the_plan(tiny_sd):
+    config = resolve(TrainConfig(init_from=str(tiny_sd)))
+    plan, free = plan_and_free(config, DiffusionKTO())
+    assert "train_batch_size" in plan
+    assert "train_batch_size" not in free
+    plan, free = plan_and_free(config, DiffusionDPO())
+    assert "train_batch_size" in free
+    assert plan["global_batch_size"] == free["train_batch_size"] == 4
 
 
 def test_a_launch_that_gives_fewer_processes_than_asked_for_is_refused(pairs, tiny_sd, tmp_path):
