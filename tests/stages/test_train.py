@@ -25,6 +25,7 @@ from expo_cli.core.objectives import DiffusionDPO, DiffusionKTO
 from expo_cli.core.visits import visits
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.loading import load_model
+from expo_cli.stages.status import read_status
 from expo_cli.stages.train import plan_and_free, resolve, train_policy
 from expo_cli.stages.training import Trainer
 from expo_cli.stages.training_data import PromptEmbeddings
@@ -320,6 +321,11 @@ def test_a_broken_newest_state_costs_steps_and_nothing_else(
     [line] = [line for line in capfd.readouterr().err.splitlines() if "WARNING" in line]
     assert f"{weights}: truncated or damaged" in line
     assert line.endswith("; going on after step 2")
+
+
+def test_a_stopped_run_has_the_status_of_its_newest_state(stopped):
+    [output] = read_status([stopped]).outputs
+    assert (output.done, output.total, output.complete) == (4, 6, False)
 
 
 def test_without_a_whole_state_it_ends_with_what_to_do(stopped, expo, pairs, tiny_sd):
