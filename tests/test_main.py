@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from expo_cli import __version__, config
 from expo_cli.main import app, one_line
 
-COMMANDS = ["prep-prompts", "rollout", "score", "make-pairs", "train", "evaluate"]
+COMMANDS = ["prep-prompts", "rollout", "score", "make-pairs", "train", "evaluate", "status"]
 HEAVY = ["torch", "numpy", "diffusers", "transformers", "accelerate", "open_clip", "PIL", "pyarrow"]
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def config_of(command: str) -> type:
-    return getattr(config, command.title().replace("-", "") + "Config")
+def configs_of(command: str) -> list[type]:
+    own = getattr(config, command.title().replace("-", "") + "Config")
+    return [own] if command == "status" else [own, config.RunOptions]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in COMMANDS)])
@@ -58,7 +59,7 @@ def test_every_commands_help(command, expo):
     text = ANSI.sub("", done.stdout)
     assert done.returncode == 0
     assert f"Example: expo {command} " in text
-    names = {field.name for cls in (config_of(command), config.RunOptions) for field in fields(cls)}
+    names = {field.name for cls in configs_of(command) for field in fields(cls)}
     for name in names | {"config"}:
         assert f"--{name.replace('_', '-')}" in text
     for panel in ("Arguments", "Running"):
@@ -67,10 +68,11 @@ def test_every_commands_help(command, expo):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_example_parses(command, expo, tmp_path):
-    """With --dry-run an example fails for want of its files, not of its flags."""
+    """Where nothing is, an example fails for want of its files, not of its flags."""
     [info] = [i for i in app.registered_commands if i.name == command]
     [example] = re.findall(r"Example: expo (.*)", info.callback.__doc__)
-    done = expo(*example.split(), "--dry-run", cwd=tmp_path)
+    plan_only = ["--dry-run"] if config.RunOptions in configs_of(command) else []
+    done = expo(*example.split(), *plan_only, cwd=tmp_path)
     assert done.returncode in (0, 1), done.stderr
 
 
@@ -95,6 +97,7 @@ def test_expo_alone_shows_its_help(expo):
         (["train", "p", "--lr", "1"], 2, "No such option: --lr"),
         (["train"], 2, "Missing argument"),
         (["rollout", "p", "--out", "o", "--images", "gif"], 2, "'gif' is not one of"),
+        (["status"], 2, "Missing argument"),
         (["prep-prompts", "none.txt", "--out", "o"], 1, "none.txt: cannot be read: No such file"),
         (["train", "p", "--out", "o", "--config", "none.toml"], 1, "none.toml: cannot be read"),
         (["prep-prompts", "\x1b[2Jred.doc", "--out", "o"], 2, r"\x1b[2Jred.doc: "),

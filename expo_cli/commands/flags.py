@@ -99,7 +99,7 @@ def _table(path: Path, command: str, known: list[str]) -> dict[str, Any]:
         raise ExpoError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ContractError(f"{path}: {error}") from error
-    commands = ["prep-prompts", "rollout", "score", "make-pairs", "train", "evaluate"]
+    commands = ["prep-prompts", "rollout", "score", "make-pairs", "train", "evaluate", "status"]
     for name, table in document.items():
         if name not in commands or not isinstance(table, dict):
             raise UsageError(

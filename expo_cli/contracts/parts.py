@@ -4,7 +4,7 @@ A part exists when its `.jsonl` does; everything else that belongs to it is writ
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,11 @@ def parse_shard(text: str) -> Shard:
     return Shard(int(match[1]), int(match[2]))
 
 
+def shards_with(parts: Iterable[int], count: int) -> list[int]:
+    """The indices of those of `count` shards that take any of the parts."""
+    return sorted({part % count for part in parts})
+
+
 def part_name(number: int) -> str:
     return f"part-{number:05d}"
 
@@ -48,6 +53,18 @@ def missing_parts(folder: Path, count: int, suffix: str = ".jsonl") -> list[int]
     return [n for n in range(count) if not part_path(folder, n, suffix).exists()]
 
 
+def ranges(numbers: Iterable[int], most: int | None = None) -> str:
+    """Rising numbers in short, as in `3, 7-9`; after `most` ranges an ellipsis."""
+    borders: list[list[int]] = []
+    for number in numbers:
+        if borders and borders[-1][1] == number - 1:
+            borders[-1][1] = number
+        else:
+            borders.append([number, number])
+    texts = [f"{first}-{last}" if first < last else str(first) for first, last in borders]
+    return ", ".join(texts if most is None or len(texts) <= most else [*texts[:most], "..."])
+
+
 def require_complete(folder: Path, count: int, command: str, suffix: str = ".jsonl") -> list[Path]:
     """The paths of all parts, in order; errors as `require_parts`."""
     require_parts(folder, range(count), command, suffix)
@@ -60,9 +77,8 @@ def require_parts(
     """Raises ExpoError that names the missing ones and the command that makes them."""
     missing = [n for n in numbers if not part_path(folder, n, suffix).exists()]
     if missing:
-        names = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
         raise ExpoError(
-            f"{folder}: {len(missing)} of {len(numbers)} parts are missing ({names}); "
+            f"{folder}: {len(missing)} of {len(numbers)} parts are missing ({ranges(missing, 8)}); "
             f"run the same `expo {command}` again to make them"
         )
 

@@ -41,12 +41,13 @@ class Run:
     """The provenance of one output.
 
     `plan` is what must be equal for a later run to continue this output (settings that change the
-    result, sizes); `inputs` maps each input to its sha256; `counts` and `seconds` are set at the
-    end, by commands that end with one output.
+    result, sizes); `free` are settings that a later run may change; `inputs` maps each input to its
+    sha256; `counts` and `seconds` are set at the end, by commands that end with one output.
     """
 
     command: str
     plan: dict[str, Any]
+    free: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     arguments: list[str] = field(default_factory=lambda: sys.argv[1:])
     versions: dict[str, str] = field(default_factory=package_versions)

@@ -77,6 +77,12 @@ def reward_run_name(reward: str) -> str:
     return f"{reward}.run.json"
 
 
+def begun_rewards(folder: Path) -> list[str]:
+    """Labels of the rewards that a score folder has, or is to have, scores by."""
+    ending = reward_run_name("")
+    return sorted(path.name.removesuffix(ending) for path in folder.glob(f"?*{ending}"))
+
+
 def scored_rewards(folder: Path) -> list[str]:
     """Labels of the rewards that a score folder holds."""
     return sorted({path.name.split(".", 2)[1] for path in folder.glob("part-*.*.jsonl")})

@@ -67,7 +67,8 @@ class ImageErrors:
 class Objective(Protocol):
     """A loss over evidence of one kind. More members are used where an objective has them: `k`, what
     multiplies a difference of errors, is told to the user; `weight(evidence)` [batch], the loss's
-    absolute slope in its logit, is watched for saturation against `weight_at_zero`, the slope at 0.
+    absolute slope in its logit, is watched for saturation against `weight_at_zero`, the slope at 0;
+    `mixes_batch` says that an item's loss depends on the others of its forward pass.
     """
 
     learns_from: str
@@ -239,6 +240,7 @@ class DiffusionKTO:
 
     learns_from = "images"
     needs_reference = True
+    mixes_batch = True
 
     def __post_init__(self) -> None:
         check_positive(beta=self.beta)

@@ -31,16 +31,15 @@ class MetricsLog:
     A line's measurements are means over the steps since the line before.
     """
 
-    def __init__(self, out: Path) -> None:
-        self.path = out / "metrics.jsonl"
+    def __init__(self, out: Path, writes: bool) -> None:
+        """Of several processes that train together, one `writes`."""
+        self.path, self.writes = out / "metrics.jsonl", writes
         self.lines: list[dict[str, Any]] = []
         self.collected: list[dict[str, float]] = []
 
-    def resume(self, finished: int, collected: list[dict[str, float]]) -> None:
-        """Keep the lines of the steps that the resumed state has finished."""
-        if finished and self.path.exists():
-            self.lines = [m for m in jsonl.read(self.path, dict) if m["step"] <= finished]
-        self.collected = collected
+    def resume(self, lines: list[dict[str, Any]], collected: list[dict[str, float]]) -> None:
+        """Go on from what a state remembers, whatever the file holds now."""
+        self.lines, self.collected = lines, collected
 
     def collect(self, values: dict[str, float]) -> None:
         """Take in a step's measurements."""
@@ -53,7 +52,8 @@ class MetricsLog:
         self.write()
 
     def write(self) -> None:
-        jsonl.write(self.path, self.lines)
+        if self.writes:
+            jsonl.write(self.path, self.lines)
 
     def last(self) -> dict[str, Any]:
         return self.lines[-1] if self.lines else {}

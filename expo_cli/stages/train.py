@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from expo_cli.config import RunOptions, TrainConfig
+from expo_cli.contracts.checkpoints import is_finished
 from expo_cli.contracts.files import sha256
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.sources import ADAPTER_CONFIG, base_source, model_folder, source_sha256
@@ -16,6 +17,7 @@ from expo_cli.core.objectives import Objective, learns_from
 from expo_cli.errors import UsageError
 from expo_cli.registry import OBJECTIVES, build, nearest
 from expo_cli.stages.folders import begin_or_continue
+from expo_cli.stages.launch import num_launched
 from expo_cli.stages.progress import Notes
 from expo_cli.stages.training_images import read_images
 from expo_cli.stages.training_pairs import read_pairs
@@ -29,8 +31,20 @@ READERS: dict[str, Callable[[Sequence[Path], int | None], Sequence[Any]]] = {
     "steps": read_steps,
 }
 
-# A run may be continued with other values of these: they do not change what it makes.
-FREE_SETTINGS = ("report_to", "num_processes", "checkpoints_total_limit", "checkpointing_steps")
+# A run may be continued with other values of these, at the same global batch: they do not change
+# what it makes, beyond the order in which floats are added.
+FREE_SETTINGS = (
+    "report_to",
+    "num_processes",
+    "train_batch_size",
+    "gradient_accumulation_steps",
+    "checkpoints_total_limit",
+    "checkpointing_steps",
+)
+GO_ON = (
+    "give the settings it was begun with (the global batch is processes x --train-batch-size x "
+    "--gradient-accumulation-steps), choose another --out, or --overwrite to start it anew"
+)
 
 
 @dataclass(frozen=True)
@@ -42,16 +56,38 @@ class TrainResult:
     plan: dict[str, Any]
 
 
-def resolve_policies(config: TrainConfig) -> TrainConfig:
-    """The configuration with its reference and LoRA alpha spelled out.
+def resolve(config: TrainConfig) -> TrainConfig:
+    """The configuration with its reference, LoRA alpha and number of processes spelled out.
 
     Raises UsageError when --init-from is a LoRA checkpoint and --use-lora is not given.
     """
     starts_from_adapter = (model_folder(config.init_from) / ADAPTER_CONFIG).exists()
     if starts_from_adapter and not config.use_lora:
         raise UsageError(f"--init-from {config.init_from} is a LoRA checkpoint; add --use-lora")
-    ref = config.ref or base_source(config.init_from)
-    return replace(config, ref=ref, lora_alpha=config.lora_alpha or config.lora_rank)
+    return replace(
+        config,
+        ref=config.ref or base_source(config.init_from),
+        lora_alpha=config.lora_alpha or config.lora_rank,
+        num_processes=config.num_processes or num_launched(),
+    )
+
+
+def global_batch_size(config: TrainConfig) -> int:
+    """Items an optimiser step, over all processes of a resolved configuration."""
+    return config.train_batch_size * config.gradient_accumulation_steps * config.num_processes
+
+
+def plan_and_free(
+    config: TrainConfig, objective: Objective
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings that a later run must share, and those that it may change."""
+    mixes_batch = getattr(objective, "mixes_batch", False)
+    free = [name for name in FREE_SETTINGS if not (mixes_batch and name == "train_batch_size")]
+    settings = asdict(config) | {"global_batch_size": global_batch_size(config)}
+    return (
+        {name: value for name, value in settings.items() if name not in free},
+        {name: settings[name] for name in free},
+    )
 
 
 def build_objective(spec: str) -> Objective:
@@ -69,15 +105,16 @@ def train_policy(
 ) -> TrainResult:
     """Train from `init_from` on the records of all files and write a checkpoint to `out`.
 
-    A run that was stopped goes on from its last saved state and ends with the same bytes.
+    A run that was stopped goes on from its newest whole state and ends with the same bytes; on
+    another number of processes, with the same global batch, up to the rounding of floats.
     """
     notes = Notes(options)
     objective = build_objective(config.objective)
     kind = learns_from(objective)
-    config = resolve_policies(config)
+    config = resolve(config)
     records = READERS[kind](paths, config.limit)
-    settings = {key: value for key, value in asdict(config).items() if key not in FREE_SETTINGS}
-    plan = settings | {f"num_{kind}": len(records)}
+    plan, free = plan_and_free(config, objective)
+    plan |= {f"num_{kind}": len(records)}
     notes.say(
         f"train: {objective} on {len(records)} {kind}, {config.max_train_steps} optimiser steps; "
         f"init-from {config.init_from}, ref {config.ref}"
@@ -87,16 +124,16 @@ def train_policy(
             f"train: beta {objective.beta:g} is k = {objective.k:g}, which multiplies a difference "
             "of mean squared errors"
         )
-    result = TrainResult(out, kind, len(records), config.max_train_steps, plan)
+    result = TrainResult(out, kind, len(records), config.max_train_steps, plan | free)
     if options.dry_run:
         return result
     inputs = {
         "init_from": source_sha256(config.init_from),
         "ref": source_sha256(config.ref),
     } | {str(path): sha256(path) for path in paths}
-    run = Run(command="train", plan=plan, inputs=inputs)
+    run = Run(command="train", plan=plan, free=free, inputs=inputs)
     if is_finished(out) and not options.overwrite:
-        begin_or_continue(out, run)
+        begin_or_continue(out, run, remedy=GO_ON)
         notes.say(f"train: nothing to do, {out} is finished")
         return result
     # Imported here: a finished checkpoint is known without diffusers.
@@ -104,7 +141,3 @@ def train_policy(
 
     train(records, objective, out, config, options, run, notes)
     return result
-
-
-def is_finished(out: Path) -> bool:
-    return (out / "model_index.json").exists() or (out / ADAPTER_CONFIG).exists()

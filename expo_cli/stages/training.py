@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from diffusers.models.attention_processor import AttnProcessor
 
 from expo_cli.config import RunOptions, TrainConfig
+from expo_cli.contracts.checkpoints import state_folder, states_folder
 from expo_cli.contracts.files import alone
 from expo_cli.contracts.parts import Shard
 from expo_cli.contracts.provenance import Run, write_run
@@ -34,8 +35,9 @@ from expo_cli.stages.processes import start_processes
 from expo_cli.stages.progress import Notes
 from expo_cli.stages.step_data import StepData
 from expo_cli.stages.stopping import stop_on_signal
+from expo_cli.stages.train import GO_ON, global_batch_size
 from expo_cli.stages.training_data import TrainingData
-from expo_cli.stages.training_state import State, load_state, save_state, states_folder
+from expo_cli.stages.training_state import State, load_state, newest_whole_state, save_state
 
 # By what an objective learns from; their readers are in `stages.train`.
 DATA: dict[str, type[TrainingData]] = {
@@ -60,7 +62,7 @@ def train(
     with alone(out) if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process:
             clear_if_asked(out, options, Shard())
-            begin_or_continue(out, run)
+            begin_or_continue(out, run, remedy=GO_ON)
         accelerator.wait_for_everyone()
         if config.report_to != "none":
             accelerator.init_trackers("expo")
@@ -120,36 +122,25 @@ class Trainer:
         )
         # Scales the loss in fp16 only; elsewhere it passes everything through.
         self.scaler = torch.amp.GradScaler(accelerator.device.type, enabled=dtype is torch.float16)
-        self.log = MetricsLog(out)
-
-    @property
-    def global_batch_size(self) -> int:
-        config = self.config
-        return (
-            config.train_batch_size
-            * config.gradient_accumulation_steps
-            * self.accelerator.num_processes
-        )
+        self.log = MetricsLog(out, writes=accelerator.is_main_process)
 
     @property
     def learning_rate(self) -> float:
         """The effective peak rate: with --scale-lr, times the global batch size."""
-        scale = self.global_batch_size if self.config.scale_lr else 1
+        scale = global_batch_size(self.config) if self.config.scale_lr else 1
         return self.config.learning_rate * scale
 
     def run(self) -> None:
         """Take every step that is left.
 
-        Raises ExpoError when the loss is not finite or the policy's error runs away, Interrupted
-        when a signal asks to stop; the last good state is kept in both cases.
+        Raises ExpoError when no saved state is whole, the loss is not finite or the policy's error
+        runs away, Interrupted when a signal asks to stop; the last good state is kept.
         """
         config = self.config
-        state = load_state(self.out, self.masters, self.optimizer, self.scaler)
-        first = state.step
-        self.log.resume(first, state.measured)
+        first = self.resume()
         self.notes.say(
             f"train: effective learning rate {self.learning_rate:.3g}, batch of "
-            f"{self.global_batch_size} {self.kind} ({self.accelerator.num_processes} processes), "
+            f"{global_batch_size(config)} {self.kind} ({self.accelerator.num_processes} processes), "
             f"{self.policy.dtype} on {self.accelerator.device}"
             + (f"; going on after step {first}" if first else "")
         )
@@ -172,12 +163,29 @@ class Trainer:
         self.log.write()
         self.warn()
 
+    def resume(self) -> int:
+        """Go on from the newest whole state, the same in all processes; returns its step.
+
+        Raises ExpoError as `newest_whole_state`.
+        """
+        chosen = [
+            newest_whole_state(self.out, self.notes) if self.accelerator.is_main_process else 0
+        ]
+        (step,) = broadcast_object_list(chosen)
+        if step:
+            folder = state_folder(self.out, step)
+            state = load_state(folder, self.masters, self.optimizer, self.scaler)
+            self.log.resume(state.lines, state.measured)
+        elif self.log.path.exists():
+            self.notes.say(f"train: {self.out} holds no state yet; beginning at its first step")
+        return step
+
     def save(self, finished: int) -> None:
         if self.accelerator.is_main_process:
             self.log.write()
             save_state(
                 self.out,
-                State(finished, self.scaler.state_dict(), self.log.collected),
+                State(finished, self.scaler.state_dict(), self.log.lines, self.log.collected),
                 self.masters,
                 self.optimizer,
                 self.config.checkpoints_total_limit,
@@ -229,7 +237,7 @@ class Trainer:
                 norms
                 | {
                     "learning_rate": rate,
-                    "batch_size": self.global_batch_size,
+                    "batch_size": global_batch_size(config),
                     "weight_change": self.weight_change(),
                 },
             )

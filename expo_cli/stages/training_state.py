@@ -1,38 +1,32 @@
 """What a stopped training run goes on from: fp32 weights and optimiser moments, in safetensors."""
 
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
-from torch import Tensor
 
+from expo_cli.contracts.checkpoints import check_state, saved_steps, seal_state, state_folder
 from expo_cli.contracts.files import atomic, atomic_folder
 from expo_cli.contracts.tensors import read_tensors, write_tensors
+from expo_cli.errors import ExpoError
 from expo_cli.stages.master_weights import MasterWeights
+from expo_cli.stages.progress import Notes
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
 class State:
-    """The scalars: finished steps, fp16's loss scale, and what was measured since the last line."""
+    """The scalars: finished steps, fp16's loss scale, the lines of `metrics.jsonl`, and what was
+    measured since the last of them."""
 
     step: int
     scaler: dict[str, float | int]
+    lines: list[dict[str, Any]]
     measured: list[dict[str, float]]
-
-
-def states_folder(out: Path) -> Path:
-    return out / "state"
-
-
-def saved_steps(out: Path) -> list[int]:
-    """Steps of the states in a checkpoint folder, rising."""
-    names = (path.name for path in states_folder(out).glob("step-*"))
-    return sorted(int(m[1]) for name in names if (m := re.fullmatch(r"step-(\d+)", name)))
 
 
 def save_state(
@@ -42,42 +36,66 @@ def save_state(
     optimizer: torch.optim.AdamW,
     keep: int,
 ) -> None:
-    """Save a state whole, then delete all but the `keep` newest."""
+    """Save a state whole, then delete all but the `keep` newest.
+
+    States of later steps are deleted too: they were found broken when the run went on before them.
+    """
     # Before the first step the optimiser holds nothing.
     moments = {
-        f"{moment}.{name}": optimizer.state[master][moment]
+        f"{moment}.{name}": tensor
         for name, master in masters.state().items()
-        if master in optimizer.state
-        for moment in MOMENTS
+        for moment, tensor in optimizer.state.get(master, {}).items()
     }
-    with atomic_folder(states_folder(out) / f"step-{state.step:08d}") as folder:
+    with atomic_folder(state_folder(out, state.step)) as folder:
         write_tensors(folder / "weights.safetensors", masters.state())
         write_tensors(folder / "optimizer.safetensors", moments)
         with atomic(folder / "state.json") as file:
             file.write(msgspec.json.encode(state))
-    for old in saved_steps(out)[:-keep]:
-        shutil.rmtree(states_folder(out) / f"step-{old:08d}")
+        seal_state(folder)
+    steps = saved_steps(out)
+    kept = [step for step in steps if step <= state.step][-keep:]
+    for step in set(steps) - set(kept):
+        shutil.rmtree(state_folder(out, step))
+
+
+def newest_whole_state(out: Path, notes: Notes) -> int:
+    """The step of the newest state that is whole, 0 when none was saved yet; says what is not.
+
+    Raises ExpoError when there are states but none is whole.
+    """
+    faults: list[str] = []
+    for step in reversed(saved_steps(out)):
+        try:
+            check_state(state_folder(out, step))
+        except ExpoError as error:
+            faults.append(str(error))
+            continue
+        if faults:
+            notes.say(f"train: WARNING: {'; '.join(faults)}; going on after step {step}")
+        return step
+    if faults:
+        raise ExpoError(
+            f"{'; '.join(faults)}; no whole state is left to go on from: put one back from a copy, "
+            "or --overwrite to start anew"
+        )
+    return 0
 
 
 def load_state(
-    out: Path, masters: MasterWeights, optimizer: torch.optim.AdamW, scaler: torch.amp.GradScaler
+    folder: Path,
+    masters: MasterWeights,
+    optimizer: torch.optim.AdamW,
+    scaler: torch.amp.GradScaler,
 ) -> State:
-    """Load the newest state, if there is one."""
-    steps = saved_steps(out)
-    if not steps:
-        return State(0, {}, [])
-    folder = states_folder(out) / f"step-{steps[-1]:08d}"
+    """Load the state in `folder`, which is whole."""
     state = msgspec.json.decode((folder / "state.json").read_bytes(), type=State)
     masters.load_state(read_tensors(folder / "weights.safetensors"))
     moments = read_tensors(folder / "optimizer.safetensors")
     for name, master in masters.state().items() if moments else ():
-        optimizer.state[master] = {"step": torch.tensor(float(state.step))} | {
-            moment: _as(moments[f"{moment}.{name}"], master) for moment in MOMENTS
+        # Not `state.step`: fp16's loss scale makes the optimiser skip steps.
+        optimizer.state[master] = {"step": moments[f"step.{name}"]} | {
+            moment: moments[f"{moment}.{name}"].to(master.device) for moment in MOMENTS
         }
     if state.scaler:
         scaler.load_state_dict(state.scaler)
     return state
-
-
-def _as(tensor: Tensor, like: Tensor) -> Tensor:
-    return tensor.to(like.device, like.dtype)

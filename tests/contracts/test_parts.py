@@ -9,7 +9,9 @@ from expo_cli.contracts.parts import (
     num_parts,
     parse_shard,
     part_path,
+    ranges,
     require_complete,
+    shards_with,
 )
 from expo_cli.errors import ContractError, ExpoError, UsageError
 
@@ -58,8 +60,26 @@ def test_missing_parts_are_named(tmp_path):
 
 
 def test_a_list_of_missing_parts_stays_short(tmp_path):
-    with pytest.raises(ExpoError, match=r"\(0, 1, 2, 3, 4, 5, 6, 7, \.\.\.\)"):
+    with pytest.raises(ExpoError, match=r"1000 of 1000 parts are missing \(0-999\)"):
         require_complete(tmp_path, 1000, "rollout")
+    for number in range(0, 1000, 2):
+        part_path(tmp_path, number).touch()
+    with pytest.raises(ExpoError, match=r"\(1, 3, 5, 7, 9, 11, 13, 15, \.\.\.\)"):
+        require_complete(tmp_path, 1000, "rollout")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [([], ""), ([4], "4"), ([3, 7, 8, 9], "3, 7-9"), ([0, 1, 3, 4], "0-1, 3-4")],
+)
+def test_ranges(numbers, text):
+    assert ranges(numbers) == text
+
+
+@given(st.sets(st.integers(0, 500)), st.integers(1, 40))
+def test_shards_with_parts_are_those_that_take_one(parts, workers):
+    taking = [i for i in range(workers) if any(Shard(i, workers).takes(part) for part in parts)]
+    assert shards_with(parts, workers) == taking
 
 
 def test_another_plan_is_named(tmp_path):

@@ -15,6 +15,7 @@ from expo_cli.contracts.rollouts import open_rollout
 from expo_cli.contracts.tensors import read_tensors
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.stages.rollout import roll_out
+from expo_cli.stages.status import read_status
 from tests.conftest import EXPO
 
 FAST = {"num_inference_steps": 2, "num_images_per_prompt": 2, "part_size": 2}
@@ -68,7 +69,10 @@ def test_shards_in_any_number_make_the_same_folder(prompts, tiny_sd, tmp_path):
     draw(prompts, one, tiny_sd)
     for shard in ("1/2", "0/3", "1/3", "2/3", "0/2"):
         draw(prompts, two, tiny_sd, shard=shard)
+        if shard == "1/2":
+            assert [output.missing_parts for output in read_status([two]).outputs] == [[0, 2]]
     assert contents(one) == contents(two)
+    assert read_status([two]).complete
 
 
 def test_a_stopped_rollout_goes_on_with_the_same_bytes(prompts, tiny_sd, tmp_path):

@@ -23,6 +23,7 @@ from expo_cli.models.loading import load_decoder
 from expo_cli.rewards.pickscore import PickScore
 from expo_cli.rewards.protocol import Batch, Judgement, Reward
 from expo_cli.stages.score import score_folder
+from expo_cli.stages.status import read_status
 from tests.conftest import EXPO
 
 NUM_PROMPTS, PART_SIZE, IMAGES = 5, 2, 2
@@ -295,6 +296,12 @@ def test_missing_parts_are_named(rollout):
     with pytest.raises(ExpoError, match=r"1 of 3 parts are missing \(1\).*expo rollout"):
         score(rollout, own("Brightness"))
     assert score(rollout, own("Brightness"), shard="0/2").num_scored == {"Brightness": 6}
+    outputs = read_status([rollout]).outputs
+    assert [(output.made_by, output.missing_parts) for output in outputs] == [
+        ("rollout", [1]),
+        ("score", [1]),
+    ]
+    assert outputs[1].reward == "Brightness"
 
 
 def change_latents(rollout, change):

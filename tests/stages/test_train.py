@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import signal
 import socket
@@ -10,6 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
@@ -19,10 +21,13 @@ from expo_cli.contracts import jsonl
 from expo_cli.contracts.records import Pair, SampleRef
 from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.core.noise import training_noise
+from expo_cli.core.objectives import DiffusionDPO, DiffusionKTO
 from expo_cli.core.visits import visits
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.loading import load_model
-from expo_cli.stages.train import train_policy
+from expo_cli.stages.status import read_status
+from expo_cli.stages.train import plan_and_free, resolve, train_policy
+from expo_cli.stages.training import Trainer
 from expo_cli.stages.training_data import PromptEmbeddings
 from tests.conftest import EXPO
 
@@ -87,6 +92,10 @@ def train(pairs, out, policy, options=OPTIONS, **settings) -> list[dict]:
     config = TrainConfig(init_from=str(policy), **SMALL | settings)
     train_policy([pairs], out, config, options)
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def flags(**settings) -> list[str]:
+    return [f"--{name.replace('_', '-')}={value}" for name, value in (SMALL | settings).items()]
 
 
 def contents(folder):
@@ -256,25 +265,78 @@ def test_a_second_lora_run_goes_on_with_the_adapter(pairs, tiny_sd, tmp_path):
         train(pairs, tmp_path / "three", tmp_path / "one")
 
 
+def kill_after_step(step: int, command: list, out: Path, **settings) -> None:
+    """Run a command that trains, in all its processes, until it has saved that step."""
+    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, **settings)
+    while not (out / "state" / f"step-{step:08d}").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    # Its children by themselves: a launcher gives them sessions of their own.
+    for each in (process, *psutil.Process(process.pid).children(recursive=True)):
+        each.kill()
+    process.wait()
+    process.stderr.close()
+    assert not (out / "model_index.json").exists()
+
+
 @pytest.mark.parametrize("use_lora", [False, True])
 def test_killed_at_any_step_it_ends_with_the_same_bytes(use_lora, pairs, tiny_sd, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     settings = {"max_train_steps": 40, "objective": "expo:alpha=0.1", "logging_steps": 3}
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in (SMALL | settings).items()]
-    if use_lora:
-        flags.append("--use-lora")
-    command = [EXPO, "train", pairs, "--init-from", tiny_sd, "--out", killed, *flags]
-    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE)
-    while not (killed / "state" / "step-00000004").exists():
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stderr.close()
-    assert not (killed / "model_index.json").exists()
+    command = [EXPO, "train", pairs, "--init-from", tiny_sd, "--out", killed]
+    command += flags(**settings) + (["--use-lora"] if use_lora else [])
+    kill_after_step(4, command, killed)
     for out in (whole, killed):
         train(pairs, out, tiny_sd, use_lora=use_lora, **settings)
     assert contents(whole) == contents(killed)
+
+
+@pytest.fixture
+def stopped(pairs, tiny_sd, tmp_path, monkeypatch) -> Path:
+    """A run of six steps that was stopped in its last, with states of steps 2 and 4."""
+    step = Trainer.step
+
+    def stop_in_the_last(trainer: Trainer, number: int) -> None:
+        if number == 5:
+            raise KeyboardInterrupt
+        step(trainer, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", stop_in_the_last)
+        with pytest.raises(KeyboardInterrupt):
+            train(pairs, tmp_path / "stopped", tiny_sd)
+    return tmp_path / "stopped"
+
+
+def test_a_broken_newest_state_costs_steps_and_nothing_else(
+    stopped, pairs, tiny_sd, tmp_path, capfd
+):
+    whole = tmp_path / "whole"
+    train(pairs, whole, tiny_sd)
+    weights = stopped / "state" / "step-00000004" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    (stopped / "metrics.jsonl").write_text('{"step": 2, "lo')
+    train(pairs, stopped, tiny_sd, options=RunOptions())
+    assert contents(stopped) == contents(whole)
+    [line] = [line for line in capfd.readouterr().err.splitlines() if "WARNING" in line]
+    assert f"{weights}: truncated or damaged" in line
+    assert line.endswith("; going on after step 2")
+
+
+def test_a_stopped_run_has_the_status_of_its_newest_state(stopped):
+    [output] = read_status([stopped]).outputs
+    assert (output.done, output.total, output.complete) == (4, 6, False)
+
+
+def test_without_a_whole_state_it_ends_with_what_to_do(stopped, expo, pairs, tiny_sd):
+    for step in (2, 4):
+        (stopped / "state" / f"step-{step:08d}" / "optimizer.safetensors").unlink()
+    command = ["train", pairs, "--init-from", tiny_sd, "--out", stopped, *flags(), "--quiet"]
+    done = expo(*command)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "step-00000004/optimizer.safetensors: cannot be read: No such file" in done.stderr
+    assert "no whole state is left to go on from: put one back" in done.stderr
+    assert not (stopped / "model_index.json").exists()
 
 
 def test_a_signal_saves_before_it_stops(pairs, tiny_sd, tmp_path):
@@ -498,32 +560,84 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+TWO_PROCESSES = {"PATH": f"{EXPO.parent}:{os.environ['PATH']}", "ACCELERATE_USE_CPU": "true"}
+
+
+def launch_two() -> list:
+    """What stands before the arguments of `expo` to run it in two processes on a CPU."""
+    command = [EXPO.parent / "accelerate", "launch", "--multi_gpu", "--num_processes", 2]
+    return [*command, "--main_process_port", free_port(), "-m", "expo_cli"]
+
+
 def test_two_processes_train_like_one(pairs, tiny_sd, tmp_path):
     one = train(pairs, tmp_path / "one", tiny_sd, train_batch_size=4)
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
-    command = [EXPO.parent / "accelerate", "launch", "--multi_gpu", "--num_processes", 2]
-    command += [
-        "--main_process_port",
-        free_port(),
-        "-m",
-        "expo_cli",
-        "train",
-        pairs,
-        "--num-processes",
-        2,
-    ]
-    command += ["--init-from", tiny_sd, "--out", tmp_path / "two", *flags]
+    command = [*launch_two(), "train", pairs, "--num-processes", 2, *flags()]
+    command += ["--init-from", tiny_sd, "--out", tmp_path / "two"]
     done = subprocess.run(
-        list(map(str, command)),
-        env={"PATH": f"{EXPO.parent}:/usr/bin:/bin", "ACCELERATE_USE_CPU": "true"},
+        list(map(str, command)), env=os.environ | TWO_PROCESSES, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    two = [json.loads(line) for line in (tmp_path / "two/metrics.jsonl").read_text().splitlines()]
+    check_same_curve(one, two)
+    free = json.loads((tmp_path / "two/run.json").read_text())["free"]
+    assert (free["num_processes"], free["train_batch_size"]) == (2, 2)
+
+
+def check_same_curve(ours: list[dict], theirs: list[dict]) -> None:
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine["step"] == other["step"]
+        assert mine["loss"] == pytest.approx(other["loss"], abs=2e-3)
+        assert mine["batch_size"] == other["batch_size"]
+
+
+@pytest.mark.parametrize(
+    ("begun_by", "continued_by"),
+    [
+        ((1, {"train_batch_size": 4}), (2, {})),
+        ((2, {}), (1, {"gradient_accumulation_steps": 2})),
+    ],
+)
+def test_it_goes_on_with_another_number_of_processes(
+    begun_by, continued_by, pairs, tiny_sd, tmp_path
+):
+    out, steps = tmp_path / "out", {"max_train_steps": 20}
+
+    def command(processes: int, settings: dict) -> list:
+        launcher = [EXPO] if processes == 1 else launch_two()
+        arguments = ["train", pairs, "--init-from", tiny_sd, "--out", out]
+        return [*launcher, *arguments, *flags(**steps, **settings)]
+
+    kill_after_step(4, command(*begun_by), out, env=os.environ | TWO_PROCESSES)
+    done = subprocess.run(
+        list(map(str, command(*continued_by))),
+        env=os.environ | TWO_PROCESSES,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    two = [json.loads(line) for line in (tmp_path / "two/metrics.jsonl").read_text().splitlines()]
-    for ours, theirs in zip(one, two, strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], abs=2e-3)
-        assert ours["batch_size"] == theirs["batch_size"]
+    assert "; going on after step" in done.stderr
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    check_same_curve(train(pairs, tmp_path / "whole", tiny_sd, **steps, train_batch_size=4), lines)
+
+
+def test_another_global_batch_is_refused(pairs, tiny_sd, tmp_path):
+    out = tmp_path / "out"
+    train(pairs, out, tiny_sd, max_train_steps=1)
+    halved = {"train_batch_size": 1, "gradient_accumulation_steps": 2}
+    train(pairs, out, tiny_sd, max_train_steps=1, **halved)
+    message = "begun with global_batch_size=2, not 1; give the settings .* --train-batch-size x"
+    with pytest.raises(ContractError, match=message):
+        train(pairs, out, tiny_sd, max_train_steps=1, train_batch_size=1)
+
+
+def test_where_a_batch_is_mixed_its_size_is_part_of_the_plan(tiny_sd):
+    config = resolve(TrainConfig(init_from=str(tiny_sd)))
+    plan, free = plan_and_free(config, DiffusionKTO())
+    assert "train_batch_size" in plan
+    assert "train_batch_size" not in free
+    plan, free = plan_and_free(config, DiffusionDPO())
+    assert "train_batch_size" in free
+    assert plan["global_batch_size"] == free["train_batch_size"] == 4
 
 
 def test_a_launch_that_gives_fewer_processes_than_asked_for_is_refused(pairs, tiny_sd, tmp_path):

@@ -1,0 +1,58 @@
+"""A checkpoint folder: whether it is finished, and the states that a stopped training left in it.
+
+A state is a folder of `STATE_FILES`, and of `sha256.json`, which says what they must be.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import msgspec
+
+from expo_cli.contracts.files import atomic, sha256
+from expo_cli.contracts.sources import ADAPTER_CONFIG
+from expo_cli.errors import ContractError, ExpoError
+
+STATE_FILES = ("weights.safetensors", "optimizer.safetensors", "state.json")
+DIGESTS = "sha256.json"
+
+
+def is_finished(folder: Path) -> bool:
+    return (folder / "model_index.json").exists() or (folder / ADAPTER_CONFIG).exists()
+
+
+def states_folder(folder: Path) -> Path:
+    return folder / "state"
+
+
+def state_folder(folder: Path, step: int) -> Path:
+    return states_folder(folder) / f"step-{step:08d}"
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """Steps of the states in a checkpoint folder, rising."""
+    names = (path.name for path in states_folder(folder).glob("step-*"))
+    return sorted(int(m[1]) for name in names if (m := re.fullmatch(r"step-(\d+)", name)))
+
+
+def seal_state(folder: Path) -> None:
+    """Write down the sha256 of each file of a state."""
+    digests = {name: sha256(folder / name) for name in STATE_FILES}
+    with atomic(folder / DIGESTS) as file:
+        file.write(json.dumps(digests, indent=2).encode() + b"\n")
+
+
+def check_state(folder: Path) -> None:
+    """Raises ExpoError that names the first file that is missing, or not as it was written."""
+    path = folder / DIGESTS
+    try:
+        digests = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+    except OSError as error:
+        raise ExpoError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ContractError(f"{path}: {error}") from error
+    for name in STATE_FILES:
+        if sha256(folder / name) != digests.get(name):
+            raise ContractError(
+                f"{folder / name}: truncated or damaged, its sha256 is not the one in {DIGESTS}"
+            )
