@@ -76,7 +76,7 @@ offline_pairs() {
             $sampler --num-images-per-prompt 1 --first-index "$number" --part-size "$PART_SIZE"
         shards expo score "$folder/rollout-$number" "${BOTH_REWARDS[@]}"
     done
-    for reward in pickscore hpsv2; do
+    for reward in "$HELDOUT_REWARD" "$REWARD"; do # that of OFFLINE last: it says that all are made
         expo make-pairs "${rollouts[@]}" --reward "$reward" --source offline \
             --limit "$OFFLINE_PAIRS" --out "$folder/$reward-$OFFLINE_PAIRS.jsonl"
     done
