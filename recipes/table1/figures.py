@@ -69,6 +69,7 @@ def differences(systems: list[System]) -> Figure:
             axis.axvline(0, color=MUTED, linewidth=1, linestyle=DASHED)
             axis.set_title(f"{reward}, difference to the base")
             axis.set_yticks(rows, map(title, systems) if axis is axes[0] else [""] * len(systems))
+            axis.set_ylim(-0.6, len(systems) - 0.4)
             axis.grid(visible=False, axis="y")
     return figure
 
