@@ -35,6 +35,7 @@ from expo_cli.stages.progress import Notes
 
 # What the preferences are by, as a pair's `reward` says.
 REWARD = "human"
+FLIPPED = "-flip"
 # Settings of pairs of rollouts.
 OTHERS = ("reward", "scores", "combine", "source")
 
@@ -66,6 +67,7 @@ class Preferences:
     layout: Layout
     rule: PairRule
     limit: int | None
+    flip: bool
 
     def pairs(self, tally: Tally) -> Iterator[tuple[Pair, dict[str, NeededImage]]]:
         """Every pair, and its row's images by sample_id; the pair's parts are yet unknown.
@@ -93,8 +95,12 @@ class Preferences:
                 yield number, row
 
     def sample_id(self, number: int, at: ImagePlace) -> str:
-        """An image's own identity where that can be one, else a hash of it or of its place."""
-        if at.identity and at.name != at.identity and ID.fullmatch(at.identity):
+        """An image's own identity where that can be one, else a hash of it or of its place.
+
+        A mirrored image that comes from outside is none of those that --flip makes.
+        """
+        own = ID.fullmatch(at.identity) and at.name != at.identity
+        if own and not (self.flip and at.identity.endswith(FLIPPED)):
             return at.identity
         place = (at.identity,) if at.identity else (at.row, at.name)
         return f"{digest('image', number, input_name(self.inputs[number]), *place):016x}"
@@ -219,7 +225,7 @@ def open_preferences(
         source="offline",
         seed=config.seed,
     )
-    return Preferences(inputs, layout, rule, config.limit)
+    return Preferences(inputs, layout, rule, config.limit, images.flip)
 
 
 def needed_images(preferences: Preferences) -> tuple[dict[str, NeededImage], Tally, str]:
@@ -233,7 +239,7 @@ def needed_images(preferences: Preferences) -> tuple[dict[str, NeededImage], Tal
     for pair, images in preferences.pairs(tally):
         for ref in (pair.winner, pair.loser):
             needed.setdefault(ref.sample_id, images[ref.sample_id])
-        listing.update(msgspec.json.encode([pair, *map(asdict, images.values())]))
+        listing.update(msgspec.json.encode([pair, *images.values()]))
     if not needed:
         raise ExpoError(f"no pairs left of {tally.num_prompts} rows: dropped {tally.drops()}")
     return needed, tally, listing.hexdigest()
@@ -246,7 +252,7 @@ def latents_folder(out: Path) -> Path:
 
 def flipped(identity: str) -> str:
     """The id of a mirrored image, or of a pair of these."""
-    return f"{identity}-flip"
+    return f"{identity}{FLIPPED}"
 
 
 def finished_pairs(

@@ -156,6 +156,17 @@ def test_mirrored_pairs_follow_theirs(importing, parquet):
     assert torch.equal(plain["uid-red"], latents["uid-red"])
 
 
+def test_a_mirrored_image_from_outside_is_not_taken_for_ours(importing, tmp_path):
+    rows = pick_a_pic_rows()[:1]
+    rows[0]["image_1_uid"] = "uid-red-flip"
+    path = write_parquet(tmp_path / "in/train.parquet", rows)
+    [pair] = pairs_of(importing(path, name="plain"))
+    assert pair.loser.sample_id == "uid-red-flip"
+    pair, mirror = pairs_of(importing(path, name="flipped", flip=True))
+    samples = {ref.sample_id for p in (pair, mirror) for ref in (p.winner, p.loser)}
+    assert len(samples) == 4
+
+
 def test_shards_interruptions_and_anew_give_the_same_bytes(importing, parquet, tmp_path):
     whole = importing(parquet, name="whole", part_size=1)
     assert (whole.parts_encoded, whole.parts_missing) == (3, 0)
