@@ -334,7 +334,7 @@ class MakePairsConfig(CommonConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class PairImagesConfig:
-    """Pairs of images that exist, and how their images become latents."""
+    """Pairs of images: how those that exist become latents, and latents become images again."""
 
     layout: Annotated[
         str | None,
@@ -345,8 +345,22 @@ class PairImagesConfig:
             "Images",
         ),
     ] = None
+    export: Annotated[
+        str | None,
+        Flag(
+            "INPUTS are pairs.jsonl files, to be written with their images into the folder --out: "
+            "pick-a-pic[:images=png|webp|jpg] (parquet of the Diffusion-DPO scripts) or "
+            "imagefolder[:images=].",
+            "Images",
+        ),
+    ] = None
     vae: Annotated[
-        str | None, Flag("Model whose VAE encodes the images: the policy to train.", "Images")
+        str | None,
+        Flag(
+            "Model whose VAE encodes the images of a --layout (the policy to train), or decodes "
+            "those to --export; these by default by the model whose latents they are.",
+            "Images",
+        ),
     ] = None
     resolution: Annotated[
         int | None,
@@ -363,7 +377,7 @@ class PairImagesConfig:
         Literal["stop", "drop"],
         Flag("At an image that cannot be used: stop, or drop its pairs and count them.", "Images"),
     ] = "stop"
-    part_size: Annotated[int, Flag("Images a part.", "Images")] = 1024
+    part_size: Annotated[int, Flag("Images, or pairs to --export, a part.", "Images")] = 1024
     batch_size: Annotated[int, Flag("Images a batch.", "Images")] = 16
     dtype: Annotated[Precision, Flag("Precision of the VAE.", "Images")] = "fp32"
 
@@ -371,12 +385,20 @@ class PairImagesConfig:
         check_positive(
             resolution=self.resolution, part_size=self.part_size, batch_size=self.batch_size
         )
-        if self.layout is None:
-            for field in fields(self):
-                if getattr(self, field.name) != field.default:
-                    raise ValueError(f"--{field.name.replace('_', '-')} needs --layout")
-        elif self.vae is None:
+        if self.layout is not None and self.export is not None:
+            raise ValueError("--layout contradicts --export: import the images first")
+        if self.layout is not None and self.vae is None:
             raise ValueError("--layout needs --vae, the model whose VAE encodes the images")
+        needs_layout = ("resolution", "posterior", "flip", "unreadable")
+        needs_either = ("vae", "part_size", "batch_size", "dtype")
+        for field in fields(self):
+            if getattr(self, field.name) == field.default or self.layout is not None:
+                continue
+            name = field.name.replace("_", "-")
+            if field.name in needs_layout:
+                raise ValueError(f"--{name} needs --layout")
+            if field.name in needs_either and self.export is None:
+                raise ValueError(f"--{name} needs --layout or --export")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,12 @@ LAYOUTS = {
     "imagefolder": "expo_cli.stages.preference_layouts.ImageFolder",
 }
 
+# Pairs with their images as others read them.
+EXPORTS = {
+    "pick-a-pic": "expo_cli.stages.pair_exports.PickAPicExport",
+    "imagefolder": "expo_cli.stages.pair_exports.ImageFolderExport",
+}
+
 COMBINATIONS = {
     "z-score": "expo_cli.core.combination.ZScoreSum",
     "rank": "expo_cli.core.combination.RankSum",

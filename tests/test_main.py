@@ -19,8 +19,10 @@ HEAVY = ["torch", "numpy", "diffusers", "transformers", "accelerate", "open_clip
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def config_of(command: str) -> type:
-    return getattr(config, command.title().replace("-", "") + "Config")
+def configs_of(command: str) -> list[type]:
+    own = getattr(config, command.title().replace("-", "") + "Config")
+    images = [config.PairImagesConfig] if command == "make-pairs" else []
+    return [own, config.RunOptions, *images]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in COMMANDS)])
@@ -45,7 +47,7 @@ def test_every_commands_help(command, expo):
     text = ANSI.sub("", done.stdout)
     assert done.returncode == 0
     assert f"Example: expo {command} " in text
-    names = {field.name for cls in (config_of(command), config.RunOptions) for field in fields(cls)}
+    names = {field.name for cls in configs_of(command) for field in fields(cls)}
     for name in names | {"config"}:
         assert f"--{name.replace('_', '-')}" in text
     for panel in ("Arguments", "Running"):

@@ -12,22 +12,29 @@ from expo_cli.config import MakePairsConfig, PairImagesConfig, RunOptions
 def command(
     inputs: Annotated[
         list[Path],
-        typer.Argument(help="Scored rollout folders of one iteration, or data in a --layout."),
+        typer.Argument(
+            help="Scored rollout folders of one iteration; data in a --layout; pairs to --export."
+        ),
     ],
     out: Annotated[
         Path,
-        typer.Option(help="pairs.jsonl to write, in a folder above the rollouts; - for stdout."),
+        typer.Option(
+            help="pairs.jsonl to write, in a folder above the rollouts; - for stdout. A folder, "
+            "with --export."
+        ),
     ],
     config: MakePairsConfig,
     images: PairImagesConfig,
     options: RunOptions,
     shard: Annotated[
-        str, typer.Option(help="Take the parts i modulo n of a --layout.", metavar="i/n")
+        str,
+        typer.Option(help="Take the parts i modulo n, with --layout or --export.", metavar="i/n"),
     ] = "0/1",
 ) -> None:
     """Pair the samples of each prompt by their scores, over all rollouts in INPUTS together.
 
     With --layout, INPUTS are preferences over images that exist; these become latents beside --out.
+    With --export, INPUTS are pairs, written with their images for other programs.
 
     Example: expo make-pairs it1/main it1/explore --reward pickscore --out it1/pairs.jsonl
     """

@@ -15,6 +15,7 @@ from expo_cli.contracts.records import Pair, StepPair
 from expo_cli.core.pairing import Pairing, what_it_pairs
 from expo_cli.errors import UsageError
 from expo_cli.registry import PAIRINGS, build
+from expo_cli.stages.export_pairs import ExportResult, export_pairs
 from expo_cli.stages.import_pairs import ImportResult, import_pairs
 from expo_cli.stages.output_file import finished_run, write_run_beside
 from expo_cli.stages.progress import Notes
@@ -73,12 +74,15 @@ def make_pairs(
     images: PairImagesConfig,
     options: RunOptions,
     shard_text: str,
-) -> MakePairsResult | ImportResult:
-    """Write the pairs of rollouts, or of images in a layout, to `out`; errors as those of each."""
+) -> MakePairsResult | ImportResult | ExportResult:
+    """Write the pairs of rollouts, or of images in a layout, to the file `out`, or those of pair
+    files with their images into the folder `out`; errors as those of each."""
+    if images.export is not None:
+        return export_pairs(inputs, out, config, images, options, shard_text)
     if images.layout is not None:
         return import_pairs(inputs, out, config, images, options, shard_text)
     if parse_shard(shard_text).count > 1:
-        raise UsageError("--shard needs --layout: pairs of rollouts are made at once")
+        raise UsageError("--shard needs --layout or --export: pairs of rollouts are made at once")
     return pair_rollouts(inputs, out, config, options)
 
 
