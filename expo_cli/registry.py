@@ -34,7 +34,22 @@ EXPLORERS = {
 PAIRINGS = {
     "best-worst": "expo_cli.core.pairing.BestWorst",
     "top-bottom": "expo_cli.core.pairing.TopBottom",
+    "all": "expo_cli.core.pairing.AllPairs",
     "step-best-worst": "expo_cli.core.pairing.StepBestWorst",
+}
+
+# Preferences over images that `expo make-pairs` reads.
+LAYOUTS = {
+    "pick-a-pic": "expo_cli.stages.preference_layouts.PickAPic",
+    "hpdv2": "expo_cli.stages.preference_layouts.HPDv2",
+    "image-preferences": "expo_cli.stages.preference_layouts.ImagePreferences",
+    "imagefolder": "expo_cli.stages.preference_layouts.ImageFolder",
+}
+
+# Pairs with their images as others read them.
+EXPORTS = {
+    "pick-a-pic": "expo_cli.stages.pair_exports.PickAPicExport",
+    "imagefolder": "expo_cli.stages.pair_exports.ImageFolderExport",
 }
 
 COMBINATIONS = {

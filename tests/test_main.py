@@ -21,7 +21,10 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 def configs_of(command: str) -> list[type]:
     own = getattr(config, command.title().replace("-", "") + "Config")
-    return [own] if command == "status" else [own, config.RunOptions]
+    if command == "status":
+        return [own]
+    images = [config.PairImagesConfig] if command == "make-pairs" else []
+    return [own, config.RunOptions, *images]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in COMMANDS)])

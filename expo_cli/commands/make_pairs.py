@@ -5,25 +5,39 @@ import typer
 
 from expo_cli.commands.flags import config_flags
 from expo_cli.commands.output import show
-from expo_cli.config import MakePairsConfig, RunOptions
+from expo_cli.config import MakePairsConfig, PairImagesConfig, RunOptions
 
 
 @config_flags
 def command(
-    rollouts: Annotated[
-        list[Path], typer.Argument(help="Scored rollout folders of one iteration.")
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Scored rollout folders of one iteration; data in a --layout; pairs to --export."
+        ),
     ],
     out: Annotated[
         Path,
-        typer.Option(help="pairs.jsonl to write, in a folder above the rollouts; - for stdout."),
+        typer.Option(
+            help="pairs.jsonl to write, in a folder above the rollouts; - for stdout. A folder, "
+            "with --export."
+        ),
     ],
     config: MakePairsConfig,
+    images: PairImagesConfig,
     options: RunOptions,
+    shard: Annotated[
+        str,
+        typer.Option(help="Take the parts i modulo n, with --layout or --export.", metavar="i/n"),
+    ] = "0/1",
 ) -> None:
-    """Pair the samples of each prompt by their scores, over all ROLLOUTS together.
+    """Pair the samples of each prompt by their scores, over all rollouts in INPUTS together.
+
+    With --layout, INPUTS are preferences over images that exist; these become latents beside --out.
+    With --export, INPUTS are pairs, written with their images for other programs.
 
     Example: expo make-pairs it1/main it1/explore --reward pickscore --out it1/pairs.jsonl
     """
     from expo_cli.stages.make_pairs import make_pairs
 
-    show(make_pairs(rollouts, out, config, options), options)
+    show(make_pairs(inputs, out, config, images, options, shard), options)

@@ -186,6 +186,25 @@ def check_gaussian_step(timestep: int, previous_timestep: int, eta: float) -> No
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedImage:
+    """A line of `pairs.latents/part-00012.jsonl`: an image that came from outside.
+
+    `source` says where it stood, `width` and `height` are the original's. Its latents are the
+    tensor `sample_id` of `part-00012.safetensors`, the mirrored image's `sample_id-flip`, unless
+    there is a `problem`: then it could not be used, and no pair has it.
+    """
+
+    sample_id: str
+    source: str
+    width: int | None = None
+    height: int | None = None
+    problem: str | None = None
+
+    def __post_init__(self) -> None:
+        check_id("sample_id", self.sample_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepCandidates:
     """A line of `rollout/part-00012.steps.jsonl`: a denoising step that was drawn several times.
 

@@ -1,5 +1,6 @@
 """Which samples of a prompt make a pair, and which stand beside it in Eq. 7's second term."""
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -74,6 +75,15 @@ class BestWorst:
     def __call__(self, scores: Sequence[float]) -> list[tuple[int, int]]:
         indices = range(len(scores))
         return [(max(indices, key=scores.__getitem__), min(indices, key=scores.__getitem__))]
+
+
+@dataclass(frozen=True)
+class AllPairs:
+    """Every sample of a prompt with every other: n (n - 1) / 2 pairs, as of a human ranking."""
+
+    def __call__(self, scores: Sequence[float]) -> list[tuple[int, int]]:
+        best_first = sorted(range(len(scores)), key=lambda i: -scores[i])
+        return list(itertools.combinations(best_first, 2))
 
 
 def confidence(best: float, worst: float) -> float:

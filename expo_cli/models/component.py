@@ -28,3 +28,12 @@ def load_component(cls: type, folder: Path, name: str, dtype: torch.dtype | None
         reason = str(error).strip().splitlines()[0]
         raise ContractError(f"{part}: cannot be loaded as {cls.__name__}: {reason}") from error
     return component.requires_grad_(False).eval() if dtype is not None else component
+
+
+def load_config(cls: type, folder: Path, name: str) -> dict[str, Any]:
+    """The config of `folder/name`, without its weights. Raises ContractError when it is missing."""
+    try:
+        return cls.load_config(str(folder), subfolder=name, local_files_only=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ContractError(f"{folder / name}: has no config: {reason}") from error

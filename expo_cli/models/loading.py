@@ -7,7 +7,7 @@ import torch
 
 from expo_cli.contracts.sources import base_source, model_folder
 from expo_cli.errors import ContractError
-from expo_cli.models.protocol import Decoder, DiffusionModel
+from expo_cli.models.protocol import Decoder, DiffusionModel, Encoder
 from expo_cli.registry import MODELS, find, nearest
 
 
@@ -52,3 +52,9 @@ def load_decoder(source: str, device: torch.device, dtype: torch.dtype) -> Decod
     """Only what turns the latents of a source's model into images."""
     folder = pipeline_folder(source)
     return family(folder).decoder(folder, device, dtype)
+
+
+def load_encoder(source: str, device: torch.device, dtype: torch.dtype) -> Encoder:
+    """Only what turns images into latents of a source's model."""
+    folder = pipeline_folder(source)
+    return family(folder).encoder(folder, device, dtype)

@@ -33,6 +33,18 @@ class Decoder(Protocol):
         """Latents [batch, channels, height, width] -> fp32 images in [0, 1], [batch, 3, H, W]."""
 
 
+class Encoder(Protocol):
+    def image_size(self) -> int:
+        """Height and width in pixels of the images the model was trained on."""
+
+    def multiple(self) -> int:
+        """What height and width must be multiples of."""
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images in [-1, 1], [batch, 3, H, W] -> fp32 mean and standard deviation of the latents,
+        each [batch, channels, height, width]."""
+
+
 class DiffusionModel(Decoder, Protocol):
     """A pipeline folder, loaded. `network` is what is trained; the rest is frozen."""
 

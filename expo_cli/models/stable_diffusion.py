@@ -1,9 +1,10 @@
 """Stable Diffusion 1.x and 2.x: one CLIP text encoder, a UNet, epsilon or v-prediction."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -15,7 +16,7 @@ from transformers.models.clip.modeling_clip import CLIPTextModel
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
 from expo_cli.errors import ContractError, UsageError
-from expo_cli.models.component import load_component
+from expo_cli.models.component import load_component, load_config
 from expo_cli.models.protocol import Conditioning
 from expo_cli.models.schedulers import make_scheduler
 
@@ -32,6 +33,36 @@ class StableDiffusionDecoder:
         return (self.vae.decode(latents).sample.float() / 2 + 0.5).clamp(0, 1)
 
 
+class StableDiffusionEncoder:
+    """The VAE's encoder alone."""
+
+    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+        self.vae = load_component(AutoencoderKL, folder, "vae", dtype).to(device)
+        self.unet_config = load_config(UNet2DConditionModel, folder, "unet")
+
+    def image_size(self) -> int:
+        return self.unet_config["sample_size"] * pixels_a_latent(self.vae.config)
+
+    def multiple(self) -> int:
+        return size_multiple(self.vae.config, self.unet_config)
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        posterior = self.vae.encode(images.to(self.vae.device, self.vae.dtype)).latent_dist
+        scale = self.vae.config.scaling_factor
+        return posterior.mean.float() * scale, posterior.std.float() * scale
+
+
+def pixels_a_latent(vae_config: Mapping[str, Any]) -> int:
+    """In each direction."""
+    return 2 ** (len(vae_config["block_out_channels"]) - 1)
+
+
+def size_multiple(vae_config: Mapping[str, Any], unet_config: Mapping[str, Any]) -> int:
+    """Pixels that height and width are a multiple of, so that VAE and UNet can halve them."""
+    return pixels_a_latent(vae_config) * 2 ** (len(unet_config["block_out_channels"]) - 1)
+
+
 class StableDiffusion:
     """A folder in the layout of diffusers' StableDiffusionPipeline; see `protocol.DiffusionModel`.
 
@@ -39,6 +70,7 @@ class StableDiffusion:
     """
 
     decoder = StableDiffusionDecoder
+    encoder = StableDiffusionEncoder
     network_name = "unet"
 
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
@@ -71,23 +103,18 @@ class StableDiffusion:
         # diffusers' own `to` warns of modules to keep in fp32, of which this network has none.
         nn.Module.to(self.network, dtype)
 
-    @property
-    def vae_scale_factor(self) -> int:
-        """Pixels a latent, in each direction."""
-        return 2 ** (len(self.vae_config["block_out_channels"]) - 1)
-
     def image_size(self) -> int:
-        return self.network.config.sample_size * self.vae_scale_factor
+        return self.network.config.sample_size * pixels_a_latent(self.vae_config)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        multiple = self.vae_scale_factor * 2 ** (len(self.network.config.block_out_channels) - 1)
+        multiple = size_multiple(self.vae_config, self.network.config)
         for name, size in (("height", height), ("width", width)):
             if size % multiple:
                 raise UsageError(f"--{name} must be a multiple of {multiple}, got {size}")
         return (
             self.network.config.in_channels,
-            height // self.vae_scale_factor,
-            width // self.vae_scale_factor,
+            height // pixels_a_latent(self.vae_config),
+            width // pixels_a_latent(self.vae_config),
         )
 
     @torch.no_grad()

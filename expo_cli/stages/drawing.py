@@ -1,6 +1,5 @@
 """The work of `expo rollout`: batches across prompts, latents and checks into parts."""
 
-import io
 import itertools
 import time
 from collections.abc import Iterator, Sequence
@@ -29,14 +28,9 @@ from expo_cli.models.sampling import Trajectory, draw
 from expo_cli.rewards.protocol import Reward
 from expo_cli.stages.branching import BranchedStep, CandidateSteps, StepJudge, knows_timesteps
 from expo_cli.stages.device import default_device, resolve_dtype
+from expo_cli.stages.image_files import image_bytes
 from expo_cli.stages.progress import Bar, Notes
 from expo_cli.stages.stopping import StopRequest, stop_on_signal
-
-PILLOW_SETTINGS = {
-    "png": {"compress_level": 4},
-    "webp": {"quality": 90},
-    "jpg": {"quality": 95},
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,9 +246,5 @@ def finish_part(
 def write_image(path: Path, image: Tensor) -> None:
     """Write an image [3, height, width] in [0, 1] in the format of the path's ending."""
     pixels = (image.nan_to_num() * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    ending = path.suffix.removeprefix(".")
-    buffer = io.BytesIO()
-    file_format = "jpeg" if ending == "jpg" else ending
-    Image.fromarray(pixels).save(buffer, format=file_format, **PILLOW_SETTINGS[ending])
     with atomic(path) as file:
-        file.write(buffer.getvalue())
+        file.write(image_bytes(Image.fromarray(pixels), path.suffix.removeprefix(".")))

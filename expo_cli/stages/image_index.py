@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 from PIL import Image
@@ -21,6 +21,8 @@ from expo_cli.errors import ContractError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+# `open_rgb` refuses these by itself: no warning can be caught in one thread alone.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
@@ -88,30 +90,33 @@ def read_index(
     return ImageIndex(folder, path, entries, lines, samples_per_part)
 
 
-def open_rgb(path: Path) -> Image.Image:
+def open_rgb(file: Path | IO[bytes], name: str | None = None) -> Image.Image:
     """A still image as RGB; grey becomes RGB, transparency is laid over white.
 
-    Raises ContractError for what has no one right reading (CMYK, 16 bits, animations) and for
-    files that are missing, truncated, no image, or larger than Pillow's limit on pixels.
+    Raises ContractError, which calls the file `name`, for what has no one right reading (CMYK, 16
+    bits, animations) and for files that are missing, truncated, no image, or larger than Pillow's
+    limit on pixels. May be called by several threads.
     """
+    name = name or str(file)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                frames = getattr(image, "n_frames", 1)
-                if frames > 1:
-                    raise ContractError(f"{path}: has {frames} frames; only stills are scored")
-                if image.mode not in MODES:
-                    raise ContractError(f"{path}: is {image.mode}; convert it to 8-bit RGB first")
-                image.load()
-                if not image.has_transparency_data:
-                    return image.convert("RGB")
-                image = image.convert("RGBA")
-                white = Image.new("RGBA", image.size, "white")
-                return Image.alpha_composite(white, image).convert("RGB")
+        with Image.open(file, formats=FORMATS) as image:
+            num_pixels = image.width * image.height
+            if num_pixels > Image.MAX_IMAGE_PIXELS:
+                raise ContractError(f"{name}: has too many pixels ({image.width}x{image.height})")
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise ContractError(f"{name}: has {frames} frames; only stills are used")
+            if image.mode not in MODES:
+                raise ContractError(f"{name}: is {image.mode}; convert it to 8-bit RGB first")
+            image.load()
+            if not image.has_transparency_data:
+                return image.convert("RGB")
+            image = image.convert("RGBA")
+            white = Image.new("RGBA", image.size, "white")
+            return Image.alpha_composite(white, image).convert("RGB")
     except FileNotFoundError as error:
-        raise ContractError(f"{path}: no such image") from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ContractError(f"{path}: has too many pixels ({error})") from error
+        raise ContractError(f"{name}: no such image") from error
+    except Image.DecompressionBombError as error:
+        raise ContractError(f"{name}: has too many pixels ({error})") from error
     except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
-        raise ContractError(f"{path}: cannot be read as an image: {error}") from error
+        raise ContractError(f"{name}: cannot be read as an image: {error}") from error

@@ -1,4 +1,5 @@
-"""`expo make-pairs`: the samples of each prompt, or the candidates of each step, made into pairs."""
+"""`expo make-pairs`: pairs of the samples of each prompt, of the candidates of each step, or of
+images that people have judged."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -6,13 +7,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from expo_cli.config import MakePairsConfig, RunOptions
+from expo_cli.config import MakePairsConfig, PairImagesConfig, RunOptions
 from expo_cli.contracts import jsonl
+from expo_cli.contracts.parts import parse_shard
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import Pair, StepPair
 from expo_cli.core.pairing import Pairing, what_it_pairs
 from expo_cli.errors import UsageError
 from expo_cli.registry import PAIRINGS, build
+from expo_cli.stages.export_pairs import ExportResult, export_pairs
+from expo_cli.stages.import_pairs import ImportResult, import_pairs
 from expo_cli.stages.output_file import finished_run, write_run_beside
 from expo_cli.stages.progress import Notes
 from expo_cli.stages.sample_pairs import SamplePairs
@@ -64,6 +68,25 @@ class MakePairsResult:
 
 
 def make_pairs(
+    inputs: Sequence[Path],
+    out: Path,
+    config: MakePairsConfig,
+    images: PairImagesConfig,
+    options: RunOptions,
+    shard_text: str,
+) -> MakePairsResult | ImportResult | ExportResult:
+    """Write the pairs of rollouts, or of images in a layout, to the file `out`, or those of pair
+    files with their images into the folder `out`; errors as those of each."""
+    if images.export is not None:
+        return export_pairs(inputs, out, config, images, options, shard_text)
+    if images.layout is not None:
+        return import_pairs(inputs, out, config, images, options, shard_text)
+    if parse_shard(shard_text).count > 1:
+        raise UsageError("--shard needs --layout or --export: pairs of rollouts are made at once")
+    return pair_rollouts(inputs, out, config, options)
+
+
+def pair_rollouts(
     folders: Sequence[Path], out: Path, config: MakePairsConfig, options: RunOptions
 ) -> MakePairsResult:
     """Write the pairs of rollouts to `out`; `-` is standard output.

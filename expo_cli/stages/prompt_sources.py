@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pyarrow
-import pyarrow.parquet
 
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.json_array import json_array
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.registry import nearest
+from expo_cli.stages import parquet
 
 LAYOUT_OF_ENDING = {
     ".txt": "txt",
@@ -23,7 +22,6 @@ LAYOUT_OF_ENDING = {
     ".jsonl": "jsonl",
     ".parquet": "parquet",
 }
-ROWS_A_BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -175,21 +173,12 @@ def _jsonl_rows(file: PromptFile, columns: Columns) -> Iterator[Row]:
 
 def _parquet_rows(file: PromptFile, columns: Columns) -> Iterator[Row]:
     """Only the columns that are needed are read, so images beside them cost nothing."""
-    number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(file.path) as table:
-            names = table.schema_arrow.names
-            columns.check(names, file.name)
-            wanted = [name for name in columns.names if name in names]
-            for batch in table.iter_batches(ROWS_A_BATCH, columns=wanted):
-                for cells in zip(*batch.columns, strict=True):
-                    number += 1
-                    record = {name: cell.as_py() for name, cell in zip(wanted, cells, strict=True)}
-                    yield columns.row(number, record, f"{file.name}:{number}")
-    except UnicodeDecodeError as error:
-        raise ContractError(f"{file.name}:{number}: not UTF-8: {error}") from error
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ContractError(f"{file.name}: not a whole parquet file: {error}") from error
+    names = parquet.column_names(file.path, file.name)
+    columns.check(names, file.name)
+    wanted = [name for name in columns.names if name in names]
+    for number, cells in parquet.rows(file.path, wanted, name=file.name):
+        record = dict(zip(wanted, cells, strict=True))
+        yield columns.row(number, record, f"{file.name}:{number}")
 
 
 def _object_rows(file: PromptFile, columns: Columns) -> Iterator[Row]:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from expo_cli.core.combination import ZScoreSum
 from expo_cli.core.pairing import (
+    AllPairs,
     BestWorst,
     Candidate,
     Group,
@@ -49,6 +50,10 @@ def pairs(groups: list[Group], **changes):
 
 def ends(pair) -> tuple[str, str]:
     return pair.winner.sample_id, pair.loser.sample_id
+
+
+def test_all_pairs_by_hand():
+    assert AllPairs()([0.1, 0.9, 0.5]) == [(1, 2), (1, 0), (2, 0)]
 
 
 def test_best_worst_by_hand():

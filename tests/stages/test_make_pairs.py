@@ -10,7 +10,7 @@ from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.provenance import Run, read_run, write_run
 from expo_cli.contracts.records import Pair, Sample
 from expo_cli.errors import ContractError, UsageError
-from expo_cli.stages.make_pairs import MakePairsResult, make_pairs
+from expo_cli.stages.make_pairs import MakePairsResult, pair_rollouts
 from tests.two_agents import (
     CHECKS,
     EXPLORE,
@@ -29,7 +29,7 @@ def rollouts(tmp_path) -> list[Path]:
 
 def make(folders, out, *, overwrite=False, dry_run=False, **config) -> MakePairsResult:
     options = RunOptions(quiet=True, overwrite=overwrite, dry_run=dry_run)
-    return make_pairs(folders, out, MakePairsConfig(**config), options)
+    return pair_rollouts(folders, out, MakePairsConfig(**config), options)
 
 
 def read_pairs(path: Path) -> list[Pair]:
