@@ -12,7 +12,7 @@ IMAGES=$((2 * IMAGES)) NEG_SCHEDULE=none
 begin
 for ((t = 1; t <= ITERATIONS; t++)); do
     now=$OUT/iteration-$t
-    update sft "$SFT_LEARNING_RATE"
+    update sft "$RAFT_LEARNING_RATE"
     [ "$t" -lt "$ITERATIONS" ] || break
     draw main
     pair main

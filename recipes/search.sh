@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The same small search for each system: six settings (eight of KTO, whose best of the first six
-# stood at their edge; four of SPO), each run once at Table 1's full budget and judged on training
-# prompts by the training reward. The winners stand in worlds/embedded.sh. EXPO-II takes EXPO-I's
-# values and RAFT takes SFT's, without a search of their own.
+# stood at their edge; four of SPO and RAFT), each run once at Table 1's full budget and judged on
+# training prompts by the training reward. The winners stand in worlds/embedded.sh. EXPO-II takes
+# EXPO-I's values, without a search of its own.
 #
 #   bash recipes/search.sh [SYSTEM ...]
 set -euo pipefail
@@ -21,6 +21,9 @@ settings() { # SYSTEM
     sft) for rate in 1e-5 2e-5 4e-5 8e-5 1.6e-4 3.2e-4; do
         echo "sft-$rate sft SFT_LEARNING_RATE=$rate"
     done ;;
+    raft) for rate in 1e-5 2e-5 4e-5 8e-5; do
+        echo "raft-$rate raft RAFT_LEARNING_RATE=$rate"
+    done ;;
     dpo) for rate in 5e-6 1e-5 2e-5; do for beta in 2000 8000; do
         echo "dpo-$rate-$beta dpo DPO_LEARNING_RATE=$rate DPO_BETA=$beta"
     done; done ;;
@@ -33,8 +36,8 @@ settings() { # SYSTEM
     spo) for rate in 2e-5 8e-5; do for beta in 10 100; do
         echo "spo-$rate-$beta spo SPO_LEARNING_RATE=$rate SPO_BETA=$beta"
     done; done ;;
-    *) echo "no search for '$1': sft, dpo, expo_i, kto or spo" >&2 && return 2 ;;
+    *) echo "no search for '$1': sft, raft, dpo, expo_i, kto or spo" >&2 && return 2 ;;
     esac
 }
-[ $# -gt 0 ] || set -- sft dpo expo_i kto spo
+[ $# -gt 0 ] || set -- sft raft dpo expo_i kto spo
 for system in "$@"; do settings "$system"; done | jobs_of

@@ -47,5 +47,17 @@ done
     done
 } | jobs_of
 
+# The same prompts and noise by all systems on one page, while their images are still there.
+drawn=("base=$SHARED/base/heldout-0")
+for recipe in sft raft dpo kto spo expo_i expo_ii expo_ii_m; do
+    images=$RUNS/$recipe-pickscore-0/iteration-5/heldout
+    [ ! -d "$images" ] || drawn+=("$recipe=$images")
+done
+if [ ${#drawn[@]} = 9 ]; then
+    expo evaluate "${drawn[@]}" --baseline base --out "$RUNS/evaluation" --title "Table 1, seed 0" \
+        --training-reward pickscore --heldout-reward hpsv2 --overwrite
+    cp "$RUNS/evaluation/plots/images.png" recipes/results/table1/
+fi
+
 python recipes/table1/tables.py recipes/results
 python recipes/table1/figures.py recipes/results/table1
