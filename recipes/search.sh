@@ -33,7 +33,7 @@ settings() { # SYSTEM
     kto) for rate in 1e-5 2e-5 4e-5 8e-5; do for beta in 250 1000; do
         echo "kto-$rate-$beta kto KTO_LEARNING_RATE=$rate KTO_BETA=$beta"
     done; done ;;
-    spo) for rate in 2e-5 8e-5; do for beta in 10 100; do
+    spo) for rate in 5e-6 2e-5; do for beta in 10 100; do
         echo "spo-$rate-$beta spo SPO_LEARNING_RATE=$rate SPO_BETA=$beta"
     done; done ;;
     *) echo "no search for '$1': sft, raft, dpo, expo_i, kto or spo" >&2 && return 2 ;;

@@ -42,7 +42,7 @@ done
         echo "expo_ii-pickscore-0-$schedule expo_ii NEG_SCHEDULE=$schedule CURVE=1,3"
     done
     # The other reward in training.
-    for recipe in dpo expo_i expo_ii expo_ii_m; do
+    for recipe in dpo expo_ii; do
         echo "$recipe-hpsv2-0 $recipe REWARD=hpsv2 CURVE=none"
     done
 } | jobs_of

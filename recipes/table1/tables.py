@@ -55,7 +55,6 @@ QUESTIONS = (
     ("RAFT against Diffusion-DPO", "raft-pickscore", "dpo-pickscore"),
     ("Diffusion-KTO against Diffusion-DPO", "kto-pickscore", "dpo-pickscore"),
     ("SPO against Diffusion-DPO", "spo-pickscore", "dpo-pickscore"),
-    ("Online against offline, trained on hpsv2", "expo_i-hpsv2", "dpo-hpsv2"),
     ("EXPO against offline, trained on hpsv2", "expo_ii-hpsv2", "dpo-hpsv2"),
 )
 

@@ -40,12 +40,12 @@ OFFLINE_SAMPLERS=(
 
 # Chosen by search.sh, on training prompts by the training reward: recipes/results/search.
 SFT_LEARNING_RATE=${SFT_LEARNING_RATE:-8e-5}
-RAFT_LEARNING_RATE=${RAFT_LEARNING_RATE:-2e-5}
+RAFT_LEARNING_RATE=${RAFT_LEARNING_RATE:-8e-5}
 DPO_LEARNING_RATE=${DPO_LEARNING_RATE:-1e-5} DPO_BETA=${DPO_BETA:-2000}
 # 2e-5 is as good for EXPO-I as Diffusion-DPO's own rate, within the interval.
 EXPO_LEARNING_RATE=${EXPO_LEARNING_RATE:-1e-5} EXPO_BETA=${EXPO_BETA:-2000}
 KTO_LEARNING_RATE=${KTO_LEARNING_RATE:-2e-5} KTO_BETA=${KTO_BETA:-250}
-SPO_LEARNING_RATE=${SPO_LEARNING_RATE:-2e-5} SPO_BETA=${SPO_BETA:-10}
+SPO_LEARNING_RATE=${SPO_LEARNING_RATE:-5e-6} SPO_BETA=${SPO_BETA:-10}
 
 # Chosen by explorers.sh, likewise: recipes/results/explorers.
 EXPLORER=${EXPLORER:-sampling:guidance_scale=3}
