@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Our own Table 1 on the embedded world: every system with the same offline pairs, the same number of
 # optimiser steps and, online, of fresh prompts and images; the ablation of Figure 4; the paper's
-# claim of efficiency. Two to three hours on 2 cores. Run it again after any interruption; a run
+# claim of efficiency. A few hours on 2 cores. Run it again after any interruption; a run
 # whose figures are in RESULTS is not run again, so empty that folder to start anew.
 #
 #   bash recipes/table1.sh

@@ -47,7 +47,8 @@ EXPO_LEARNING_RATE=${EXPO_LEARNING_RATE:-1e-5} EXPO_BETA=${EXPO_BETA:-2000}
 KTO_LEARNING_RATE=${KTO_LEARNING_RATE:-2e-5} KTO_BETA=${KTO_BETA:-250}
 SPO_LEARNING_RATE=${SPO_LEARNING_RATE:-5e-6} SPO_BETA=${SPO_BETA:-10}
 
-# Chosen by explorers.sh, likewise: recipes/results/explorers.
+# Chosen by explorers.sh, likewise: recipes/results/explorers. An alpha of 0 is as good as 0.01, within
+# the interval, and larger ones are worse.
 EXPLORER=${EXPLORER:-sampling:guidance_scale=3}
 ALPHA=${ALPHA:-0.01,0.01,0.01,0.01,0.01} # of Eq. 7's second term, by iteration
 GATED=${GATED:-false}
