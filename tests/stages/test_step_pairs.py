@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from expo_cli.config import MakePairsConfig, RunOptions
+from expo_cli.config import MakePairsConfig, PairImagesConfig, RunOptions
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.files import inside
 from expo_cli.contracts.parts import part_path
@@ -30,7 +30,7 @@ def rollout(branched, tmp_path) -> Path:
 
 def make(folder: Path, out: Path, pairing: str = ALL, **settings) -> MakePairsResult:
     config = MakePairsConfig(pairing=pairing, **settings)
-    return make_pairs([folder], out, config, RunOptions(quiet=True))
+    return make_pairs([folder], out, config, PairImagesConfig(), RunOptions(quiet=True), "0/1")
 
 
 def step_pairs(path: Path) -> list[StepPair]:
@@ -121,7 +121,9 @@ def test_two_rollouts_are_paired_one_after_the_other(rollout, tmp_path):
     other = Path(shutil.copytree(rollout, tmp_path / "it2" / "rollout"))
     config = MakePairsConfig(pairing=ALL)
     options = RunOptions(quiet=True)
-    result = make_pairs([rollout, other], tmp_path / "out.jsonl", config, options)
+    result = make_pairs(
+        [rollout, other], tmp_path / "out.jsonl", config, PairImagesConfig(), options, "0/1"
+    )
     assert result.counts["num_pairs"] == 36
     parts = [pair.part for pair in step_pairs(tmp_path / "out.jsonl")]
     assert parts[:1] == ["it1/rollout/part-00000.steps.safetensors"]

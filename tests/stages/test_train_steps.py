@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from expo_cli.config import MakePairsConfig, RunOptions, TrainConfig
+from expo_cli.config import MakePairsConfig, PairImagesConfig, RunOptions, TrainConfig
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.records import Pair, SampleRef, StepPair
 from expo_cli.contracts.rollouts import step_tensor
@@ -38,7 +38,14 @@ def step_pairs(branched, tmp_path) -> Path:
     """The first 12 step pairs of the branched rollout: those of its part 0, as steps 1, 2 and 3."""
     shutil.copytree(branched, tmp_path / "rollout")
     config = MakePairsConfig(pairing="step-best-worst:min_confidence=0", limit=12)
-    make_pairs([tmp_path / "rollout"], tmp_path / "step-pairs.jsonl", config, OPTIONS)
+    make_pairs(
+        [tmp_path / "rollout"],
+        tmp_path / "step-pairs.jsonl",
+        config,
+        PairImagesConfig(),
+        OPTIONS,
+        "0/1",
+    )
     return tmp_path / "step-pairs.jsonl"
 
 
