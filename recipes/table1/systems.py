@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,10 @@ class System:
     def trained_on(self) -> tuple[str, ...]:
         """The rewards whose judgement reached its training."""
         return REWARDS if self.name == "expo_ii_m" else (self.reward,) if self.reward else ()
+
+    @property
+    def seeds(self) -> list[str]:
+        return [run["settings"].get("SEED", "0") for run in self.runs]
 
     @property
     def iterations(self) -> list[int]:
@@ -90,14 +93,11 @@ def estimate(values: Floats) -> Estimate:
     return crossed_estimate(np.atleast_2d(values), num_resamples=5000, confidence=0.95, seed=0)
 
 
-def paired(one: System, other: System, reward: str) -> Floats | None:
+def paired(one: System, other: System, reward: str) -> Floats:
     """`one` minus `other` on the seeds that both have, [seeds, prompts]."""
-    by_seed: list[Mapping[str, Any]] = [
-        {run["settings"].get("SEED", "0"): row for row, run in enumerate(system.runs)}
+    shared = sorted(set(one.seeds) & set(other.seeds))
+    scores = [
+        system.figures(-1, reward)[[system.seeds.index(seed) for seed in shared]]
         for system in (one, other)
     ]
-    shared = sorted(by_seed[0].keys() & by_seed[1].keys())
-    if not shared:
-        return None
-    rows = [[seeds[seed] for seed in shared] for seeds in by_seed]
-    return one.figures(-1, reward)[rows[0]] - other.figures(-1, reward)[rows[1]]
+    return scores[0] - scores[1]

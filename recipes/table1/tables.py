@@ -32,7 +32,7 @@ TITLES = {
     "expo_ii": "EXPO-II",
     "expo_ii_m": "EXPO-II-M",
 }
-LETTERS = {"pickscore": "P", "hpsv2": "H", None: ""}
+LETTERS = {"pickscore": "P", "hpsv2": "H"}
 VARIANTS = {
     "efficient": "15 % of the pairs, 25 % of the steps",
     "none": "no negative prompts",
@@ -83,10 +83,9 @@ def place(system: System) -> tuple[int, bool, str]:
 
 
 def title(system: System) -> str:
-    letter = LETTERS[system.reward]
-    name = TITLES[system.name] + (
-        "" if not letter else letter if system.name == "expo_ii_m" else f"-{letter}"
-    )
+    name = TITLES[system.name]
+    if system.reward:
+        name += ("" if system.name == "expo_ii_m" else "-") + LETTERS[system.reward]
     return f"{name}, {VARIANTS[system.variant]}" if system.variant else name
 
 

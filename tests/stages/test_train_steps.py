@@ -19,6 +19,7 @@ from expo_cli.errors import ContractError, UsageError
 from expo_cli.models.loading import load_model
 from expo_cli.stages.make_pairs import make_pairs
 from expo_cli.stages.train import train_policy
+from tests.first_step import assert_same_first_step
 
 OPTIONS = RunOptions(quiet=True)
 SMALL = {
@@ -127,17 +128,7 @@ def test_the_first_step_is_what_diffusers_would_compute(step_pairs, tiny_sd, tmp
         losses.append(-torch.nn.functional.logsigmoid(10 * advantage))
     torch.stack(losses).mean().backward()
     optimizer.step()
-    trained = read_tensors(tmp_path / "out" / "unet" / "diffusion_pytorch_model.safetensors")
-    before = read_tensors(tiny_sd / "unet" / "diffusion_pytorch_model.safetensors")
-    moved = agree = 0
-    for name, expected in pipeline.unet.state_dict().items():
-        # AdamW's first step is lr * sign(gradient) nearly everywhere: compare the directions.
-        ours, theirs = trained[name] - before[name], expected - before[name]
-        clear = theirs.abs() > 9e-4
-        moved += clear.sum().item()
-        agree += (ours.sign() == theirs.sign())[clear].sum().item()
-    assert moved > 100_000
-    assert agree / moved > 0.999
+    assert_same_first_step(tmp_path / "out", tiny_sd, pipeline)
 
 
 def test_ratios_to_the_reference_are_those_of_the_stored_candidates(step_pairs, tiny_sd, tmp_path):
