@@ -1,0 +1,48 @@
+"""What the knobs of all commands share."""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Annotated, Literal
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """What the command line shows of a field."""
+
+    help: str
+    panel: str = "Options"
+
+
+def check_positive(**values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and value <= 0:
+            raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a command runs; nothing here changes what it makes."""
+
+    dry_run: Annotated[
+        bool, Flag("Print the plan (counts, sizes, effective settings) and stop.", "Running")
+    ] = False
+    overwrite: Annotated[
+        bool, Flag("Start an output that exists anew instead of continuing it.", "Running")
+    ] = False
+    quiet: Annotated[bool, Flag("No progress and no notes on stderr.", "Running")] = False
+    json: Annotated[bool, Flag("Print the result as JSON on stdout.", "Running")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonConfig:
+    seed: Annotated[int, Flag("Seed of everything random.", "Running")] = 0
+    limit: Annotated[int | None, Flag("Use only the first N inputs.", "Running")] = None
+
+    def __post_init__(self) -> None:
+        check_positive(limit=self.limit)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"--{field.name.replace('_', '-')} must be finite, got {value}")

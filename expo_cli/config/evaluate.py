@@ -1,0 +1,34 @@
+"""Knobs of `expo evaluate`."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from expo_cli.config.common import CommonConfig, Flag, check_positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(CommonConfig):
+    baseline: Annotated[
+        str | None, Flag("Label of the policy to compare with; the first by default.", "Comparing")
+    ] = None
+    training_reward: Annotated[
+        str | None, Flag("Label of the reward that was trained on.", "Comparing")
+    ] = None
+    heldout_reward: Annotated[
+        str | None, Flag("Label of the reward that was not.", "Comparing")
+    ] = None
+    num_bootstrap: Annotated[int, Flag("Bootstrap resamples of the prompts.", "Comparing")] = 2000
+    confidence: Annotated[float, Flag("Of the intervals.", "Comparing")] = 0.95
+    num_grid_prompts: Annotated[int, Flag("Prompts in the image grids.", "Report")] = 12
+    title: Annotated[str, Flag("Of the report.", "Report")] = "EXPO report"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(num_bootstrap=self.num_bootstrap, num_grid_prompts=self.num_grid_prompts)
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"--confidence must be in (0, 1), got {self.confidence}")
+        if self.training_reward is not None and self.training_reward == self.heldout_reward:
+            raise ValueError(
+                f"--training-reward and --heldout-reward are both {self.heldout_reward}; a reward "
+                "that was trained on is not held out"
+            )

@@ -1,0 +1,42 @@
+"""Knobs of `expo score`."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from expo_cli.config.common import CommonConfig, Flag, Precision, check_positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig(CommonConfig):
+    reward: Annotated[
+        tuple[str, ...],
+        Flag(
+            "[LABEL=]NAME[:key=value,...]; may be repeated. pickscore[:model=,processor=], "
+            "hpsv2[:version=2.1|2.0 or checkpoint=,config= or model=][,antialias=], "
+            "clip-score[:model=,processor=], exec:PROGRAM, or the dotted path of a class. The "
+            "label (default: the name) is what files and tables call it.",
+            "Rewards",
+        ),
+    ] = ()
+    index: Annotated[
+        str | None,
+        Flag(
+            "JSONL of {image, prompt}: score these images of FOLDER, which no rollout made; - is "
+            "standard input. Transparency is laid over white.",
+            "Reading",
+        ),
+    ] = None
+    part_size: Annotated[int, Flag("Images a part, with --index.", "Output")] = 256
+    vae: Annotated[
+        str | None, Flag("Model whose VAE decodes; by default the one that drew.", "Reading")
+    ] = None
+    batch_size: Annotated[int, Flag("Images a batch.", "Speed")] = 32
+    dtype: Annotated[Precision, Flag("Precision of rewards and decoder.", "Speed")] = "fp32"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(batch_size=self.batch_size, part_size=self.part_size)
+        if not self.reward:
+            raise ValueError("--reward is needed at least once")
+        if self.index is not None and self.vae is not None:
+            raise ValueError("--vae contradicts --index: images are not decoded")
