@@ -12,6 +12,7 @@ from expo_cli.commands import evaluate, make_pairs, prep_prompts, rollout, score
 from expo_cli.errors import ExpoError, Interrupted
 
 INTERRUPTED = 130
+LONGEST_MESSAGE = 2000
 
 app = typer.Typer(
     name="expo",
@@ -42,8 +43,12 @@ def options(
 
 
 def one_line(message: str) -> str:
-    """The message on one line; control characters in it (a prompt's escapes) shown, not obeyed."""
+    """The message on one line; control characters in it (a prompt's escapes) shown, not obeyed.
+
+    One that quotes a whole file is cut.
+    """
     text = " ".join(message.split())
+    text = text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} ..."
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

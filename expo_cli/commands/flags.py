@@ -97,7 +97,8 @@ def _table(path: Path, command: str, known: list[str]) -> dict[str, Any]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ExpoError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    # A ValueError is not TOML, not UTF-8, or a number of too many digits.
+    except (ValueError, RecursionError) as error:
         raise ContractError(f"{path}: {error}") from error
     commands = ["prep-prompts", "rollout", "score", "make-pairs", "train", "evaluate", "status"]
     for name, table in document.items():

@@ -7,11 +7,9 @@ import json
 import re
 from pathlib import Path
 
-import msgspec
-
-from expo_cli.contracts.files import atomic, sha256
+from expo_cli.contracts.files import atomic, read_json, sha256
 from expo_cli.contracts.sources import ADAPTER_CONFIG
-from expo_cli.errors import ContractError, ExpoError
+from expo_cli.errors import ContractError
 
 STATE_FILES = ("weights.safetensors", "optimizer.safetensors", "state.json")
 DIGESTS = "sha256.json"
@@ -44,13 +42,7 @@ def seal_state(folder: Path) -> None:
 
 def check_state(folder: Path) -> None:
     """Raises ExpoError that names the first file that is missing, or not as it was written."""
-    path = folder / DIGESTS
-    try:
-        digests = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
-    except OSError as error:
-        raise ExpoError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ContractError(f"{path}: {error}") from error
+    digests = read_json(folder / DIGESTS, dict[str, str])
     for name in STATE_FILES:
         if sha256(folder / name) != digests.get(name):
             raise ContractError(

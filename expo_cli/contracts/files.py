@@ -7,9 +7,13 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
+
+import msgspec
 
 from expo_cli.errors import ContractError, ExpoError
+
+Content = TypeVar("Content")
 
 
 @contextmanager
@@ -78,14 +82,25 @@ def inside(folder: Path, relative: str) -> Path:
     a file from a stranger must not read or overwrite anything else.
     """
     path = folder / relative
-    if (
-        "\0" in relative
-        or Path(relative).is_absolute()
-        or ".." in Path(relative).parts
-        or not path.resolve().is_relative_to(folder.resolve())
-    ):
+    if leaves(relative) or not path.resolve().is_relative_to(folder.resolve()):
         raise ContractError(f"{relative!r} leaves the folder {folder}; paths must stay below it")
     return path
+
+
+def leaves(relative: str) -> bool:
+    """Whether a path leaves its folder by what it says; a symbolic link may lead out all the same."""
+    return "\0" in relative or Path(relative).is_absolute() or ".." in Path(relative).parts
+
+
+def read_json(path: Path, kind: type[Content]) -> Content:
+    """What a JSON file holds. Raises ExpoError when there is none, ContractError when it is another
+    kind of thing."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except OSError as error:
+        raise ExpoError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ContractError(f"{path}: {error}") from error
 
 
 def sha256(path: Path) -> str:

@@ -6,12 +6,16 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from expo_cli.contracts.files import atomic
+from expo_cli.contracts.files import atomic, read_json
 from expo_cli.errors import ContractError, ExpoError
+
+Setting = TypeVar("Setting")
+# A number of parts, or of what is in them: more of them no folder holds.
+Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 
 PACKAGES = (
     "expo-cli",
@@ -69,9 +73,19 @@ def read_run(folder: Path, name: str = "run.json") -> Run:
     path = folder / name
     if not folder.is_dir():
         raise ExpoError(f"{folder}: no such folder")
+    if not path.exists():
+        raise ExpoError(f"{path}: missing; {folder} was not made by expo, or not begun")
+    return read_json(path, Run)
+
+
+def planned(run: Run, place: Path, name: str, kind: type[Setting]) -> Setting:
+    """A setting of a run's plan, where `place` is what it made.
+
+    Raises ContractError when there is none, or it is of another type.
+    """
+    if name not in run.plan:
+        raise ContractError(f"{place}: its run.json knows nothing of {name!r}")
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Run)
-    except FileNotFoundError as error:
-        raise ExpoError(f"{path}: missing; {folder} was not made by expo, or not begun") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ContractError(f"{path}: {error}") from error
+        return msgspec.convert(run.plan[name], kind)
+    except msgspec.ValidationError as error:
+        raise ContractError(f"{place}: its run.json is wrong about {name}: {error}") from error

@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from expo_cli.contracts.files import leaves
+
 Agent = Literal["main", "explore"]
 
 # Ids become tensor names and file names, so they hold nothing a path could mean something by.
@@ -25,6 +27,11 @@ def check_finite(name: str, *values: float | None) -> None:
     for value in values:
         if value is not None and not math.isfinite(value):
             raise ValueError(f"{name} must be finite, got {value}")
+
+
+def check_below(name: str, path: str | None) -> None:
+    if path is not None and leaves(path):
+        raise ValueError(f"{name} {path!r} leaves its folder; paths must stay below it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +104,7 @@ class Sample:
         check_id("prompt_id", self.prompt_id)
         check_finite("guidance_scale and eta", self.guidance_scale, self.eta)
         check_finite("kl", self.kl, *(self.kl_steps or ()))
+        check_below("image", self.image)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +124,7 @@ class ImageEntry:
         for name in ("prompt_id", "sample_id"):
             if getattr(self, name) is not None:
                 check_id(name, getattr(self, name))
+        check_below("image", self.image)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +158,7 @@ class SampleRef:
     def __post_init__(self) -> None:
         check_id("sample_id", self.sample_id)
         check_finite(f"score of {self.sample_id}", self.score)
+        check_below("part", self.part)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,4 +285,5 @@ class StepPair:
         check_id("prompt_id", self.prompt_id)
         check_finite("winner_score and loser_score", self.winner_score, self.loser_score)
         check_finite("confidence and guidance_scale", self.confidence, self.guidance_scale)
+        check_below("part", self.part)
         check_gaussian_step(self.timestep, self.previous_timestep, self.eta)

@@ -1,13 +1,13 @@
 """Reading a rollout folder: its plan, its parts, the samples and latents in them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from expo_cli.contracts import jsonl
-from expo_cli.contracts.parts import part_path, require_complete
-from expo_cli.contracts.provenance import Run, read_run
+from expo_cli.contracts.parts import part_name, part_path, require_complete
+from expo_cli.contracts.provenance import Count, Run, planned, read_run
 from expo_cli.contracts.records import Sample, Score, StepCandidates
 from expo_cli.errors import ContractError
 
@@ -21,7 +21,7 @@ class Rollout:
 
     @property
     def num_parts(self) -> int:
-        return self.run.plan["num_parts"]
+        return planned(self.run, self.folder, "num_parts", Count)
 
     def require_complete(self) -> None:
         """Raises ExpoError that names the missing parts."""
@@ -88,9 +88,27 @@ def scored_rewards(folder: Path) -> list[str]:
     return sorted({path.name.split(".", 2)[1] for path in folder.glob("part-*.*.jsonl")})
 
 
-def scores_of(folder: Path, part: int, reward: str) -> Iterator[Score]:
+def scores_by_sample(
+    folder: Path, part: int, reward: str, samples: Iterable[Sample]
+) -> dict[str, float]:
+    """The scores of a part, of which `samples` are all samples; some may have none.
+
+    Raises ContractError, with its line, for a score of another reward or sample, and for a second
+    one.
+    """
     path = score_path(folder, part, reward)
+    prompt_ids = {sample.sample_id: sample.prompt_id for sample in samples}
+    scores: dict[str, float] = {}
     for number, score in jsonl.numbered(path, Score):
+        place = f"{path}:{number}"
         if score.reward != reward:
-            raise ContractError(f"{path}:{number}: reward is {score.reward!r}, not {reward!r}")
-        yield score
+            raise ContractError(f"{place}: reward is {score.reward!r}, not {reward!r}")
+        if prompt_ids.get(score.sample_id) != score.prompt_id:
+            raise ContractError(
+                f"{place}: the rollout's {part_name(part)} has no {score.sample_id} of prompt "
+                f"{score.prompt_id}; these are scores of another rollout"
+            )
+        if score.sample_id in scores:
+            raise ContractError(f"{place}: {score.sample_id} is scored twice")
+        scores[score.sample_id] = score.score
+    return scores

@@ -1,12 +1,16 @@
 """Where weights and data come from: a folder, a hub id, or the files shipped in the package."""
 
 import hashlib
-import json
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from expo_cli.contracts.files import sha256
-from expo_cli.errors import ContractError, ExpoError
+import msgspec
+
+from expo_cli.contracts.files import read_json, sha256
+from expo_cli.errors import ExpoError
 
 EMBEDDED = "embedded:"
 # peft's file, whose presence makes a folder a LoRA checkpoint.
@@ -24,6 +28,16 @@ HUB_UNUSED = ["*.fp16.safetensors", "*non_ema*", "safety_checker/*"]
 PACKAGE_DATA = Path(__file__).parent.parent / "embedded"
 
 
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What is read of peft's file."""
+
+    base_model_name_or_path: str
+    r: Annotated[int, msgspec.Meta(ge=1)]
+    lora_alpha: float
+    target_modules: list[str]
+
+
 def shipped(source: str) -> Path:
     """The path that `source` names: `embedded:NAME` is a file or folder inside the package."""
     if source.startswith(EMBEDDED):
@@ -38,7 +52,7 @@ def model_folder(source: str, files: Sequence[str] = HUB_FILES) -> Path:
     the cache or HF_HUB_OFFLINE is set. Raises ExpoError when there is no such model.
     """
     path = shipped(source)
-    if path.is_dir():
+    if os.path.isdir(path):  # no error for a name that is too long
         return path
     if source.startswith((EMBEDDED, "/", ".")) or source.count("/") != 1:
         raise ExpoError(f"{source}: no such model folder (and not a hub id of the form OWNER/NAME)")
@@ -76,15 +90,12 @@ def source_sha256(source: str) -> str:
 def base_source(source: str) -> str:
     """The source of the model that a LoRA checkpoint adapts; of anything else, itself.
 
-    Raises ContractError when the adapter names no base model.
+    Raises ContractError when the adapter's configuration is not one.
     """
     path = model_folder(source) / ADAPTER_CONFIG
     if not path.exists():
         return source
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ContractError(f"{path}: names no base model: {error}") from error
+    return read_json(path, AdapterConfig).base_model_name_or_path
 
 
 def lasting(source: str) -> str:

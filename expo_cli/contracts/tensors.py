@@ -1,15 +1,19 @@
 """Tensors on disk: safetensors only. Nothing is ever unpickled."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from expo_cli.contracts.files import atomic
 from expo_cli.errors import ContractError, ExpoError
+
+if TYPE_CHECKING:  # an evaluation reads arrays of numpy, without the import of torch
+    from torch import Tensor
 
 # What torch.save writes begins as a zip or as a bare pickle.
 PICKLE_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -22,12 +26,15 @@ def write_tensors(
 
     `metadata` holds one entry at most: safetensors writes several in an order of its own each time.
     """
+    # Imported here, as torch above.
+    from safetensors.torch import save
+
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic(path) as file:
         file.write(save(contiguous, metadata))
 
 
-def open_tensors(path: Path) -> safe_open:
+def open_tensors(path: Path, framework: Literal["pt", "numpy"] = "pt") -> safe_open:
     """An open safetensors file; its tensors are read when asked for.
 
     Raises ExpoError when it is missing, ContractError when it is a pickle, truncated or broken.
@@ -38,17 +45,20 @@ def open_tensors(path: Path) -> safe_open:
         # Eight bytes of a header's length, then the header: some lengths begin as a pickle does.
         if magic.startswith(PICKLE_MAGIC) and magic[8:] != b"{":
             raise ContractError(f"{path}: is a pickle; only safetensors are read")
-        return safe_open(path, framework="pt")
+        return safe_open(path, framework=framework)
     except OSError as error:
         raise ExpoError(f"{path}: cannot be read: {error.strerror or error}") from error
     except SafetensorError as error:
         raise ContractError(f"{path}: not a whole safetensors file: {error}") from error
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file; errors as `open_tensors`."""
-    with open_tensors(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+def read_tensors(path: Path, framework: Literal["pt", "numpy"] = "pt") -> dict[str, Any]:
+    """All tensors of a safetensors file, of torch or as arrays; errors as `open_tensors`."""
+    with open_tensors(path, framework) as file:
+        try:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, TypeError) as error:  # a type that numpy has not
+            raise ContractError(f"{path}: {error}") from error
 
 
 class TensorFiles:

@@ -1,10 +1,11 @@
 """From a source of weights (folder, LoRA checkpoint, hub id, `embedded:NAME`) to a model."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from expo_cli.contracts.files import read_json
 from expo_cli.contracts.sources import base_source, model_folder
 from expo_cli.errors import ContractError
 from expo_cli.models.protocol import Decoder, DiffusionModel, Encoder
@@ -22,12 +23,11 @@ def family(folder: Path) -> type:
     Raises ContractError when there is no such file or the family is not supported.
     """
     index = folder / "model_index.json"
-    try:
-        name = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
-    except FileNotFoundError as error:
-        raise ContractError(f"{index}: missing; {folder} is not a diffusers pipeline") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ContractError(f"{index}: has no _class_name: {error}") from error
+    if not index.exists():
+        raise ContractError(f"{index}: missing; {folder} is not a diffusers pipeline")
+    name = read_json(index, dict[str, Any]).get("_class_name")
+    if not isinstance(name, str):
+        raise ContractError(f"{index}: has no _class_name")
     if name not in MODELS:
         raise ContractError(f"{index}: {name} is not supported; {nearest(name, MODELS)}")
     return find(MODELS, name)

@@ -14,8 +14,8 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
-from expo_cli.contracts.files import atomic
-from expo_cli.contracts.sources import ADAPTER_CONFIG
+from expo_cli.contracts.files import atomic, read_json
+from expo_cli.contracts.sources import ADAPTER_CONFIG, AdapterConfig
 from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.errors import ContractError
 
@@ -35,15 +35,10 @@ def new_adapter(network: PeftAdapterMixin, rank: int, alpha: int, seed: int) -> 
 
 
 def read_config(folder: Path) -> LoraConfig:
-    settings = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    try:
-        return LoraConfig(
-            r=settings["r"],
-            lora_alpha=settings["lora_alpha"],
-            target_modules=settings["target_modules"],
-        )
-    except KeyError as error:
-        raise ContractError(f"{folder / ADAPTER_CONFIG}: {error} is missing") from error
+    config = read_json(folder / ADAPTER_CONFIG, AdapterConfig)
+    return LoraConfig(
+        r=config.r, lora_alpha=config.lora_alpha, target_modules=config.target_modules
+    )
 
 
 def apply_adapter(network: PeftAdapterMixin, folder: Path) -> None:
@@ -53,8 +48,17 @@ def apply_adapter(network: PeftAdapterMixin, folder: Path) -> None:
     """
     path = folder / ADAPTER_WEIGHTS
     tensors = {name.removeprefix(PREFIX): t for name, t in read_tensors(path).items()}
-    network.add_adapter(read_config(folder))
-    outcome = set_peft_model_state_dict(network, tensors)
+    config = read_config(folder)
+    # Before anything of that rank is made, however large the configuration says it is.
+    ranks = {tensor.shape[0] for name, tensor in tensors.items() if "lora_A" in name}
+    if ranks != {config.r}:
+        raise ContractError(f"{path}: does not fit {ADAPTER_CONFIG}, whose rank is {config.r}")
+    try:
+        network.add_adapter(config)
+        outcome = set_peft_model_state_dict(network, tensors)
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ContractError(f"{path}: does not fit this model: {reason}") from error
     wanted = len(get_peft_model_state_dict(network))
     if outcome.unexpected_keys or len(tensors) != wanted:
         raise ContractError(

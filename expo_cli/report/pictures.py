@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from expo_cli.errors import ContractError, ExpoError
+from expo_cli.contracts.images import open_rgb
 
 MAX_SIDE = 192
 
@@ -18,15 +18,9 @@ def data_uri(content: bytes, media_type: str) -> str:
 def thumbnail(path: Path) -> bytes:
     """The image as WebP of at most MAX_SIDE pixels; lossless when it was that small.
 
-    Raises ExpoError when there is no such file, ContractError when it is not an image.
+    Raises ContractError as `open_rgb`.
     """
-    try:
-        with Image.open(path) as image:
-            picture = image.convert("RGB")
-    except FileNotFoundError as error:
-        raise ExpoError(f"{path}: missing, but the rollout names it") from error
-    except (OSError, Image.DecompressionBombError, SyntaxError) as error:
-        raise ContractError(f"{path}: cannot be read as an image: {error}") from error
+    picture = open_rgb(path)
     small = max(picture.size) <= MAX_SIDE
     picture.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     content = io.BytesIO()

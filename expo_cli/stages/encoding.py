@@ -22,6 +22,7 @@ from torchvision.transforms import InterpolationMode, functional
 from expo_cli.config import PairImagesConfig
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.ids import digest
+from expo_cli.contracts.images import open_rgb
 from expo_cli.contracts.parts import part_name, part_path
 from expo_cli.contracts.provenance import Run, write_run
 from expo_cli.contracts.records import EncodedImage
@@ -31,7 +32,6 @@ from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.loading import load_encoder
 from expo_cli.models.protocol import Encoder
 from expo_cli.stages.device import default_device, resolve_dtype
-from expo_cli.stages.image_index import open_rgb
 from expo_cli.stages.import_pairs import NeededImage, Preferences, flipped
 from expo_cli.stages.progress import Notes
 from expo_cli.stages.stopping import stop_on_signal

@@ -1,14 +1,11 @@
 """Images that no rollout made: a folder and a JSONL index of it."""
 
 import hashlib
-import struct
-import warnings
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 from PIL import Image
@@ -16,13 +13,9 @@ from PIL import Image
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.files import inside
 from expo_cli.contracts.ids import digest, prompt_id
+from expo_cli.contracts.images import open_rgb
 from expo_cli.contracts.records import ImageEntry
 from expo_cli.errors import ContractError
-
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
-# `open_rgb` refuses these by itself: no warning can be caught in one thread alone.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
@@ -88,35 +81,3 @@ def read_index(
     if not entries:
         raise ContractError(f"{path}: no images")
     return ImageIndex(folder, path, entries, lines, samples_per_part)
-
-
-def open_rgb(file: Path | IO[bytes], name: str | None = None) -> Image.Image:
-    """A still image as RGB; grey becomes RGB, transparency is laid over white.
-
-    Raises ContractError, which calls the file `name`, for what has no one right reading (CMYK, 16
-    bits, animations) and for files that are missing, truncated, no image, or larger than Pillow's
-    limit on pixels. May be called by several threads.
-    """
-    name = name or str(file)
-    try:
-        with Image.open(file, formats=FORMATS) as image:
-            num_pixels = image.width * image.height
-            if num_pixels > Image.MAX_IMAGE_PIXELS:
-                raise ContractError(f"{name}: has too many pixels ({image.width}x{image.height})")
-            frames = getattr(image, "n_frames", 1)
-            if frames > 1:
-                raise ContractError(f"{name}: has {frames} frames; only stills are used")
-            if image.mode not in MODES:
-                raise ContractError(f"{name}: is {image.mode}; convert it to 8-bit RGB first")
-            image.load()
-            if not image.has_transparency_data:
-                return image.convert("RGB")
-            image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, "white")
-            return Image.alpha_composite(white, image).convert("RGB")
-    except FileNotFoundError as error:
-        raise ContractError(f"{name}: no such image") from error
-    except Image.DecompressionBombError as error:
-        raise ContractError(f"{name}: has too many pixels ({error})") from error
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
-        raise ContractError(f"{name}: cannot be read as an image: {error}") from error

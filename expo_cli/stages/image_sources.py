@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from expo_cli.config import ScoreConfig
+from expo_cli.contracts.parts import part_path
+from expo_cli.contracts.provenance import Count, planned
 from expo_cli.contracts.records import ImageEntry, Sample
 from expo_cli.contracts.rollouts import Rollout, open_rollout
+from expo_cli.errors import ContractError
 from expo_cli.stages.image_index import read_index
 
 
@@ -38,12 +41,14 @@ class RolloutImages:
 
     @property
     def num_samples(self) -> int:
-        return min(self.rollout.run.plan["num_samples"], self.limit or 2**63)
+        return min(self.planned("num_samples"), self.limit or 2**63)
 
     @property
     def samples_per_part(self) -> int:
-        plan = self.rollout.run.plan
-        return plan["part_size"] * plan["num_images_per_prompt"]
+        return self.planned("part_size") * self.planned("num_images_per_prompt")
+
+    def planned(self, name: str) -> int:
+        return planned(self.rollout.run, self.rollout.folder, name, Count)
 
     def plan(self) -> dict[str, Any]:
         return {"images": "rollout", "vae": self.vae}
@@ -54,7 +59,16 @@ class RolloutImages:
         return {"rollout": hashlib.sha256(settings.encode()).hexdigest()}
 
     def samples(self, part: int) -> list[Sample]:
-        return self.rollout.samples(part)[: self.num_samples - part * self.samples_per_part]
+        """Raises ContractError when they are not as many as were drawn."""
+        first, samples = part * self.samples_per_part, self.rollout.samples(part)
+        drawn = min(self.samples_per_part, self.planned("num_samples") - first)
+        found = len({sample.sample_id for sample in samples})
+        if not found == len(samples) == drawn:
+            raise ContractError(
+                f"{part_path(self.rollout.folder, part)}: {len(samples)} samples, {found} of them "
+                f"distinct, not the {drawn} of this part; remove it and run `expo rollout` again"
+            )
+        return samples[: self.num_samples - first]
 
 
 def open_images(folder: Path, config: ScoreConfig) -> ImageSource:
@@ -62,4 +76,5 @@ def open_images(folder: Path, config: ScoreConfig) -> ImageSource:
     if config.index is not None:
         return read_index(folder, Path(config.index), config.part_size, config.limit)
     rollout = open_rollout(folder)
-    return RolloutImages(rollout, config.vae or rollout.run.plan["drawn_by"], config.limit)
+    vae = config.vae or planned(rollout.run, folder, "drawn_by", str)
+    return RolloutImages(rollout, vae, config.limit)

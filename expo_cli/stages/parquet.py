@@ -18,9 +18,12 @@ BUFFER = 1 << 20
 def column_names(path: Path, name: str | None = None) -> list[str]:
     """Raises ContractError, which calls the file `name`, when it is missing, truncated or another."""
     try:
-        return pyarrow.parquet.read_schema(path).names
-    except (pyarrow.ArrowException, OSError) as error:
+        names = pyarrow.parquet.read_schema(path).names
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ContractError(f"{name or path}: not a whole parquet file: {error}") from error
+    if twice := next((column for column in names if names.count(column) > 1), None):
+        raise ContractError(f"{name or path}: has two columns {twice!r}")
+    return names
 
 
 def rows(
@@ -52,7 +55,7 @@ def rows(
                             yield number, tuple(cell[i].as_py() for cell in cells)
                         if number == last:
                             return
-    except UnicodeDecodeError as error:
-        raise ContractError(f"{name or path}:{number}: not UTF-8: {error}") from error
+    except (UnicodeDecodeError, OverflowError) as error:  # not UTF-8; a date after year 9999
+        raise ContractError(f"{name or path}:{number}: cannot be read: {error}") from error
     except (pyarrow.ArrowException, OSError) as error:
         raise ContractError(f"{name or path}: not a whole parquet file: {error}") from error

@@ -41,7 +41,13 @@ class PickAPic:
         for row, cells in parquet.rows(path, columns):
             record = dict(zip(columns, cells, strict=True))
             labels = (record["label_0"], record["label_1"])
-            if not record.get("has_label", True):
+            has_label = record.get("has_label", True)
+            uids = [record.get(f"image_{i}_uid") for i in range(2)]
+            if not isinstance(has_label, bool | None):
+                raise ContractError(f"{path}:{row}: has_label must be true or false")
+            if not all(isinstance(uid, str | int | None) for uid in uids):
+                raise ContractError(f"{path}:{row}: image_0_uid and image_1_uid must be text")
+            if not has_label:
                 yield NoRanking("rows_without_label")
             elif labels not in LABELS:
                 raise ContractError(
@@ -49,7 +55,6 @@ class PickAPic:
                     "is 1 and 0, a tie 0.5 and 0.5"
                 )
             else:
-                uids = [record.get(f"image_{i}_uid") for i in range(2)]
                 images = [ImagePlace(row, f"jpg_{i}", str(u or "")) for i, u in enumerate(uids)]
                 yield ranking(f"{path}:{row}: caption", row, record["caption"], images, labels)
 
@@ -105,7 +110,10 @@ class HPDv2:
                     f"{place}: {len(files)} files in {key} and {len(scores)} numbers in {value}"
                 )
             images = [ImagePlace(number, file, file) for file in files]
-            signed = [-float(score) if ranked else float(score) for score in scores]
+            try:
+                signed = [-float(score) if ranked else float(score) for score in scores]
+            except OverflowError as error:
+                raise ContractError(f"{place}: {value} must list finite numbers") from error
             yield ranking(f"{place}: prompt", number, item["prompt"], images, signed)
 
     def read(self, path: Path, places: Sequence[ImagePlace]) -> Iterator[bytes | Path | None]:

@@ -17,7 +17,7 @@ from expo_cli.contracts.rollouts import (
     open_rollout,
     reward_run_name,
     score_path,
-    scores_of,
+    scores_by_sample,
 )
 from expo_cli.core.pairing import Candidate, Group
 from expo_cli.errors import ContractError, ExpoError, UsageError
@@ -148,10 +148,10 @@ def add_part(
     """Add the samples of one part to the groups of their prompts."""
     path = part_path(source.rollout.folder, part)
     reference = source.reference(part)
-    columns = [(label, scores_by_sample(source.scores, part, label)) for label in labels]
-    sample_ids = set()
-    for number, sample in jsonl.numbered(path, Sample):
-        sample_ids.add(sample.sample_id)
+    lines = list(jsonl.numbered(path, Sample))
+    samples = [sample for _, sample in lines]
+    columns = [(label, scores_by_sample(source.scores, part, label, samples)) for label in labels]
+    for number, sample in lines:
         group = groups.setdefault(
             sample.prompt_id, Group(sample.prompt_id, sample.prompt, sample.iteration)
         )
@@ -173,12 +173,6 @@ def add_part(
             part=reference,
             scores=tuple(scores[sample.sample_id] for _, scores in columns),
         )
-    for label, scores in columns:
-        if strays := scores.keys() - sample_ids:
-            raise ContractError(
-                f"{score_path(source.scores, part, label)}: {min(strays)} is not in {path}; "
-                "these are scores of another rollout"
-            )
 
 
 def contradiction(sample: Sample, group: Group) -> str | None:
@@ -194,14 +188,3 @@ def contradiction(sample: Sample, group: Group) -> str | None:
         other = group.candidates[sample.sample_id].part
         return f"sample_id {sample.sample_id} is in {other} already; give each rollout once"
     return None
-
-
-def scores_by_sample(folder: Path, part: int, label: str) -> dict[str, float]:
-    """A part's scores by sample_id. Raises ContractError when a sample has two."""
-    scores = {}
-    for score in scores_of(folder, part, label):
-        if score.sample_id in scores:
-            path = score_path(folder, part, label)
-            raise ContractError(f"{path}: {score.sample_id} is scored twice")
-        scores[score.sample_id] = score.score
-    return scores

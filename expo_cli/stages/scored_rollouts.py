@@ -2,13 +2,11 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import load_file
 
 from expo_cli.contracts.parts import require_complete
 from expo_cli.contracts.provenance import Run, read_run
@@ -21,8 +19,9 @@ from expo_cli.contracts.rollouts import (
     reward_run_name,
     score_path,
     scored_rewards,
-    scores_of,
+    scores_by_sample,
 )
+from expo_cli.contracts.tensors import open_tensors, read_tensors
 from expo_cli.core.evaluation import PolicySamples
 from expo_cli.core.statistics import Floats, diversity
 from expo_cli.errors import ContractError, ExpoError
@@ -123,11 +122,13 @@ def read_samples(
     kl: list[float | None] = []
     checks: list[tuple[float, ...]] = []
     scores: dict[str, list[float]] = {reward: [] for reward in scored.rewards}
+    diversities: dict[str, dict[str, float]] = {reward: {} for reward in scored.rewards}
     step_sums: list[Floats | None] = []
     prompt_ids: dict[str, None] = {}  # in the order of their first sample
     num_nan = num_black = 0
     for part in range(scored.rollout.num_parts):
         samples = scored.rollout.samples(part)
+        by_reward = {reward: _scores(scored, part, reward, samples) for reward in scored.rewards}
         prompt_ids |= dict.fromkeys(sample.prompt_id for sample in samples)
         if limit is not None:
             prompt_ids = dict.fromkeys(list(prompt_ids)[:limit])
@@ -141,7 +142,8 @@ def read_samples(
             num_black += sample.checks.black
         step_sums.append(_sum_of_kl_steps(samples))
         for reward in scored.rewards:
-            scores[reward].extend(_scores_of_samples(scored, part, reward, samples))
+            scores[reward].extend(by_reward[reward][sample.sample_id] for sample in samples)
+            diversities[reward] |= _diversities(scored, part, reward, samples)
         bar.advance()
     order = sorted(range(len(draws)), key=lambda i: draws[i].sample_id)
     draws = [draws[i] for i in order]
@@ -159,7 +161,7 @@ def read_samples(
         checks=dict(zip(DRIFT_FIGURES, columns.T, strict=True)),
         num_nan=num_nan,
         num_black=num_black,
-        diversity=_diversities(scored, prompt_ids),
+        diversity=_of_all_prompts(diversities, prompt_ids),
         images=[images[i] for i in order],
     )
 
@@ -184,17 +186,18 @@ def check_same_draws(
                 )
 
 
-def _scores_of_samples(
+def _scores(
     scored: ScoredRollout, part: int, reward: str, samples: Sequence[Sample]
-) -> list[float]:
-    by_sample = {s.sample_id: s.score for s in scores_of(scored.scores, part, reward)}
-    try:
-        return [by_sample[sample.sample_id] for sample in samples]
-    except KeyError as error:
-        raise ContractError(
-            f"{score_path(scored.scores, part, reward)}: no score of sample {error.args[0]}; "
-            "remove the file and run `expo score` again"
-        ) from error
+) -> dict[str, float]:
+    """The scores of all samples of a part; errors as `scores_by_sample`, and for one without."""
+    scores = scores_by_sample(scored.scores, part, reward, samples)
+    for sample in samples:
+        if sample.sample_id not in scores:
+            raise ContractError(
+                f"{score_path(scored.scores, part, reward)}: no score of sample "
+                f"{sample.sample_id}; remove the file and run `expo score` again"
+            )
+    return scores
 
 
 def _sum_of_kl_steps(samples: Sequence[Sample]) -> Floats | None:
@@ -216,33 +219,47 @@ def _num_dimensions(rollout: Rollout) -> int | None:
     path = rollout.latents_path(0)
     if not path.exists():
         return None
-    with safe_open(path, framework="numpy") as latents:
-        return math.prod(latents.get_slice(next(iter(latents.keys()))).get_shape())
+    with open_tensors(path, "numpy") as latents:
+        first = next(iter(latents.keys()), None)
+        if first is None:
+            raise ContractError(f"{path}: holds no latents")
+        return math.prod(latents.get_slice(first).get_shape())
 
 
-def _diversities(scored: ScoredRollout, prompt_ids: Collection[str]) -> dict[str, Floats]:
-    """By the reward whose embeddings they are: diversity of each prompt, in prompt_id order.
+def _diversities(
+    scored: ScoredRollout, part: int, reward: str, samples: Sequence[Sample]
+) -> dict[str, float]:
+    """The diversity of each prompt of a part, NaN for a single image; none without embeddings.
+
+    Raises ContractError when one of the samples has no embedding, or one that is no direction.
+    """
+    path = embeddings_path(scored.scores, part, reward)
+    if not path.exists():
+        return {}
+    embeddings = read_tensors(path, "numpy")
+    groups: dict[str, list[Floats]] = defaultdict(list)
+    for sample in samples:
+        embedding = embeddings.get(sample.sample_id, np.zeros(0)).astype(np.float64)
+        group = groups[sample.prompt_id]
+        alike = embedding.ndim == 1 and embedding.shape == (group or [embedding])[0].shape
+        if not alike or not np.isfinite(embedding).all() or not embedding.any():
+            raise ContractError(f"{path}: {sample.sample_id} has no embedding like the others'")
+        group.append(embedding)
+    return {
+        prompt_id: diversity(np.stack(group)) if len(group) > 1 else math.nan
+        for prompt_id, group in groups.items()
+    }
+
+
+def _of_all_prompts(
+    diversities: Mapping[str, Mapping[str, float]], prompt_ids: Collection[str]
+) -> dict[str, Floats]:
+    """Diversities in prompt_id order by the reward whose embeddings they are.
 
     A reward is left out when it wrote no embeddings, or a prompt has a single image.
     """
-    found = {}
-    for reward in scored.rewards:
-        paths = [
-            embeddings_path(scored.scores, part, reward) for part in range(scored.rollout.num_parts)
-        ]
-        if not all(path.exists() for path in paths):
-            continue
-        by_prompt: dict[str, float] = {}
-        for part, path in enumerate(paths):
-            embeddings = load_file(path)
-            groups: dict[str, list[Floats]] = defaultdict(list)
-            for score in scores_of(scored.scores, part, reward):
-                groups[score.prompt_id].append(embeddings[score.sample_id].astype(np.float64))
-            by_prompt |= {
-                prompt_id: diversity(np.stack(group)) if len(group) > 1 else math.nan
-                for prompt_id, group in groups.items()
-            }
-        values = np.array([by_prompt[prompt_id] for prompt_id in sorted(prompt_ids)])
-        if np.isfinite(values).all():
-            found[reward] = values
-    return found
+    known = {
+        reward: np.array([by_prompt.get(prompt_id, math.nan) for prompt_id in sorted(prompt_ids)])
+        for reward, by_prompt in diversities.items()
+    }
+    return {reward: values for reward, values in known.items() if np.isfinite(values).all()}

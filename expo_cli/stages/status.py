@@ -8,11 +8,12 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from expo_cli.config import StatusConfig
 from expo_cli.contracts.checkpoints import is_finished, saved_steps
 from expo_cli.contracts.parts import missing_parts, ranges, shards_with
-from expo_cli.contracts.provenance import Run, read_run
+from expo_cli.contracts.provenance import Count, Run, planned, read_run
 from expo_cli.contracts.rollouts import begun_rewards, reward_run_name
 from expo_cli.errors import ContractError, ExpoError, Interrupted, UsageError
 from expo_cli.stages.output_file import run_name
@@ -97,16 +98,18 @@ def read_outputs(path: Path) -> list[Output]:
         run = read_run(path.parent, run_name(path))
     else:
         raise ExpoError(f"{path}: not made by expo, or not begun: there is no {run_name(path)}")
-    try:
-        return READERS[run.command](path, run)
-    except KeyError as error:
-        raise ContractError(f"{path}: its run.json knows nothing of {error}") from error
+    if run.command not in READERS:
+        raise ContractError(f"{path}: its run.json knows nothing of {run.command!r}")
+    return READERS[run.command](path, run)
 
 
 def rollout(folder: Path, run: Run) -> list[Output]:
-    plan, scores = run.plan, folder / "scores"
-    what = f"rollout of {plan['num_prompts']} prompts by {plan['drawn_by']}"
-    own = in_parts(folder, what, run, plan["num_parts"])
+    scores = folder / "scores"
+    num_prompts, drawn_by = (
+        planned(run, folder, name, Any) for name in ("num_prompts", "drawn_by")
+    )
+    what = f"rollout of {num_prompts} prompts by {drawn_by}"
+    own = in_parts(folder, what, run, planned(run, folder, "num_parts", Count))
     return [own, *(score(scores, read_run(scores)) if begun_rewards(scores) else [])]
 
 
@@ -118,8 +121,9 @@ def score(folder: Path, run: Run) -> list[Output]:
         raise ExpoError(f"{folder}: no scores are begun in it; run {command_of(run)}")
     for label in labels:
         reward = read_run(folder, reward_run_name(label))
-        what = f"scores {label} by {reward.plan['spec']}"
-        outputs.append(in_parts(folder, what, reward, run.plan["num_parts"], label))
+        what = f"scores {label} by {planned(reward, folder, 'spec', str)}"
+        count = planned(run, folder, "num_parts", Count)
+        outputs.append(in_parts(folder, what, reward, count, label))
     return outputs
 
 
@@ -141,13 +145,13 @@ def in_parts(folder: Path, what: str, run: Run, count: int, reward: str | None =
 
 def checkpoint(folder: Path, run: Run) -> list[Output]:
     """Steps are done when they are saved in a state."""
-    plan, finished = run.plan, is_finished(folder)
-    steps = plan["max_train_steps"]
+    finished, steps = is_finished(folder), planned(run, folder, "max_train_steps", int)
+    objective, start = (planned(run, folder, name, str) for name in ("objective", "init_from"))
     return [
         Output(
             path=folder,
             made_by=run.command,
-            what=f"checkpoint of {plan['objective']} from {plan['init_from']}",
+            what=f"checkpoint of {objective} from {start}",
             unit="steps",
             done=steps if finished else max(saved_steps(folder), default=0),
             total=steps,
@@ -158,16 +162,16 @@ def checkpoint(folder: Path, run: Run) -> list[Output]:
 
 
 def evaluation(folder: Path, run: Run) -> list[Output]:
-    what = f"evaluation of {', '.join(run.plan['policies'])}"
+    what = f"evaluation of {', '.join(planned(run, folder, 'policies', dict[str, str]))}"
     return [in_files(folder, what, run, [folder / name for name in EVALUATION_FILES])]
 
 
 def pairs(path: Path, run: Run) -> list[Output]:
-    return [in_files(path, f"{run.counts['num_pairs']} pairs", run, [path])]
+    return [in_files(path, f"{run.counts.get('num_pairs')} pairs", run, [path])]
 
 
 def prompts(path: Path, run: Run) -> list[Output]:
-    return [in_files(path, f"{run.counts['num_train']} prompts", run, [path])]
+    return [in_files(path, f"{run.counts.get('num_train')} prompts", run, [path])]
 
 
 def in_files(path: Path, what: str, run: Run, files: Sequence[Path]) -> Output:
