@@ -1,5 +1,7 @@
 """What a user can have done wrong, as one line and an exit code."""
 
+LONGEST_MESSAGE = 2000
+
 
 class ExpoError(Exception):
     """A fault of the input or the machine: one line that says what, where and what to do."""
@@ -24,3 +26,14 @@ class Interrupted(ExpoError):
     """
 
     exit_code = 75
+
+
+def printable(text: str) -> str:
+    """The text with control characters (a prompt's escapes) shown, which a terminal would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def one_line(message: str) -> str:
+    """The message on one line, printable; one that quotes a whole file is cut."""
+    text = " ".join(message.split())
+    return printable(text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} ...")

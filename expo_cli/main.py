@@ -9,10 +9,9 @@ from typer.exceptions import Abort, TyperException
 
 from expo_cli import __version__
 from expo_cli.commands import evaluate, make_pairs, prep_prompts, rollout, score, status, train
-from expo_cli.errors import ExpoError, Interrupted
+from expo_cli.errors import ExpoError, Interrupted, one_line
 
 INTERRUPTED = 130
-LONGEST_MESSAGE = 2000
 
 app = typer.Typer(
     name="expo",
@@ -40,16 +39,6 @@ def options(
     ),
 ) -> None:
     pass
-
-
-def one_line(message: str) -> str:
-    """The message on one line; control characters in it (a prompt's escapes) shown, not obeyed.
-
-    One that quotes a whole file is cut.
-    """
-    text = " ".join(message.split())
-    text = text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} ..."
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def stop(number: int, frame: FrameType | None) -> None:

@@ -94,7 +94,8 @@ def _table(path: Path, command: str, known: list[str]) -> dict[str, Any]:
     for a key the command does not have.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            document = tomllib.load(file)
     except OSError as error:
         raise ExpoError(f"{path}: cannot be read: {error.strerror or error}") from error
     # A ValueError is not TOML, not UTF-8, or a number of too many digits.

@@ -96,7 +96,7 @@ def read_json(path: Path, kind: type[Content]) -> Content:
     """What a JSON file holds. Raises ExpoError when there is none, ContractError when it is another
     kind of thing."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return msgspec.json.decode(path.read_text(encoding="utf-8"), type=kind)
     except OSError as error:
         raise ExpoError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

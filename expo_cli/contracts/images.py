@@ -49,7 +49,9 @@ def open_rgb(file: Path | IO[bytes], name: str | None = None) -> Image.Image:
     except FileNotFoundError as error:
         raise ContractError(f"{name}: no such image") from error
     except UnidentifiedImageError as error:  # its message has an address, other each time
-        raise ContractError(f"{name}: is no image ({', '.join(FORMATS)} are read)") from error
+        raise ContractError(
+            f"{name}: cannot be read as an image: is none of {', '.join(FORMATS)}"
+        ) from error
     except Image.DecompressionBombError as error:
         raise ContractError(f"{name}: has too many pixels ({error})") from error
     except (OSError, SyntaxError, ValueError, TypeError, struct.error, zlib.error) as error:

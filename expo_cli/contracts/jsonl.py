@@ -38,6 +38,8 @@ def numbered(path: Path, record_type: type[Record]) -> Iterator[tuple[int, Recor
     decoder = msgspec.json.Decoder(record_type)
     for number, line in enumerate(lines(path), start=1):
         try:
+            if not line.isascii():
+                line.decode()  # msgspec does not check the keys that it skips
             yield number, decoder.decode(line)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise ContractError(f"{path}:{number}: {_problem(line, error)}") from error

@@ -31,7 +31,9 @@ def check_finite(name: str, *values: float | None) -> None:
 
 def check_below(name: str, path: str | None) -> None:
     if path is not None and leaves(path):
-        raise ValueError(f"{name} {path!r} leaves its folder; paths must stay below it")
+        raise ValueError(
+            f"{name} {path!r} leaves the folder that it is relative to; paths must stay below it"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

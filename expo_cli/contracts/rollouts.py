@@ -1,5 +1,6 @@
 """Reading a rollout folder: its plan, its parts, the samples and latents in them."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,9 @@ from expo_cli.contracts.parts import part_name, part_path, require_complete
 from expo_cli.contracts.provenance import Count, Run, planned, read_run
 from expo_cli.contracts.records import Sample, Score, StepCandidates
 from expo_cli.errors import ContractError
+
+# A label stands between two dots of a file name, so it holds none.
+LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -80,12 +84,21 @@ def reward_run_name(reward: str) -> str:
 def begun_rewards(folder: Path) -> list[str]:
     """Labels of the rewards that a score folder has, or is to have, scores by."""
     ending = reward_run_name("")
-    return sorted(path.name.removesuffix(ending) for path in folder.glob(f"?*{ending}"))
+    return labels(folder, (path.name.removesuffix(ending) for path in folder.glob(f"?*{ending}")))
 
 
 def scored_rewards(folder: Path) -> list[str]:
     """Labels of the rewards that a score folder holds."""
-    return sorted({path.name.split(".", 2)[1] for path in folder.glob("part-*.*.jsonl")})
+    return labels(folder, (path.name.split(".", 2)[1] for path in folder.glob("part-*.*.jsonl")))
+
+
+def labels(folder: Path, names: Iterable[str]) -> list[str]:
+    """The distinct labels in names of files. Raises ContractError for one that cannot be one."""
+    found = sorted(set(names))
+    for name in found:
+        if not LABEL.fullmatch(name):
+            raise ContractError(f"{folder}: holds scores of {name!r}, which is no reward's label")
+    return found
 
 
 def scores_by_sample(

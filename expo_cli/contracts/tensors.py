@@ -57,7 +57,8 @@ def read_tensors(path: Path, framework: Literal["pt", "numpy"] = "pt") -> dict[s
     with open_tensors(path, framework) as file:
         try:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, TypeError) as error:  # a type that numpy has not
+        # The others are numpy's, for types and shapes that it does not have.
+        except (SafetensorError, TypeError, AttributeError, ValueError) as error:
             raise ContractError(f"{path}: {error}") from error
 
 

@@ -1,8 +1,11 @@
 """One part of a pipeline folder."""
 
+import inspect
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
 from transformers.utils.logging import disable_progress_bar
 
@@ -10,30 +13,62 @@ from expo_cli.errors import ContractError
 
 disable_progress_bar()
 
+Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
+# What is read of configs beside what the libraries themselves check.
+SETTINGS: dict[str, Any] = {
+    "block_out_channels": Annotated[list[Size], msgspec.Meta(min_length=1)],
+    "num_train_timesteps": Size,
+    "sample_size": Size,
+    "scaling_factor": float,
+}
+
 
 def load_component(cls: type, folder: Path, name: str, dtype: torch.dtype | None = None) -> Any:
     """`folder/name` by `cls.from_pretrained`; a network comes frozen, in evaluation mode.
 
-    Raises ContractError when it is missing, broken, or exists only as a pickle.
+    Raises ContractError when it is missing, broken, lacks weights, or exists only as a pickle.
     """
     part = folder / name
-    weights = {} if dtype is None else {"torch_dtype": dtype, "use_safetensors": True}
+    weights: dict[str, Any] = {}
+    if dtype is not None:
+        weights = {"torch_dtype": dtype, "use_safetensors": True, "output_loading_info": True}
     if dtype is not None and part.is_dir() and not list(part.glob("*.safetensors")):
         pickles = list(part.glob("*.bin")) + list(part.glob("*.pt")) + list(part.glob("*.ckpt"))
         found = f"only the pickle {pickles[0].name}" if pickles else "no weights"
         raise ContractError(f"{part}: {found}; weights must be safetensors")
     try:
-        component = cls.from_pretrained(str(part), local_files_only=True, **weights)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        loaded = cls.from_pretrained(str(part), local_files_only=True, **weights)
+    except Exception as error:  # tokenizers, safetensors and the checks of configs share no class
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ContractError(f"{part}: cannot be loaded as {cls.__name__}: {reason}") from error
-    return component.requires_grad_(False).eval() if dtype is not None else component
+    if dtype is None:
+        return loaded
+    component, loading = loaded
+    check_settings(part, getattr(component.config, "items", dict)())
+    # Both libraries would go on with random weights in their place.
+    if lacking := sorted([*loading["missing_keys"], *map(str, loading["mismatched_keys"])]):
+        raise ContractError(f"{part}: not a whole {cls.__name__}: has no weights {lacking[0]}")
+    return component.requires_grad_(False).eval()
 
 
 def load_config(cls: type, folder: Path, name: str) -> dict[str, Any]:
-    """The config of `folder/name`, without its weights. Raises ContractError when it is missing."""
+    """The config of `folder/name`, without its weights. Raises ContractError when it is missing or
+    wrong."""
     try:
-        return cls.load_config(str(folder), subfolder=name, local_files_only=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        config = cls.load_config(str(folder), subfolder=name, local_files_only=True)
+    except Exception as error:  # as above
+        reason = " ".join(str(error).split())
         raise ContractError(f"{folder / name}: has no config: {reason}") from error
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    config = {p.name: p.default for p in parameters if p.default is not p.empty} | config
+    check_settings(folder / name, config.items())
+    return config
+
+
+def check_settings(part: Path, settings: Iterable[tuple[str, Any]]) -> None:
+    """Raises ContractError when one of SETTINGS is of another type."""
+    for name, value in settings:
+        try:
+            msgspec.convert(value, SETTINGS.get(name, Any))
+        except msgspec.ValidationError as error:
+            raise ContractError(f"{part}: its config is wrong about {name}: {error}") from error

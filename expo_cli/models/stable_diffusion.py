@@ -85,7 +85,7 @@ class StableDiffusion:
                 "is not supported; epsilon and v_prediction are"
             )
         self.num_train_timesteps = self.schedule.config.num_train_timesteps
-        self.vae_config = AutoencoderKL.load_config(folder, subfolder="vae")
+        self.vae_config = load_config(AutoencoderKL, folder, "vae")
 
     # The parts that a frozen reference or a finished embedding never needs are loaded when used.
     @cached_property

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 from PIL.Image import Image
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -39,12 +38,15 @@ class CLIP:
             )
             self.tokenizer = CLIPTokenizer.from_pretrained(str(files.processor))
             self.image_processor = CLIPImageProcessorPil.from_pretrained(str(files.processor))
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except (
+            Exception
+        ) as error:  # tokenizers, safetensors and the checks of configs share no class
+            reason = " ".join(str(error).split())
             raise ContractError(f"{files.network}: cannot be loaded as a CLIP: {reason}") from error
-        if loading["missing_keys"]:
-            first = min(loading["missing_keys"])
-            raise ContractError(f"{files.network}: not a whole CLIPModel: has no weights {first}")
+        if lacking := sorted([*loading["missing_keys"], *map(str, loading["mismatched_keys"])]):
+            raise ContractError(
+                f"{files.network}: not a whole CLIPModel: has no weights {lacking[0]}"
+            )
         self.network.requires_grad_(False).eval().to(device)
         self.logit_scale = self.network.logit_scale.float().exp().item()
         self.max_length = min(

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -18,6 +18,10 @@ from expo_cli.rewards.protocol import Batch, Judgement, Reward
 
 if TYPE_CHECKING:
     import torch
+
+
+# Of the program's answers, and of what is read of its last words.
+LONGEST_LINE = 1 << 16
 
 
 class _Question(msgspec.Struct):
@@ -68,33 +72,44 @@ class Program(Reward):
                 path = Path(folder, f"{sample_id}.png")
                 image.save(path, compress_level=1)
                 questions.append(_Question(sample_id, str(path), prompt))
-            output = self._run(b"".join(msgspec.json.encode(q) + b"\n" for q in questions))
-        scores = self._scores(output, batch.sample_ids)
+            path = Path(folder, "questions.jsonl")
+            path.write_bytes(b"".join(msgspec.json.encode(q) + b"\n" for q in questions))
+            with Path(folder, "answers.jsonl").open("w+b") as answers:
+                self._run(path, answers)
+                scores = self._scores(answers, batch.sample_ids)
         return Judgement([scores[sample_id] for sample_id in batch.sample_ids])
 
-    def _run(self, questions: bytes) -> bytes:
-        """What the program answers. Raises ExpoError when it cannot be run or fails."""
+    def _run(self, questions: Path, answers: IO[bytes]) -> None:
+        """Have the program write its answers. Raises ExpoError when it cannot be run or fails.
+
+        It writes to files, because it may say more than memory holds.
+        """
         try:
-            done = subprocess.run([self.path()], input=questions, capture_output=True, check=False)
+            with questions.open("rb") as asked, tempfile.TemporaryFile() as said:
+                done = subprocess.run(
+                    [self.path()], stdin=asked, stdout=answers, stderr=said, check=False
+                )
+                said.seek(max(0, said.tell() - LONGEST_LINE))
+                last = said.read().decode(errors="replace").strip().splitlines()[-1:]
         except OSError as error:
             raise ExpoError(f"exec: {self.program}: cannot be run: {error.strerror}") from error
         if done.returncode != 0:
-            said = done.stderr.decode(errors="replace").strip().splitlines()
-            last = said[-1].strip() if said else "(nothing on stderr)"
-            raise ExpoError(f"exec: {self.program}: exit code {done.returncode}: {last}")
-        return done.stdout
+            reason = last[0].strip() if last else "(nothing on stderr)"
+            raise ExpoError(f"exec: {self.program}: exit code {done.returncode}: {reason}")
 
-    def _scores(self, output: bytes, sample_ids: Sequence[str]) -> dict[str, float]:
+    def _scores(self, answers: IO[bytes], sample_ids: Sequence[str]) -> dict[str, float]:
         """Raises ContractError when there is not one score for each sample."""
+        answers.seek(0)
+        lines = iter(lambda: answers.readline(LONGEST_LINE), b"")
         decoder = msgspec.json.Decoder(_Answer)
         scores: dict[str, float] = {}
         expected = set(sample_ids)
-        for number, line in enumerate(output.splitlines(), start=1):
+        for number, line in enumerate(lines, start=1):
             where = f"exec: {self.program}: line {number} of its output"
             try:
                 answer = decoder.decode(line)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                text = line[:80].decode(errors="replace")
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                text = line[:80].decode(errors="replace").rstrip()
                 raise ContractError(f"{where} is no score ({error}): {text!r}") from error
             if answer.sample_id not in expected:
                 raise ContractError(f"{where} scores {answer.sample_id!r}, which was not asked")

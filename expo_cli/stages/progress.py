@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from expo_cli.config import RunOptions
+from expo_cli.errors import one_line
 
 SECONDS_BETWEEN_LINES = 20.0
 WIDTH_OF_LOGS = 160
@@ -70,7 +71,7 @@ class Notes:
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            self.console.print(escape(text))
+            self.console.print(escape(one_line(text)))
 
     def show(self, table: Table) -> None:
         """A table, in its full width where there is no terminal to fit into."""

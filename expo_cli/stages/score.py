@@ -3,7 +3,6 @@
 Everything here is known before torch is imported, so scores that exist cost nothing.
 """
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,16 +12,13 @@ from typing import Any
 from expo_cli.config import RunOptions, ScoreConfig
 from expo_cli.contracts.parts import num_parts, parse_shard, require_parts
 from expo_cli.contracts.provenance import Run, write_run
-from expo_cli.contracts.rollouts import reward_run_name, score_path
+from expo_cli.contracts.rollouts import LABEL, reward_run_name, score_path
 from expo_cli.errors import UsageError
 from expo_cli.registry import REWARDS, build, split_label
 from expo_cli.rewards.protocol import Reward
 from expo_cli.stages.folders import begin_or_continue
 from expo_cli.stages.image_sources import RolloutImages, open_images
 from expo_cli.stages.progress import Notes
-
-# A label stands between two dots of a file name, so it holds none.
-LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from expo_cli.contracts.checkpoints import is_finished, saved_steps
 from expo_cli.contracts.parts import missing_parts, ranges, shards_with
 from expo_cli.contracts.provenance import Count, Run, planned, read_run
 from expo_cli.contracts.rollouts import begun_rewards, reward_run_name
-from expo_cli.errors import ContractError, ExpoError, Interrupted, UsageError
+from expo_cli.errors import ContractError, ExpoError, Interrupted, UsageError, printable
 from expo_cli.stages.output_file import run_name
 
 EVALUATION_FILES = ("results.json", "samples.jsonl", "report.html")
@@ -72,7 +72,7 @@ class Status:
         commands = dict.fromkeys(output.command for output in self.outputs if not output.complete)
         if commands:
             lines += ["to complete:", *(f"  {command}" for command in commands)]
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
     def missing_shards(self, count: int) -> list[int]:
         """The shards that have parts to make in any of the outputs."""

@@ -23,7 +23,10 @@ def instances(record: type) -> st.SearchStrategy:
     """Any valid record of a type: ids are ids, numbers finite, the rest as its field says."""
     ids = {field.name: IDS for field in fields(record) if field.name.endswith("_id")}
     optional_ids = {"prompt_id": st.none() | IDS, "sample_id": st.none() | IDS}
-    return st.builds(record, **(optional_ids if record is ImageEntry else ids))
+    paths = {"image": IDS} if record is ImageEntry else {}
+    paths |= {"image": st.none() | IDS} if record is Sample else {}
+    paths |= {"part": IDS} if record is SampleRef else {}
+    return st.builds(record, **(optional_ids if record is ImageEntry else ids), **paths)
 
 
 st.register_type_strategy(float, FLOATS)

@@ -54,9 +54,11 @@ def test_sha256_sees_weights_and_their_names_only(tmp_path):
 def test_what_a_lora_adapts(tmp_path):
     assert base_source(str(tmp_path)) == str(tmp_path)
     config = tmp_path / "adapter_config.json"
-    config.write_text(json.dumps({"base_model_name_or_path": "embedded:emoji-sd"}))
+    adapter = {"r": 4, "lora_alpha": 4, "target_modules": ["to_q"]}
+    adapter |= {"base_model_name_or_path": "embedded:emoji-sd"}
+    config.write_text(json.dumps(adapter))
     assert base_source(str(tmp_path)) == "embedded:emoji-sd"
     for broken in ("{", "{}", "[]"):
         config.write_text(broken)
-        with pytest.raises(ContractError, match="names no base model"):
+        with pytest.raises(ContractError, match="adapter_config.json: "):
             base_source(str(tmp_path))

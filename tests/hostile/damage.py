@@ -1,6 +1,7 @@
 """Damage to files that are valid, the same at every run, and what a reader may make of it."""
 
 import gzip
+import json
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +12,7 @@ from expo_cli.errors import ExpoError
 from expo_cli.main import one_line
 
 Case = TypeVar("Case")
+Content = TypeVar("Content")
 
 # JSON texts in place of a value: of every type, of no type, and too large for one.
 VALUES = (
@@ -107,13 +109,45 @@ def changed(data: bytes, count: int) -> Iterator[tuple[str, bytes]]:
 def every(cases: Iterable[tuple[str, Case]], check: Callable[[Case], None]) -> None:
     """Check every case; fails with the names of those that are not as they should be."""
     failures, count = [], 0
-    for count, (name, case) in enumerate(cases, start=1):
+    for name, case in cases:
+        count += 1
         try:
             check(case)
         except Exception as error:
             failures.append(f"{name}: {type(error).__name__}: {error}"[:400])
     assert count, "no cases"
     assert not failures, "\n".join([f"{len(failures)} of {count} cases:", *failures[:30]])
+
+
+def read_or_fault(read: Callable[[], Content], place: str) -> Content | None:
+    """What is read, or None when the reader says in one line, beginning with the place, why not."""
+    try:
+        return read()
+    except ExpoError as error:
+        fault(error, place)
+        return None
+
+
+def values_changed(record: dict) -> Iterator[tuple[str, bytes]]:
+    """The record as JSON, with each value in it replaced by each of VALUES, or left out."""
+
+    def places(value: object, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        if path:
+            yield path
+        for key, item in value.items() if isinstance(value, dict) else ():
+            yield from places(item, (*path, key))
+
+    for path in places(record, ()):
+        tree = json.loads(json.dumps(record))
+        inner = tree
+        for key in path[:-1]:
+            inner = inner[key]
+        for number, text in enumerate(VALUES):
+            inner[path[-1]] = "@@"
+            line = json.dumps(tree).encode().replace(b'"@@"', text)
+            yield f"{'.'.join(path)}: value {number}", line
+        del inner[path[-1]]
+        yield f"no {'.'.join(path)}", json.dumps(tree).encode()
 
 
 def fault(error: ExpoError, place: str) -> None:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from expo_cli.contracts.ids import prompt_id
+from expo_cli.contracts.images import open_rgb
 from expo_cli.errors import ContractError
-from expo_cli.stages.image_index import open_rgb, read_index
+from expo_cli.stages.image_index import read_index
 
 
 @pytest.fixture
@@ -26,6 +27,10 @@ def index_of(folder, *records, **settings):
     path = folder / "index.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return read_index(folder, path, 2, **settings)
+
+
+def read_all(index):
+    return index.images(index.samples(0))
 
 
 def test_ids_that_are_missing_follow_from_prompt_and_image(folder):
@@ -78,9 +83,9 @@ def test_images_outside_the_folder_are_not_opened(folder, tmp_path_factory, imag
     outside = tmp_path_factory.mktemp("outside") / "secret.png"
     Image.new("RGB", (4, 4)).save(outside)
     (folder / "link.png").symlink_to(outside)
-    index = index_of(folder, {"image": "red.png", "prompt": "x"}, {"image": image, "prompt": "x"})
+    records = [{"image": "red.png", "prompt": "x"}, {"image": image, "prompt": "x"}]
     with pytest.raises(ContractError, match=r"index.jsonl:2: .*leaves the folder"):
-        index.images(index.samples(0))
+        read_all(index_of(folder, *records))
 
 
 # From file to RGB

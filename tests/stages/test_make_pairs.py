@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -201,13 +202,18 @@ class TestSeveralRewards:
             make(rollouts, tmp_path / "pairs.jsonl", reward=flags)
 
 
+def test_a_rollout_under_two_names(rollouts, tmp_path):
+    copy = shutil.copytree(rollouts[1], tmp_path / "it1/copy")
+    with pytest.raises(ContractError, match="cat-explore-1-0 is in it1/explore/part-00000.safe"):
+        make([*rollouts, copy], tmp_path / "pairs.jsonl")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"prompt": "a lion"}, r"explore/part-00000.jsonl:1: prompt_id cat is of another prompt"),
         ({"iteration": 2}, r"explore/part-00000.jsonl:1: iteration 2, but 1"),
-        ({"sample_id": "cat-main-1-0"}, r"cat-main-1-0 is in it1/main/part-00000.safetensors"),
-        ({"sample_id": "unknown"}, r"part-00000.pick.jsonl: no score of unknown"),
+        ({"sample_id": "unknown"}, r"part-00000.pick.jsonl:\d+: .* scores of another rollout"),
     ],
 )
 def test_records_that_contradict_each_other(rollouts, tmp_path, change, message):

@@ -16,7 +16,7 @@ from expo_cli.config import RunOptions, ScoreConfig
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.provenance import Run, read_run, write_run
 from expo_cli.contracts.records import Checks, Sample, Score
-from expo_cli.contracts.rollouts import reward_run_name, scored_rewards, scores_of
+from expo_cli.contracts.rollouts import reward_run_name, score_path, scored_rewards
 from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.errors import ContractError, ExpoError, Interrupted, UsageError
 from expo_cli.models.loading import load_decoder
@@ -123,7 +123,11 @@ def score(folder, *rewards, out=None, shard="0/1", options=None, **settings):
 
 
 def scores(folder, label, num_parts=3) -> list[Score]:
-    return [s for part in range(num_parts) for s in scores_of(folder / "scores", part, label)]
+    return [
+        s
+        for part in range(num_parts)
+        for s in jsonl.read(score_path(folder / "scores", part, label), Score)
+    ]
 
 
 def contents(folder):
