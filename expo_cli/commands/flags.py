@@ -2,7 +2,7 @@
 
 import inspect
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
@@ -34,8 +34,13 @@ def config_flags(function: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(function)
     hints = get_type_hints(function, include_extras=True)
     configs = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    types = {
+        name: hint
+        for cls in configs.values()
+        for name, hint in get_type_hints(cls, include_extras=True).items()
+    }
     knobs = {
-        field.name: _parameter(field, get_type_hints(cls, include_extras=True)[field.name])
+        field.name: _parameter(field, types[field.name])
         for cls in configs.values()
         for field in fields(cls)
     }
@@ -43,7 +48,7 @@ def config_flags(function: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(function)
     def with_flags(config_file: Path | None, **values: Any) -> None:
-        settings = _table(config_file, command, list(knobs)) if config_file else {}
+        settings = _table(config_file, command, types) if config_file else {}
         flags = {name: values.pop(name) for name in knobs}
         settings |= {name: value for name, value in flags.items() if value not in (None, [])}
         built = {
@@ -87,11 +92,11 @@ def _parameter(field: Field, hint: Any) -> inspect.Parameter:
     )
 
 
-def _table(path: Path, command: str, known: list[str]) -> dict[str, Any]:
-    """The table `[command]` of a TOML file.
+def _table(path: Path, command: str, types: Mapping[str, Any]) -> dict[str, Any]:
+    """The table `[command]` of a TOML file, its values of the types of their keys.
 
     Raises ExpoError when the file cannot be read, ContractError when it is not TOML, UsageError
-    for a key the command does not have.
+    for a key the command does not have or a value of another type.
     """
     try:
         with path.open("rb") as file:
@@ -108,9 +113,13 @@ def _table(path: Path, command: str, known: list[str]) -> dict[str, Any]:
                 f"{path}: {name!r} is not the table of a command; {nearest(name, commands)}"
             )
     settings = {key.replace("-", "_"): value for key, value in document.get(command, {}).items()}
-    for key in settings:
-        if key not in known:
-            raise UsageError(f"{path}: [{command}] has no key {key!r}; {nearest(key, known)}")
+    for key, value in settings.items():
+        if key not in types:
+            raise UsageError(f"{path}: [{command}] has no key {key!r}; {nearest(key, types)}")
+        try:
+            msgspec.convert(value, types[key])
+        except msgspec.ValidationError as error:
+            raise UsageError(f"{path}: [{command}] {key}: {error}") from error
     return settings
 
 

@@ -2,6 +2,7 @@
 
 import io
 import textwrap
+import warnings
 from collections.abc import Sequence
 
 import matplotlib as mpl
@@ -18,7 +19,9 @@ CHARACTERS_A_LINE = 17
 
 def contact_sheet(grid: Sequence[GridRow], labels: Sequence[str]) -> bytes:
     """A PNG: a column a prompt, a row a policy; one seed a column. White where there is no image."""
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        # A prompt in letters that the font lacks is shown as boxes; nobody can do anything about it.
+        warnings.filterwarnings("ignore", "Glyph ")
         size = (INCHES_AN_IMAGE * (len(grid) + 0.9), INCHES_AN_IMAGE * (len(labels) + 0.6))
         figure = Figure(figsize=size, layout="constrained")
         figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)

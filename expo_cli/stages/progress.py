@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -71,7 +70,7 @@ class Notes:
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            self.console.print(escape(one_line(text)))
+            self.console.print(one_line(text), markup=False, emoji=False)
 
     def show(self, table: Table) -> None:
         """A table, in its full width where there is no terminal to fit into."""

@@ -136,14 +136,15 @@ reward = ["a"]
 
 def test_settings(tmp_path):
     path = tmp_path / "expo.toml"
-    known = ["learning_rate", "use_lora", "objective"]
+    types = {"learning_rate": float, "use_lora": bool, "objective": str}
 
     def check(data: bytes) -> None:
         path.write_bytes(data)
-        found = read_or_fault(lambda: _table(path, "train", known), at(path))
+        found = read_or_fault(lambda: _table(path, "train", types), at(path))
         if found is not None:
             table = tomllib.loads(data.decode()).get("train", {})
             assert repr(found) == repr({k.replace("-", "_"): v for k, v in table.items()})
+            assert all(type(found[name]) in (types[name], int) for name in found)
 
     deep = b"a" + b".a" * 2000
     every(
@@ -155,7 +156,7 @@ def test_settings(tmp_path):
         check,
     )
     for path in (tmp_path, tmp_path / "none.toml"):
-        assert read_or_fault(lambda path=path: _table(path, "train", []), at(path)) is None
+        assert read_or_fault(lambda path=path: _table(path, "train", {}), at(path)) is None
 
 
 @pytest.fixture

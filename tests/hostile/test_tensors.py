@@ -67,9 +67,7 @@ def other_reading(data: bytes) -> dict[str, list]:
     header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
     header.pop("__metadata__", None)
     return {
-        name: np.frombuffer(body[slice(*each["data_offsets"])], DTYPES[each["dtype"]])
-        .reshape(each["shape"])
-        .tolist()
+        name: np.frombuffer(body[slice(*each["data_offsets"])], DTYPES[each["dtype"]]).tolist()
         for name, each in header.items()
         if each["dtype"] in DTYPES
     }
@@ -87,7 +85,7 @@ def test_damaged_files_and_lying_headers(tmp_path):
             found = read_or_fault(lambda f=framework: read_tensors(path, f), at(path))
             if found is not None:
                 for name, values in other_reading(data).items():
-                    np.testing.assert_equal(found[name].tolist(), values)
+                    np.testing.assert_equal(found[name].flatten().tolist(), values)
         files = TensorFiles()
         read_or_fault(lambda: (files.get(path, "a"), files.get(path, "b")), at(path))
 
