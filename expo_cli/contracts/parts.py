@@ -10,6 +10,8 @@ from pathlib import Path
 
 from expo_cli.errors import ContractError, ExpoError, UsageError
 
+# A run.json that claims more is no run's.
+MOST_PARTS = 1 << 20
 START_ANEW = "choose another --out, or --overwrite to start it anew"
 
 
@@ -46,7 +48,11 @@ def part_path(folder: Path, number: int, suffix: str = ".jsonl") -> Path:
 
 
 def num_parts(num_items: int, part_size: int) -> int:
-    return -(-num_items // part_size)
+    """Raises UsageError when they are more than a folder may hold."""
+    count = -(-num_items // part_size)
+    if count > MOST_PARTS:
+        raise UsageError(f"{count} parts of {part_size} are too many; raise --part-size")
+    return count
 
 
 def missing_parts(folder: Path, count: int, suffix: str = ".jsonl") -> list[int]:

@@ -11,11 +11,12 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from expo_cli.contracts.files import atomic, read_json
+from expo_cli.contracts.parts import MOST_PARTS
 from expo_cli.errors import ContractError, ExpoError
 
 Setting = TypeVar("Setting")
-# A number of parts, or of what is in them: more of them no folder holds.
-Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+PartCount = Annotated[int, msgspec.Meta(ge=1, le=MOST_PARTS)]
 
 PACKAGES = (
     "expo-cli",

@@ -8,7 +8,7 @@ from typing import Literal
 
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.parts import part_name, part_path, require_complete
-from expo_cli.contracts.provenance import Count, Run, planned, read_run
+from expo_cli.contracts.provenance import PartCount, Run, planned, read_run
 from expo_cli.contracts.records import Sample, Score, StepCandidates
 from expo_cli.errors import ContractError
 
@@ -25,7 +25,7 @@ class Rollout:
 
     @property
     def num_parts(self) -> int:
-        return planned(self.run, self.folder, "num_parts", Count)
+        return planned(self.run, self.folder, "num_parts", PartCount)
 
     def require_complete(self) -> None:
         """Raises ExpoError that names the missing parts."""

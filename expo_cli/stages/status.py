@@ -13,7 +13,7 @@ from typing import Any
 from expo_cli.config import StatusConfig
 from expo_cli.contracts.checkpoints import is_finished, saved_steps
 from expo_cli.contracts.parts import missing_parts, ranges, shards_with
-from expo_cli.contracts.provenance import Count, Run, planned, read_run
+from expo_cli.contracts.provenance import PartCount, Run, planned, read_run
 from expo_cli.contracts.rollouts import begun_rewards, reward_run_name
 from expo_cli.errors import ContractError, ExpoError, Interrupted, UsageError, printable
 from expo_cli.stages.output_file import run_name
@@ -109,7 +109,7 @@ def rollout(folder: Path, run: Run) -> list[Output]:
         planned(run, folder, name, Any) for name in ("num_prompts", "drawn_by")
     )
     what = f"rollout of {num_prompts} prompts by {drawn_by}"
-    own = in_parts(folder, what, run, planned(run, folder, "num_parts", Count))
+    own = in_parts(folder, what, run, planned(run, folder, "num_parts", PartCount))
     return [own, *(score(scores, read_run(scores)) if begun_rewards(scores) else [])]
 
 
@@ -122,7 +122,7 @@ def score(folder: Path, run: Run) -> list[Output]:
     for label in labels:
         reward = read_run(folder, reward_run_name(label))
         what = f"scores {label} by {planned(reward, folder, 'spec', str)}"
-        count = planned(run, folder, "num_parts", Count)
+        count = planned(run, folder, "num_parts", PartCount)
         outputs.append(in_parts(folder, what, reward, count, label))
     return outputs
 

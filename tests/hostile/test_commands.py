@@ -89,6 +89,7 @@ PAIRS = {"caption": ["a"], "label_0": [1.0], "label_1": [0.0]}
         ("q.jsonl", b"\x80\x04\x95", TRAIN, 1, ":1: "),
         ("q.jsonl", b"\n", TRAIN, 1, ":1: empty line"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_bad_input(name, data, arguments, code, place, command, tmp_path):
     path, out = tmp_path / name, tmp_path / "out" / "made"

@@ -18,6 +18,10 @@ from expo_cli.report.pictures import thumbnail
 from tests.hostile.damage import bytes_changed, every, read_or_fault, truncations
 
 
+# pytest resets the filter by which `contracts.images` silences Pillow.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+
+
 def encoded(image_format: str, mode: str = "RGB", **settings) -> bytes:
     pixels = random.Random(0).randbytes(12 * 9 * 3)
     buffer = io.BytesIO()

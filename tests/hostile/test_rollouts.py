@@ -16,8 +16,10 @@ from expo_cli.config import (
     RunOptions,
     StatusConfig,
 )
+from expo_cli.contracts.parts import MOST_PARTS, num_parts
 from expo_cli.contracts.provenance import Run, read_run, write_run
 from expo_cli.contracts.rollouts import open_rollout
+from expo_cli.errors import UsageError
 from expo_cli.stages import evaluate
 from expo_cli.stages.image_sources import RolloutImages
 from expo_cli.stages.make_pairs import make_pairs
@@ -155,6 +157,12 @@ def test_score(rollouts):
     for kept in (lines[:-1], lines[1:], [*lines, lines[-1]], [lines[0]] * len(lines)):
         path.write_bytes(b"".join(kept))
         assert read_or_fault(read, str(path)) is None
+
+
+def test_a_folder_that_could_not_be_read_is_not_begun():
+    assert num_parts(MOST_PARTS, 1) == MOST_PARTS
+    with pytest.raises(UsageError, match="raise --part-size"):
+        num_parts(MOST_PARTS + 1, 1)
 
 
 def test_status(rollouts, tmp_path):
