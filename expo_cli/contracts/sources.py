@@ -34,7 +34,7 @@ class AdapterConfig:
 
     base_model_name_or_path: str
     r: Annotated[int, msgspec.Meta(ge=1)]
-    lora_alpha: float
+    lora_alpha: int | float
     target_modules: list[str]
 
 

@@ -50,8 +50,8 @@ def apply_adapter(network: PeftAdapterMixin, folder: Path) -> None:
     tensors = {name.removeprefix(PREFIX): t for name, t in read_tensors(path).items()}
     config = read_config(folder)
     # Before anything of that rank is made, however large the configuration says it is.
-    ranks = {tensor.shape[0] for name, tensor in tensors.items() if "lora_A" in name}
-    if ranks != {config.r}:
+    ranks = {t.shape[:1] for name, t in tensors.items() if "lora_A" in name}
+    if ranks != {(config.r,)}:
         raise ContractError(f"{path}: does not fit {ADAPTER_CONFIG}, whose rank is {config.r}")
     try:
         network.add_adapter(config)

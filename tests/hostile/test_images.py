@@ -17,7 +17,6 @@ from expo_cli.contracts.images import FORMATS, open_rgb
 from expo_cli.report.pictures import thumbnail
 from tests.hostile.damage import bytes_changed, every, read_or_fault, truncations
 
-
 # pytest resets the filter by which `contracts.images` silences Pillow.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 

@@ -252,3 +252,44 @@ def test_the_family_of_a_model(model, text):
 
     replaced(model / "model_index.json", text.encode())
     assert read_or_fault(lambda: family(model), at(model / "model_index.json")) is None
+
+
+def test_an_adapter(tmp_path):
+    """Other settings than its weights have, and other weights than the model takes."""
+    import torch
+
+    from expo_cli.contracts.tensors import read_tensors, write_tensors
+    from expo_cli.models.loading import load_model
+    from expo_cli.models.lora import ADAPTER_WEIGHTS, new_adapter, save_adapter
+
+    cpu, base = torch.device("cpu"), "embedded:emoji-sd"
+    network = load_model(base, cpu, torch.float32).network
+    config = new_adapter(network, rank=2, alpha=4, seed=0)
+    weights = {name: each for name, each in network.named_parameters() if "lora_" in name}
+    folder = tmp_path / "adapter"
+    save_adapter(network, weights, folder, config, base)
+    load_model(str(folder), cpu, torch.float32)
+    settings = json.loads((folder / ADAPTER_CONFIG).read_text())
+    tensors = read_tensors(folder / ADAPTER_WEIGHTS)
+    first = min(tensors)
+
+    def check(case: tuple[dict, dict]) -> None:
+        (folder / ADAPTER_CONFIG).write_text(json.dumps(settings | case[0]))
+        write_tensors(folder / ADAPTER_WEIGHTS, case[1])
+        assert read_or_fault(lambda: load_model(str(folder), cpu, torch.float32), "") is None
+
+    cases = {
+        "a rank of a billion": ({"r": 10**9}, tensors),
+        "another rank": ({"r": 3}, tensors),
+        "a rank of 0": ({"r": 0}, tensors),
+        "no layers": ({"target_modules": []}, tensors),
+        "layers that are not there": ({"target_modules": ["nothing"]}, tensors),
+        "a pattern for names": ({"target_modules": "(a+)+$"}, tensors),
+        "a model that is not there": ({"base_model_name_or_path": "/none"}, tensors),
+        "no weights": ({}, {}),
+        "one too few": ({}, {name: each for name, each in tensors.items() if name != first}),
+        "one too many": ({}, tensors | {"unet.more.lora_A.weight": torch.zeros(2, 2)}),
+        "a scalar": ({}, tensors | {first: torch.tensor(1.0)}),
+        "another width": ({}, tensors | {first: torch.zeros(2, 3)}),
+    }
+    every(cases.items(), check)
