@@ -8,4 +8,6 @@ ruff check .
 ruff format --check .
 lint-imports
 shellcheck -x recipes/*.sh recipes/*/*.sh recipes/slurm/*.sbatch tests/*.sh tests/*/*.sh .ci/run
-python -m pytest "$@"
+# A worker a core, each with whole files, as their tests share slow fixtures.
+workers=$(nproc)
+OMP_NUM_THREADS=1 python -m pytest -n "$workers" --dist loadfile --no-loadscope-reorder "$@"
