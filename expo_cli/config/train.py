@@ -61,6 +61,14 @@ class TrainConfig(CommonConfig):
         Precision, Flag("Of the forward pass; the optimiser's copy is always fp32.", "Speed")
     ] = "auto"
     gradient_checkpointing: Annotated[bool, Flag("Less memory for more time.", "Speed")] = False
+    shard_optimizer: Annotated[
+        bool,
+        Flag(
+            "Of several processes each keeps its share of fp32 weights, gradients and moments "
+            "(ZeRO-2).",
+            "Speed",
+        ),
+    ] = False
     checkpointing_steps: Annotated[int, Flag("Save a resumable state every N steps.", "Output")] = (
         100
     )

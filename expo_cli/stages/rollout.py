@@ -5,14 +5,14 @@ Everything here is known before torch is imported, so a finished part costs noth
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from expo_cli.config import RolloutConfig, RunOptions
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.files import sha256
-from expo_cli.contracts.parts import missing_parts, num_parts, parse_shard
+from expo_cli.contracts.parts import Shard, missing_parts, num_parts, parse_shard, shards_with
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import Prompt
 from expo_cli.contracts.sources import shipped, source_sha256
@@ -28,7 +28,9 @@ from expo_cli.stages.progress import Notes
 
 @dataclass(frozen=True)
 class RolloutResult:
-    """`missing_parts` are the numbers of the parts that are still to be drawn."""
+    """`missing_parts` are the numbers of the parts that are still to be drawn (of a dry run: by this
+    shard), `missing_shards` the shards, of as many as --shard says, that have any of all to draw.
+    """
 
     path: Path
     num_prompts: int
@@ -37,6 +39,7 @@ class RolloutResult:
     parts_drawn: int
     parts_missing: int
     missing_parts: list[int]
+    missing_shards: list[int]
     plan: dict[str, Any]
 
 
@@ -122,8 +125,10 @@ def roll_out(
     )
     wanted = [n for n in range(count) if shard.takes(n)]
     if options.dry_run:
-        todo = [n for n in missing_parts(out, count) if shard.takes(n)]
-        return _result(out, plan, drawn=0, missing=todo)
+        missing = missing_parts(out, count)
+        result = _result(out, plan, shard, drawn=0, missing=missing)
+        todo = [n for n in missing if shard.takes(n)]
+        return replace(result, parts_missing=len(todo), missing_parts=todo)
     inputs = {"policy": source_sha256(policy)}
     if config.kl_to:
         inputs["kl_to"] = source_sha256(config.kl_to)
@@ -154,7 +159,7 @@ def roll_out(
         draw_parts(drawing, out, todo, notes)
     else:
         notes.say(f"rollout: nothing to do, {out} has all parts of this shard")
-    return _result(out, plan, drawn=len(todo), missing=missing_parts(out, count))
+    return _result(out, plan, shard, drawn=len(todo), missing=missing_parts(out, count))
 
 
 def build_step_reward(config: RolloutConfig, sampling: SamplingPlan) -> tuple[str, Reward] | None:
@@ -182,7 +187,9 @@ def identity_sha256(reward: Reward) -> str:
     return hashlib.sha256(json.dumps(reward.identity(), sort_keys=True).encode()).hexdigest()
 
 
-def _result(out: Path, plan: dict[str, Any], drawn: int, missing: list[int]) -> RolloutResult:
+def _result(
+    out: Path, plan: dict[str, Any], shard: Shard, drawn: int, missing: list[int]
+) -> RolloutResult:
     return RolloutResult(
         path=out,
         num_prompts=plan["num_prompts"],
@@ -191,5 +198,6 @@ def _result(out: Path, plan: dict[str, Any], drawn: int, missing: list[int]) -> 
         parts_drawn=drawn,
         parts_missing=len(missing),
         missing_parts=missing,
+        missing_shards=shards_with(missing, shard.count),
         plan=plan,
     )

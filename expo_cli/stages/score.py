@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from expo_cli.config import RunOptions, ScoreConfig
-from expo_cli.contracts.parts import num_parts, parse_shard, require_parts
+from expo_cli.contracts.parts import num_parts, parse_shard, require_parts, shards_with
 from expo_cli.contracts.provenance import Run, write_run
 from expo_cli.contracts.rollouts import LABEL, reward_run_name, score_path
 from expo_cli.errors import UsageError
@@ -25,7 +25,8 @@ from expo_cli.stages.progress import Notes
 class ScoreResult:
     """Specs, samples scored by this run, and parts without scores, each by reward label.
 
-    `missing_parts` are the numbers of the parts that lack the scores of some reward.
+    `missing_parts` are the numbers of the parts that lack the scores of some reward,
+    `missing_shards` the shards, of as many as --shard says, that take any of them.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class ScoreResult:
     num_scored: dict[str, int]
     parts_missing: dict[str, int]
     missing_parts: list[int]
+    missing_shards: list[int]
     plan: dict[str, Any]
 
 
@@ -107,6 +109,7 @@ def score_folder(
                 run = replace(runs[reward.label], counts=counts, seconds=seconds)
                 write_run(out, run, reward_run_name(reward.label))
     scored = {r.label: parts_scored(out, r, count) for r in rewards}
+    missing = sorted(set(range(count)).difference(set.intersection(*scored.values())))
     return ScoreResult(
         path=out,
         rewards={r.label: r.spec for r in rewards},
@@ -114,7 +117,8 @@ def score_folder(
         num_parts=count,
         num_scored=num_scored,
         parts_missing={label: count - len(parts) for label, parts in scored.items()},
-        missing_parts=sorted(set(range(count)).difference(set.intersection(*scored.values()))),
+        missing_parts=missing,
+        missing_shards=shards_with(missing, shard.count),
         plan=plan | {"dtype": config.dtype, "batch_size": config.batch_size},
     )
 

@@ -36,6 +36,7 @@ READERS: dict[str, Callable[[Sequence[Path], int | None], Sequence[Any]]] = {
 FREE_SETTINGS = (
     "report_to",
     "num_processes",
+    "shard_optimizer",
     "train_batch_size",
     "gradient_accumulation_steps",
     "checkpoints_total_limit",

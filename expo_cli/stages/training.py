@@ -22,7 +22,7 @@ from expo_cli.contracts.provenance import Run, write_run
 from expo_cli.contracts.sources import base_source, lasting
 from expo_cli.core.learning_rate import learning_rate_factor
 from expo_cli.core.objectives import Objective, learns_from
-from expo_cli.errors import ExpoError, Interrupted
+from expo_cli.errors import ExpoError, Interrupted, UsageError
 from expo_cli.stages.checkpoint import write_checkpoint
 from expo_cli.stages.device import resolve_dtype
 from expo_cli.stages.folders import begin_or_continue, clear_if_asked
@@ -33,11 +33,18 @@ from expo_cli.stages.pair_data import PairData
 from expo_cli.stages.policies import load_policy, load_reference
 from expo_cli.stages.processes import start_processes
 from expo_cli.stages.progress import Notes
+from expo_cli.stages.slices import Slices
 from expo_cli.stages.step_data import StepData
 from expo_cli.stages.stopping import stop_on_signal
 from expo_cli.stages.train import GO_ON, global_batch_size
 from expo_cli.stages.training_data import TrainingData
-from expo_cli.stages.training_state import State, load_state, newest_whole_state, save_state
+from expo_cli.stages.training_state import (
+    State,
+    load_state,
+    moments,
+    newest_whole_state,
+    save_state,
+)
 
 # By what an objective learns from; their readers are in `stages.train`.
 DATA: dict[str, type[TrainingData]] = {
@@ -68,14 +75,26 @@ def train(
             accelerator.init_trackers("expo")
         trainer = Trainer(records, objective, out, config, accelerator, notes)
         trainer.run()
+        weights = trainer.masters.state()
         if accelerator.is_main_process:
-            weights = trainer.masters.state()
             write_checkpoint(trainer.policy, weights, out, trainer.adapter, trainer.base)
             seconds = round(time.monotonic() - started, 3)
             write_run(out, replace(run, counts=trainer.log.last(), seconds=seconds))
             shutil.rmtree(states_folder(out), ignore_errors=True)
         accelerator.wait_for_everyone()
     accelerator.end_training()  # which also ends the process group
+
+
+def weight_slices(config: TrainConfig, accelerator: Accelerator, dtype: torch.dtype) -> Slices:
+    """How the fp32 weights and what belongs to them are spread over processes.
+
+    Raises UsageError for fp16, whose loss scale would differ between processes.
+    """
+    if not config.shard_optimizer:
+        return Slices()
+    if dtype is torch.float16:
+        raise UsageError("--shard-optimizer needs --mixed-precision bf16 or fp32, not fp16")
+    return Slices(accelerator.process_index, accelerator.num_processes)
 
 
 class Trainer:
@@ -96,7 +115,9 @@ class Trainer:
         self.base = lasting(base_source(config.init_from))
         self.policy, self.adapter = load_policy(config, accelerator.device)
         # The masters are copied before the network is rounded to its working precision.
-        self.masters = MasterWeights(self.policy.network.named_parameters())
+        self.masters = MasterWeights(
+            self.policy.network.named_parameters(), weight_slices(config, accelerator, dtype)
+        )
         self.start = [master.detach().clone() for master in self.masters.masters]
         self.policy.set_dtype(dtype)
         if config.gradient_checkpointing:
@@ -181,13 +202,14 @@ class Trainer:
         return step
 
     def save(self, finished: int) -> None:
+        weights, optimizer_state = self.masters.state(), moments(self.masters, self.optimizer)
         if self.accelerator.is_main_process:
             self.log.write()
             save_state(
                 self.out,
                 State(finished, self.scaler.state_dict(), self.log.lines, self.log.collected),
-                self.masters,
-                self.optimizer,
+                weights,
+                optimizer_state,
                 self.config.checkpoints_total_limit,
             )
         self.accelerator.wait_for_everyone()
@@ -253,14 +275,18 @@ class Trainer:
     def gather_gradients(self) -> float:
         """Average gradients over processes and clip them; returns the norm before clipping."""
         masters = self.masters.masters
-        if self.accelerator.num_processes > 1:
+        # Slices are averages already.
+        if self.accelerator.num_processes > 1 and self.masters.slices.count == 1:
             flat = torch.cat([master.grad.flatten() for master in masters])
             flat = self.accelerator.reduce(flat, "mean")
             for master, part in zip(masters, flat.split([m.numel() for m in masters]), strict=True):
                 master.grad.copy_(part.view_as(master))
         self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.get_total_norm([master.grad for master in masters])
+        norm = self.masters.total(norm.square()).sqrt() if self.masters.slices.count > 1 else norm
         limit = self.config.max_grad_norm or math.inf
-        return torch.nn.utils.clip_grad_norm_(masters, limit).item()
+        torch.nn.utils.clip_grads_with_norm_(masters, limit, norm)
+        return norm.item()
 
     def update(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -297,7 +323,7 @@ class Trainer:
         pairs = list(zip(self.masters.masters, self.start, strict=True))
         moved = sum((master - start).detach().square().sum() for master, start in pairs)
         size = sum(start.square().sum() for _, start in pairs)
-        return (moved / size).sqrt().item()
+        return (self.masters.total(moved) / self.masters.total(size)).sqrt().item()
 
     def warn(self) -> None:
         last = self.log.last()

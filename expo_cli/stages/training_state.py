@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import torch
+from torch import Tensor
 
 from expo_cli.contracts.checkpoints import check_state, saved_steps, seal_state, state_folder
 from expo_cli.contracts.files import atomic, atomic_folder
@@ -29,26 +30,35 @@ class State:
     measured: list[dict[str, float]]
 
 
+def moments(masters: MasterWeights, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
+    """What the optimiser holds of each master, whole, by name; nothing before its first step.
+
+    Called by all processes that train, as `MasterWeights.state` is.
+    """
+    states = [optimizer.state[master] for master in masters.masters if master in optimizer.state]
+    if not states:
+        return {}
+    tensors = {f"step.{name}": s["step"] for name, s in zip(masters.names, states, strict=True)}
+    for moment in MOMENTS:
+        whole = masters.whole([state[moment] for state in states])
+        tensors |= {f"{moment}.{name}": tensor for name, tensor in whole.items()}
+    return tensors
+
+
 def save_state(
     out: Path,
     state: State,
-    masters: MasterWeights,
-    optimizer: torch.optim.AdamW,
+    weights: dict[str, Tensor],
+    optimizer_state: dict[str, Tensor],
     keep: int,
 ) -> None:
     """Save a state whole, then delete all but the `keep` newest.
 
     States of later steps are deleted too: they were found broken when the run went on before them.
     """
-    # Before the first step the optimiser holds nothing.
-    moments = {
-        f"{moment}.{name}": tensor
-        for name, master in masters.state().items()
-        for moment, tensor in optimizer.state.get(master, {}).items()
-    }
     with atomic_folder(state_folder(out, state.step)) as folder:
-        write_tensors(folder / "weights.safetensors", masters.state())
-        write_tensors(folder / "optimizer.safetensors", moments)
+        write_tensors(folder / "weights.safetensors", weights)
+        write_tensors(folder / "optimizer.safetensors", optimizer_state)
         with atomic(folder / "state.json") as file:
             file.write(msgspec.json.encode(state))
         seal_state(folder)
@@ -90,11 +100,12 @@ def load_state(
     """Load the state in `folder`, which is whole."""
     state = msgspec.json.decode((folder / "state.json").read_bytes(), type=State)
     masters.load_state(read_tensors(folder / "weights.safetensors"))
-    moments = read_tensors(folder / "optimizer.safetensors")
-    for name, master in masters.state().items() if moments else ():
+    saved = read_tensors(folder / "optimizer.safetensors")
+    for name, master in zip(masters.names, masters.masters, strict=True) if saved else ():
         # Not `state.step`: fp16's loss scale makes the optimiser skip steps.
-        optimizer.state[master] = {"step": moments[f"step.{name}"]} | {
-            moment: moments[f"{moment}.{name}"].to(master.device) for moment in MOMENTS
+        optimizer.state[master] = {"step": saved[f"step.{name}"]} | {
+            moment: masters.slices.own(saved[f"{moment}.{name}"]).to(master.device, copy=True)
+            for moment in MOMENTS
         }
     if state.scaler:
         scaler.load_state_dict(state.scaler)

@@ -109,11 +109,8 @@ missing_tasks() { # COMMAND OUTPUT [ARGUMENT ...]: those with work left, when al
     shift 2
     case $command in
     rollout | score)
-        plan=$(command expo "$command" "$@" --dry-run --quiet) || return
-        python -c '
-import json, sys
-parts = json.load(sys.stdin)["missing_parts"]
-print(*sorted({part % int(sys.argv[1]) for part in parts}))' "$NUM_SHARDS" <<<"$plan"
+        plan=$(command expo "$command" "$@" --shard "0/$NUM_SHARDS" --dry-run --quiet) || return
+        python -c 'import json, sys; print(*json.load(sys.stdin)["missing_shards"])' <<<"$plan"
         ;;
     train) [ -f "$output/model_index.json" ] || [ -f "$output/adapter_config.json" ] || echo 0 ;;
     evaluate) [ -f "$output/run.json" ] || echo 0 ;; # seconds, so one that is made is made again

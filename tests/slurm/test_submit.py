@@ -1,4 +1,11 @@
-"""recipes/slurm on a private SLURM of one node, while its jobs are stopped, requeued and killed."""
+"""recipes/slurm on a private SLURM of one node, while its jobs are stopped, requeued and killed.
+
+Three iterations by arrays of four, at toy size. The environment may say another; that of the embedded
+world is
+
+    OFFLINE_PROMPTS=384 OFFLINE_PAIRS=384 NUM_PROMPTS=96 HELDOUT_PROMPTS=144 IMAGES=2 STEPS=40 BATCH=16 \\
+        PART_SIZE=24 python -m pytest tests/slurm -k disturbed
+"""
 
 import json
 import os
@@ -22,24 +29,24 @@ if not shutil.which("slurmctld", path=f"{os.environ['PATH']}:/usr/sbin"):
     pytest.skip("no SLURM; `bash tests/slurm/install.sh` installs it", allow_module_level=True)
 
 TOY = {
-    "ITERATIONS": 2,
+    "ITERATIONS": 3,
     "CURVE": "none",
-    "OFFLINE_PROMPTS": 4,
-    "OFFLINE_PAIRS": 3,
-    "NUM_PROMPTS": 3,
-    "HELDOUT_PROMPTS": 3,
+    "OFFLINE_PROMPTS": 2,
+    "OFFLINE_PAIRS": 2,
+    "NUM_PROMPTS": 2,
+    "HELDOUT_PROMPTS": 2,
     "JUDGE_PROMPTS": 2,
     "IMAGES": 1,
     "STEPS": 3,
     "BATCH": 2,
-    "PART_SIZE": 2,  # two parts of each, one for each task of an array
+    "PART_SIZE": 1,  # so that two of an array's four tasks have something to do
     "CORES": 1,
 }
 EVALUATION = "expo_ii-pickscore/seed-0/evaluation-heldout/results.json"
 # Made for the other systems, so nothing fails when the job that makes it is killed.
-UNUSED = "hpsv2-3.jsonl"
+UNUSED = "shared/offline/hpsv2-*.jsonl"
 SITE = """\
-NUM_SHARDS=2
+NUM_SHARDS=4
 SBATCH_OPTIONS=--time=10
 declare -A COMMAND_OPTIONS
 MAX_REQUEUES=50
@@ -47,11 +54,14 @@ prepare() { echo "restarted ${SLURM_RESTART_COUNT:-0} times"; }
 CONTAINER=(env ACCELERATE_USE_CPU=true)
 """
 # How the tasks are disturbed, in random order: stopped by a signal, which they answer by a requeue
-# of themselves; requeued from outside, as by pre-emption; killed and cancelled, which fails the
-# chain, so that it must be submitted again.
+# of themselves; given a time limit that is near, of which SLURM sends the signal; requeued from
+# outside, as by pre-emption; killed and cancelled, which fails the chain, so that it must be submitted
+# again.
 DISTURBANCES = [
-    *["scancel --signal=USR1", "scancel --signal=USR2", "scancel --signal=TERM"] * 2,
-    *["scontrol requeue", "scancel --signal=KILL", "scancel"],
+    *["scancel --signal=USR1 {}", "scancel --signal=USR2 {}", "scancel --signal=TERM {}"],
+    *["scontrol update TimeLimit=1 JobId={}"] * 3,
+    *["scontrol requeue {}"] * 2,
+    *["scancel --signal=KILL {}", "scancel {}"],
 ]
 
 
@@ -60,12 +70,12 @@ def environment() -> Iterator[dict[str, str]]:
     """That of a user of a cluster which runs while the tests of this module do."""
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     subprocess.run(["bash", HERE / "start.sh", folder, "2"], check=True)
-    settings = TOY | {
+    of_the_user = {
         "VIRTUAL_ENV": sys.prefix,
         "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}",
-        "SLURM_CONF": folder / "slurm.conf",
+        "SLURM_CONF": str(folder / "slurm.conf"),
     }
-    yield os.environ | {key: str(value) for key, value in settings.items()}
+    yield {key: str(value) for key, value in TOY.items()} | os.environ | of_the_user
     subprocess.run(["bash", HERE / "stop.sh", folder], check=True)
     shutil.rmtree(folder)
 
@@ -115,7 +125,7 @@ class Cluster:
 
     def disturb(self, how: str, task: str) -> None:
         # The task may have ended by now.
-        subprocess.run([*how.split(), task], env=self.environment, capture_output=True)
+        subprocess.run(how.format(task).split(), env=self.environment, capture_output=True)
 
     def tasks(self, *filters: str) -> list[str]:
         return self.run("squeue", "--array", "--noheader", "--format=%i", *filters).split()
@@ -142,7 +152,7 @@ def products(runs: Path) -> dict[str, bytes]:
         for path in runs.rglob("*")
         if path.suffix in (".jsonl", ".safetensors", ".webp")
         and not path.is_relative_to((runs / EVALUATION).parent)
-        and path.name != UNUSED
+        and not path.match(UNUSED)
     }
 
 
@@ -155,7 +165,7 @@ def test_a_disturbed_chain_of_jobs_makes_what_the_plain_recipe_makes(plain, clus
         if not tasks:
             submissions.append(cluster.submit())
             assert len(submissions) < 8, cluster.logs()
-        elif running and len(tasks) <= 5 * len(disturbances):  # from the first to the last few
+        elif running and len(tasks) <= 9 * len(disturbances):  # from the first to the last few
             cluster.disturb(disturbances.pop(), chance.choice(running))
         time.sleep(chance.uniform(1, 5))
 
@@ -167,7 +177,7 @@ def test_a_disturbed_chain_of_jobs_makes_what_the_plain_recipe_makes(plain, clus
 
 
 def test_two_tasks_of_a_job_train_together_and_are_requeued_together(plain, cluster):
-    pairs = plain() / "shared/offline/pickscore-3.jsonl"
+    (pairs,) = (plain() / "shared/offline").glob("pickscore-*.jsonl")
     log, out = cluster.runs / "train.log", cluster.runs / "checkpoint"
     job = cluster.run(
         *("sbatch", "--parsable", "--ntasks=2", f"--output={log}", "recipes/slurm/train.sbatch"),
@@ -176,7 +186,7 @@ def test_two_tasks_of_a_job_train_together_and_are_requeued_together(plain, clus
     while not (log.exists() and "(2 processes)" in log.read_text()):
         assert cluster.tasks(), log.read_text()
         time.sleep(0.2)
-    cluster.disturb("scancel --signal=USR2", job)
+    cluster.disturb("scancel --signal=USR2 {}", job)
     while cluster.tasks():
         time.sleep(1)
     assert f"requeue of {job}\n" in log.read_text()

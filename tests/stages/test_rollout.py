@@ -143,6 +143,17 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(expo, prompts, tiny_sd
     assert not out.exists()
 
 
+def test_a_dry_run_names_the_shards_that_have_parts_to_draw(expo, prompts, tiny_sd, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "part-00001.jsonl").touch()
+    options = ("--part-size", 2, "--dry-run", "--quiet", "--shard", "2/4")
+    plan = json.loads(expo("rollout", prompts, "--policy", tiny_sd, "--out", out, *options).stdout)
+    # 5 prompts are parts 0, 1 and 2; of four shards the last has none.
+    assert plan["num_parts"] == 3
+    assert (plan["missing_parts"], plan["missing_shards"]) == ([2], [0, 2])
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -292,6 +292,11 @@ def test_a_dry_run_touches_nothing(rollout, tiny_clip):
     assert not (rollout / "scores").exists()
 
 
+def test_the_shards_that_have_scores_to_make_are_named(rollout):
+    assert score(rollout, own("Brightness"), shard="0/2").missing_shards == [1]
+    assert score(rollout, own("Brightness"), shard="1/2").missing_shards == []
+
+
 # What can be wrong with a rollout
 
 

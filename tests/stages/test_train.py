@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from accelerate import Accelerator
 from diffusers import StableDiffusionPipeline
 
 from expo_cli.config import RunOptions, TrainConfig
@@ -27,7 +28,7 @@ from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.loading import load_model
 from expo_cli.stages.status import read_status
 from expo_cli.stages.train import plan_and_free, resolve, train_policy
-from expo_cli.stages.training import Trainer
+from expo_cli.stages.training import Trainer, weight_slices
 from expo_cli.stages.training_data import PromptEmbeddings
 from tests.conftest import EXPO
 from tests.first_step import assert_same_first_step
@@ -96,7 +97,10 @@ def train(pairs, out, policy, options=OPTIONS, **settings) -> list[dict]:
 
 
 def flags(**settings) -> list[str]:
-    return [f"--{name.replace('_', '-')}={value}" for name, value in (SMALL | settings).items()]
+    return [
+        f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
+        for name, value in (SMALL | settings).items()
+    ]
 
 
 def contents(folder):
@@ -584,8 +588,8 @@ def check_same_curve(ours: list[dict], theirs: list[dict]) -> None:
 @pytest.mark.parametrize(
     ("begun_by", "continued_by"),
     [
-        ((1, {"train_batch_size": 4}), (2, {})),
-        ((2, {}), (1, {"gradient_accumulation_steps": 2})),
+        ((1, {"train_batch_size": 4}), (2, {"shard_optimizer": True})),
+        ((2, {"shard_optimizer": True}), (1, {"gradient_accumulation_steps": 2})),
     ],
 )
 def test_it_goes_on_with_another_number_of_processes(
@@ -609,6 +613,12 @@ def test_it_goes_on_with_another_number_of_processes(
     assert "; going on after step" in done.stderr
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     check_same_curve(train(pairs, tmp_path / "whole", tiny_sd, **steps, train_batch_size=4), lines)
+
+
+def test_slices_of_weights_are_refused_in_fp16(tiny_sd):
+    config = TrainConfig(init_from=str(tiny_sd), shard_optimizer=True)
+    with pytest.raises(UsageError, match="--mixed-precision bf16 or fp32"):
+        weight_slices(config, Accelerator(), torch.float16)
 
 
 def test_another_global_batch_is_refused(pairs, tiny_sd, tmp_path):

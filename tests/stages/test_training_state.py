@@ -11,7 +11,13 @@ from expo_cli.contracts.checkpoints import check_state, saved_steps, state_folde
 from expo_cli.errors import ExpoError
 from expo_cli.stages.master_weights import MasterWeights
 from expo_cli.stages.progress import Notes
-from expo_cli.stages.training_state import State, load_state, newest_whole_state, save_state
+from expo_cli.stages.training_state import (
+    State,
+    load_state,
+    moments,
+    newest_whole_state,
+    save_state,
+)
 
 NOTES = Notes(RunOptions())
 SCALER = torch.amp.GradScaler("cpu", enabled=False)
@@ -34,14 +40,16 @@ def trained(network, steps: int) -> tuple[MasterWeights, torch.optim.AdamW]:
 
 
 def save(out, network, step: int, keep: int = 2) -> None:
-    save_state(out, State(step, {}, [{"step": step}], [{"loss": 1.5}]), *trained(network, 1), keep)
+    state = State(step, {}, [{"step": step}], [{"loss": 1.5}])
+    masters, optimizer = trained(network, 1)
+    save_state(out, state, masters.state(), moments(masters, optimizer), keep)
 
 
 def test_a_state_comes_back_as_it_was(network, tmp_path):
     """Also the optimiser's own count of steps: fp16's loss scale makes it skip some."""
     masters, optimizer = trained(network, steps=3)
     state = State(5, {}, [{"step": 4, "loss": 0.5}], [{"loss": 1.5}])
-    save_state(tmp_path, state, masters, optimizer, keep=2)
+    save_state(tmp_path, state, masters.state(), moments(masters, optimizer), keep=2)
     others, other_optimizer = trained(network, steps=0)
     folder = state_folder(tmp_path, 5)
     assert load_state(folder, others, other_optimizer, SCALER) == state

@@ -1,0 +1,57 @@
+"""What a command takes: its time and its peak memory.
+
+    python tests/benchmarks/measure.py expo status run/main
+
+Only the standard library is imported: Linux counts towards a process's peak memory what its parent
+held when it started it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of one process: seconds from start to end and on the CPU, and its largest memory in MiB."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_mib: float
+    exit_code: int
+
+
+def measure(command: Sequence[str]) -> Measured:
+    """Run a command, which shares standard input and error; its standard output is dropped."""
+    started = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return Measured(
+        seconds=time.monotonic() - started,
+        cpu_seconds=usage.ru_utime + usage.ru_stime,
+        peak_mib=usage.ru_maxrss / 1024,
+        exit_code=process.returncode,
+    )
+
+
+def measured_apart(command: Sequence[object], **settings) -> Measured:
+    """`measure` in a small process of its own; `settings` are those of subprocess.run.
+
+    Raises RuntimeError with what the command said when it fails. 75, with which `expo status` says
+    that something is missing, is no failure.
+    """
+    words = [sys.executable, __file__, *map(str, command)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, **settings)
+    measured = Measured(**json.loads(done.stdout))
+    if measured.exit_code not in (0, 75):
+        raise RuntimeError(f"{' '.join(map(str, command))}: {done.stderr}")
+    return measured
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(measure(sys.argv[1:]))))  # noqa: T201
