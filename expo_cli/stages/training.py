@@ -69,10 +69,11 @@ def train(
         trainer = Trainer(records, objective, out, config, accelerator, notes)
         trainer.run()
         if accelerator.is_main_process:
-            weights = trainer.masters.state()
-            write_checkpoint(trainer.policy, weights, out, trainer.adapter, trainer.base)
+            # Before the checkpoint, whose last file makes it finished.
             seconds = round(time.monotonic() - started, 3)
             write_run(out, replace(run, counts=trainer.log.last(), seconds=seconds))
+            weights = trainer.masters.state()
+            write_checkpoint(trainer.policy, weights, out, trainer.adapter, trainer.base)
             shutil.rmtree(states_folder(out), ignore_errors=True)
         accelerator.wait_for_everyone()
     accelerator.end_training()  # which also ends the process group

@@ -76,7 +76,7 @@ class Trial:
             share = (i + chosen.random()) / at_changes
             yield Moment(number, change=1 + int(share * changes))
         for _ in range(count // 2):
-            yield Moment(number, seconds=chosen.uniform(window, self.whole.seconds))
+            yield Moment(number, seconds=chosen.uniform(window, 0.8 * self.whole.seconds))
 
     def disturb(self, moment: Moment, chosen: random.Random, tally: Tally) -> None:
         """Signal a run that begins anew at `moment`, finish it by running again, and compare."""

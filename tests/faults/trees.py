@@ -41,5 +41,9 @@ def differences(wanted: Tree, found: Tree) -> list[str]:
     return (
         [f"{name} is missing" for name in wanted.keys() - found.keys()]
         + [f"{name} is left over" for name in found.keys() - wanted.keys()]
-        + [f"{name} differs" for name in wanted.keys() & found.keys() if wanted[name] != found[name]]
+        + [
+            f"{name} differs"
+            for name in wanted.keys() & found.keys()
+            if wanted[name] != found[name]
+        ]
     )
