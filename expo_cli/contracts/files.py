@@ -1,11 +1,13 @@
 """Writing whole files, and staying inside a folder while reading them."""
 
 import fcntl
+import glob
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -15,19 +17,24 @@ from expo_cli.errors import ContractError, ExpoError
 
 Content = TypeVar("Content")
 
+HOST = os.uname().nodename
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that appears under its final name only when it is whole.
 
-    Until then it is `NAME.partial`, beside it; an error leaves the old file as it was.
+    Until then it is `NAME.HOST-TOKEN.partial`, beside it and locked; an error leaves the old file as
+    it was.
     Raises ExpoError, in one line, when the folder cannot be written or the disk is full.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f"{path.name}.{HOST}-{secrets.token_hex(4)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open("wb") as file:
+                with suppress(OSError):  # not every file system has locks
+                    fcntl.flock(file, fcntl.LOCK_SH)
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -39,23 +46,55 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         raise ExpoError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
+def remove_abandoned(folder: Path, pattern: str = "**/*") -> None:
+    """Remove the `.partial` files of `folder` that killed processes of this host left.
+
+    Another host's stay: whether their writers live is not known everywhere.
+    """
+    for partial in folder.glob(f"{pattern}.{glob.escape(HOST)}-*.partial"):
+        with suppress(OSError), partial.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            partial.unlink()
+
+
+def lock_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
+
+
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Hold the right to write `path`, a folder that only one process at a time may make.
 
-    Raises ExpoError when another process holds it; the system frees it when that one ends.
+    Raises ExpoError when another process holds it, or there can be no lock; the system frees it
+    when that one ends.
     """
-    lock = path.with_name(f"{path.name}.lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ExpoError(f"{path}: another process is writing it; wait for its end") from error
+    lock = lock_path(path)
+    try:
+        file = _locked(lock)
+    except BlockingIOError as error:
+        raise ExpoError(f"{path}: another process is writing it; wait for its end") from error
+    except OSError as error:
+        raise ExpoError(f"{lock}: cannot be locked: {error.strerror or error}") from error
+    with file:
         try:
             yield
         finally:
             lock.unlink()
+
+
+def _locked(lock: Path) -> IO[bytes]:
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        file = lock.open("wb")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Who held it may have removed it since it was opened: then it keeps nobody else out.
+            if lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                return file
+        except OSError:
+            file.close()
+            raise
+        file.close()
 
 
 @contextmanager

@@ -83,11 +83,12 @@ def draw_parts(drawing: Drawing, folder: Path, parts: Sequence[int], notes: Note
             trajectory, steps = draw_samples(drawing, planned, model, reference, judge, bar, stop)
             if judge is not None:
                 write_steps(folder, part, steps)
-            finish_part(drawing, folder, part, planned, trajectory, model)
+            samples = finish_samples(drawing, folder, part, planned, trajectory, model)
             seconds = round(time.monotonic() - started, 3)
             counts = {"samples": len(planned)} | ({"steps": len(steps)} if steps else {})
             run = Run(command="rollout", plan={"part": part}, counts=counts, seconds=seconds)
             write_run(folder, run, f"{part_name(part)}.run.json")
+            jsonl.write(part_path(folder, part), samples)  # which makes the part exist
             stop.check()
 
 
@@ -210,15 +211,15 @@ def write_steps(folder: Path, part: int, steps: Sequence[BranchedStep]) -> None:
     jsonl.write(steps_path(folder, part), [step.record for step in steps])
 
 
-def finish_part(
+def finish_samples(
     drawing: Drawing,
     folder: Path,
     part: int,
     planned: Sequence[Sample],
     trajectory: Trajectory,
     model: DiffusionModel,
-) -> None:
-    """Write a part's latents, then its images, then its records: the records make it exist."""
+) -> list[Sample]:
+    """Write a part's latents and images; returns its records."""
     latents = trajectory.latents.half()
     tensors = {sample.sample_id: row for sample, row in zip(planned, latents, strict=True)}
     write_tensors(part_path(folder, part, ".safetensors"), tensors)
@@ -240,7 +241,7 @@ def finish_part(
                 sample = replace(sample, image=f"images/{sample.sample_id}.{drawing.config.images}")
                 write_image(folder / sample.image, images[offset])
             finished.append(sample)
-    jsonl.write(part_path(folder, part), finished)
+    return finished
 
 
 def write_image(path: Path, image: Tensor) -> None:

@@ -124,7 +124,6 @@ def encode_parts(
                 records += [image.record for image in batch]
                 bar.advance(len(batch))
             write_tensors(part_path(folder, part, ".safetensors"), latents)
-            jsonl.write(part_path(folder, part), records)
             run = Run(
                 command="make-pairs",
                 plan={"part": part},
@@ -135,6 +134,7 @@ def encode_parts(
                 seconds=round(time.monotonic() - started, 3),
             )
             write_run(folder, run, f"{part_name(part)}.run.json")
+            jsonl.write(part_path(folder, part), records)  # which makes the part exist
             stop.check()
 
 

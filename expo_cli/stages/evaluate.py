@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from expo_cli.config import EvaluateConfig, RunOptions
 from expo_cli.contracts import jsonl
-from expo_cli.contracts.files import atomic
+from expo_cli.contracts.files import atomic, remove_abandoned
 from expo_cli.contracts.provenance import Run, read_run, run_path, write_run
 from expo_cli.contracts.records import check_id
 from expo_cli.contracts.results import EvaluatedSample, Results
@@ -219,6 +219,7 @@ def write_evaluation(
     out: Path, results: Results, gallery: Gallery, samples: Iterator[EvaluatedSample]
 ) -> None:
     """Everything but run.json; each file replaces the one of an earlier evaluation, whole."""
+    remove_abandoned(out)
     plots = draw_plots(results)
     for name, files in plots.items():
         for file_format, content in files.items():

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from expo_cli.config import RunOptions
+from expo_cli.contracts.files import remove_abandoned
 from expo_cli.contracts.parts import START_ANEW, Shard, check_same_plan
 from expo_cli.contracts.provenance import Run, read_run, write_run
 from expo_cli.errors import UsageError
@@ -34,6 +35,7 @@ def begin_or_continue(
     What was begun but has no file that matches `results` yet is begun anew. Raises ContractError,
     which advises `remedy`, when the plan or the inputs differ.
     """
+    remove_abandoned(folder)
     made = any(path.name != name for path in folder.glob(results))
     if not (made and (folder / name).exists()):
         write_run(folder, run, name)

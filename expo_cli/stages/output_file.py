@@ -1,9 +1,11 @@
 """Commands that make one file: its provenance beside it, and whether it is made already."""
 
+import glob
 import json
 from pathlib import Path
 
 from expo_cli.config import RunOptions
+from expo_cli.contracts.files import remove_abandoned
 from expo_cli.contracts.parts import check_same_plan
 from expo_cli.contracts.provenance import Run, read_run, write_run
 
@@ -18,6 +20,7 @@ def finished_run(out: Path, run: Run, options: RunOptions) -> Run | None:
 
     Raises ContractError when another run made it.
     """
+    remove_abandoned(out.parent, f"{glob.escape(out.name)}*")
     path = out.with_name(run_name(out))
     if options.overwrite:
         # Before the new file, so that a run killed between the two leaves no false provenance.

@@ -4,6 +4,7 @@ Prompts wait on disk until the last input is read, so that a bad row leaves no o
 a hash of each distinct prompt, not the prompts.
 """
 
+import glob
 import itertools
 import os
 import shutil
@@ -18,7 +19,7 @@ from typing import Any
 
 from expo_cli.config import PrepPromptsConfig, RunOptions
 from expo_cli.contracts import jsonl
-from expo_cli.contracts.files import sha256
+from expo_cli.contracts.files import remove_abandoned, sha256
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.sources import shipped
 from expo_cli.core.prompts import is_heldout
@@ -90,6 +91,7 @@ def prepare_prompts(
         if not counts["num_train"]:
             raise ExpoError(f"no prompts are left: {summary(counts, config.max_tokens)}")
         if heldout_path:
+            remove_abandoned(heldout_path.parent, f"{glob.escape(heldout_path.name)}*")
             jsonl.write(heldout_path, heldout.chosen())
         jsonl.write(out, train.chosen())
     if not to_stdout:

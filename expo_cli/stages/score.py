@@ -11,7 +11,7 @@ from typing import Any
 
 from expo_cli.config import RunOptions, ScoreConfig
 from expo_cli.contracts.parts import num_parts, parse_shard, require_parts, shards_with
-from expo_cli.contracts.provenance import Run, write_run
+from expo_cli.contracts.provenance import Run, read_run, write_run
 from expo_cli.contracts.rollouts import LABEL, reward_run_name, score_path
 from expo_cli.errors import UsageError
 from expo_cli.registry import REWARDS, build, split_label
@@ -104,7 +104,9 @@ def score_folder(
         seconds = round(time.monotonic() - started, 3)
         for reward in rewards:
             complete = len(parts_scored(out, reward, count)) == count
-            if complete and num_scored[reward.label]:
+            # A worker that was killed after the last part left no counts.
+            counted = read_run(out, reward_run_name(reward.label)).counts
+            if complete and (num_scored[reward.label] or not counted):
                 counts = {"samples": images.num_samples, "parts": count}
                 run = replace(runs[reward.label], counts=counts, seconds=seconds)
                 write_run(out, run, reward_run_name(reward.label))

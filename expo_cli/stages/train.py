@@ -3,14 +3,15 @@
 Everything here is known before diffusers and accelerate, the slow imports, are.
 """
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from expo_cli.config import RunOptions, TrainConfig
-from expo_cli.contracts.checkpoints import is_finished
-from expo_cli.contracts.files import sha256
+from expo_cli.contracts.checkpoints import is_finished, states_folder
+from expo_cli.contracts.files import alone, lock_path, sha256
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.sources import ADAPTER_CONFIG, base_source, model_folder, source_sha256
 from expo_cli.core.objectives import Objective, learns_from
@@ -101,6 +102,16 @@ def build_objective(spec: str) -> Objective:
     return objective
 
 
+def remove_rest(out: Path) -> None:
+    """Remove what a run that was killed after its last file left.
+
+    Raises ExpoError when that run is still at it.
+    """
+    if states_folder(out).exists() or lock_path(out).exists():
+        with alone(out):
+            shutil.rmtree(states_folder(out), ignore_errors=True)
+
+
 def train_policy(
     paths: Sequence[Path], out: Path, config: TrainConfig, options: RunOptions
 ) -> TrainResult:
@@ -135,6 +146,7 @@ def train_policy(
     run = Run(command="train", plan=plan, free=free, inputs=inputs)
     if is_finished(out) and not options.overwrite:
         begin_or_continue(out, run, remedy=GO_ON)
+        remove_rest(out)
         notes.say(f"train: nothing to do, {out} is finished")
         return result
     # Imported here: a finished checkpoint is known without diffusers.

@@ -77,9 +77,10 @@ def train(
         trainer.run()
         weights = trainer.masters.state()
         if accelerator.is_main_process:
-            write_checkpoint(trainer.policy, weights, out, trainer.adapter, trainer.base)
+            # Before the checkpoint, whose last file makes it finished.
             seconds = round(time.monotonic() - started, 3)
             write_run(out, replace(run, counts=trainer.log.last(), seconds=seconds))
+            write_checkpoint(trainer.policy, weights, out, trainer.adapter, trainer.base)
             shutil.rmtree(states_folder(out), ignore_errors=True)
         accelerator.wait_for_everyone()
     accelerator.end_training()  # which also ends the process group
