@@ -50,9 +50,11 @@ def lines(values: Mapping[str, Any]) -> str:
 
 def model_card(origin: Origin, is_lora: bool, measured: Mapping[str, Any]) -> str:
     """The whole file. `measured` is the last line of `metrics.jsonl`."""
+    relation = "adapter" if is_lora else "finetune"
     header = ModelCardData(
+        # The hub takes ids of its own only.
         base_model=origin.hub_base,
-        base_model_relation="adapter" if is_lora else "finetune",
+        base_model_relation=relation if origin.hub_base else None,
         library_name="diffusers",
         pipeline_tag="text-to-image",
         tags=["text-to-image", "diffusers", "preference-learning", "expo"]

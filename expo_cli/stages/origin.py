@@ -53,7 +53,9 @@ def train_command(config: TrainConfig, paths: Sequence[str]) -> str:
     settings = {
         field.name: getattr(config, field.name)
         for field in fields(config)
-        if field.name not in UNTOLD and getattr(config, field.name) != field.default
+        if field.name not in UNTOLD
+        and (config.use_lora or not field.name.startswith("lora_"))
+        and getattr(config, field.name) != field.default
     }
     arguments = ["expo", "train", *map(told, paths)]
     for name, value in settings.items():
@@ -79,7 +81,7 @@ def origin_of(config: TrainConfig, objective: Objective, run: Run) -> Origin:
         settings={
             name: told(value) if name in sources else value for name, value in run.plan.items()
         },
-        weights=[(told(sources[name]), run.inputs[name]) for name in WEIGHTS],
+        weights=list(dict.fromkeys((told(sources[name]), run.inputs[name]) for name in WEIGHTS)),
         data=[(told(path), run.inputs[path]) for path in paths],
         versions=run.versions,
     )
