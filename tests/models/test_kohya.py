@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from diffusers.loaders.lora_conversion_utils import _convert_kohya_flux_lora_to_diffusers
+from diffusers.loaders.lora_pipeline import FluxLoraLoaderMixin
 
 from expo_cli.models.kohya import kohya_tensors
 from expo_cli.models.modelspec import architecture_and_version
@@ -34,7 +34,7 @@ def test_a_transformers_lora_is_read_back_by_diffusers():
         for layer in layers
         for role, size in (("A", (4, 6)), ("B", (5, 4)))
     }
-    read = _convert_kohya_flux_lora_to_diffusers(kohya_tensors(tensors, 10))
+    read = FluxLoraLoaderMixin.lora_state_dict(kohya_tensors(tensors, 10))
     assert read.keys() == tensors.keys()
     for layer in layers:
         a, b = f"{layer}.lora_A.weight", f"{layer}.lora_B.weight"
