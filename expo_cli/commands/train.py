@@ -5,7 +5,7 @@ import typer
 
 from expo_cli.commands.flags import config_flags
 from expo_cli.commands.output import show
-from expo_cli.config import RunOptions, TrainConfig
+from expo_cli.config import HubConfig, RunOptions, TrainConfig
 
 
 @config_flags
@@ -13,6 +13,7 @@ def command(
     pairs: Annotated[list[Path], typer.Argument(help="Pair files: offline and of all iterations.")],
     out: Annotated[Path, typer.Option(help="Checkpoint folder to make or continue.")],
     config: TrainConfig,
+    hub: HubConfig,
     options: RunOptions,
 ) -> None:
     """Move the policy towards the winners of PAIRS.
@@ -21,4 +22,4 @@ def command(
     """
     from expo_cli.stages.train import train_policy
 
-    show(train_policy(pairs, out, config, options), options)
+    show(train_policy(pairs, out, config, options, hub), options)

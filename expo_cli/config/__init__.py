@@ -6,6 +6,7 @@ fields, and `run.json` records them. Sources of weights are a folder, a hub id o
 
 from expo_cli.config.common import CommonConfig, Flag, Precision, RunOptions
 from expo_cli.config.evaluate import EvaluateConfig
+from expo_cli.config.hub import HubConfig
 from expo_cli.config.make_pairs import MakePairsConfig, PairImagesConfig
 from expo_cli.config.prep_prompts import PrepPromptsConfig
 from expo_cli.config.rollout import RolloutConfig
@@ -17,6 +18,7 @@ __all__ = [
     "CommonConfig",
     "EvaluateConfig",
     "Flag",
+    "HubConfig",
     "MakePairsConfig",
     "PairImagesConfig",
     "Precision",

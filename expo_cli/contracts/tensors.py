@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,21 +19,52 @@ if TYPE_CHECKING:  # an evaluation reads arrays of numpy, without the import of 
 
 # What torch.save writes begins as a zip or as a bare pickle.
 PICKLE_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+# What a safetensors file begins with: its header's length, which is also a multiple of it.
+LENGTH_BYTES = 8
 
 
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write `tensors` to a safetensors file that appears whole or not at all.
+    """Write `tensors` to a safetensors file that appears whole or not at all."""
+    data = packed(tensors)
+    with atomic(path) as file:
+        if metadata is None:
+            file.write(data)
+        else:
+            start = tensors_start(data)
+            file.write(header_with(data[LENGTH_BYTES:start], metadata))
+            file.write(memoryview(data)[start:])
 
-    `metadata` holds one entry at most: safetensors writes several in an order of its own each time.
-    """
+
+def packed(tensors: Mapping[str, Tensor]) -> bytes:
+    """A safetensors file of `tensors`, without metadata."""
     # Imported here, as torch above.
     from safetensors.torch import save
 
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomic(path) as file:
-        file.write(save(contiguous, metadata))
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+
+def tensors_start(data: bytes) -> int:
+    """Where the tensors' own bytes begin in a safetensors file."""
+    return LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Of what a safetensors file of these tensors holds after its header."""
+    data = packed(tensors)
+    return hashlib.sha256(memoryview(data)[tensors_start(data) :]).hexdigest()
+
+
+def header_with(header: bytes, metadata: Mapping[str, str]) -> bytes:
+    """The length and header of a safetensors file with `metadata` in the order of its keys.
+
+    safetensors' own writer orders them anew each time. Padded as it does it, to eight bytes.
+    """
+    entries = {"__metadata__": dict(sorted(metadata.items())), **json.loads(header)}
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % LENGTH_BYTES)
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text
 
 
 def open_tensors(path: Path, framework: Literal["pt", "numpy"] = "pt") -> safe_open:

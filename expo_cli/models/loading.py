@@ -42,7 +42,7 @@ def load_model(source: str, device: torch.device, dtype: torch.dtype) -> Diffusi
         # Imported here: peft takes a second, and most sources have no adapter.
         from expo_cli.models.lora import apply_adapter
 
-        apply_adapter(model.network, folder)
+        apply_adapter(model.network, model.network_name, folder)
         model.network.requires_grad_(False)
         model.set_dtype(dtype)
     return model

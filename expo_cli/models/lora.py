@@ -1,10 +1,11 @@
 """LoRA adapters on disk: diffusers' weight file beside peft's configuration.
 
 `pytorch_lora_weights.safetensors` is what `pipeline.load_lora_weights(folder)` reads;
-`adapter_config.json` (peft) names the base model, the rank and alpha.
+`adapter_config.json` (peft) names the base model, the rank and alpha. The kohya file is for others.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -12,16 +13,17 @@ from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from diffusers.loaders.peft import PeftAdapterMixin
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from torch import Tensor, nn
+from torch import Tensor
 
 from expo_cli.contracts.files import atomic, read_json
 from expo_cli.contracts.sources import ADAPTER_CONFIG, AdapterConfig
 from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.errors import ContractError
+from expo_cli.models.kohya import KOHYA_WEIGHTS, write_kohya
+from expo_cli.models.modelspec import lora_modelspec
+from expo_cli.models.protocol import DiffusionModel
 
 ADAPTER_WEIGHTS = "pytorch_lora_weights.safetensors"
-# diffusers' own prefix for the UNet's part of a LoRA file.
-PREFIX = "unet."
 TARGET_MODULES = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
@@ -41,13 +43,19 @@ def read_config(folder: Path) -> LoraConfig:
     )
 
 
-def apply_adapter(network: PeftAdapterMixin, folder: Path) -> None:
+def prefix(network_name: str) -> str:
+    """diffusers' prefix of a network's part of a LoRA file."""
+    return f"{network_name}."
+
+
+def apply_adapter(network: PeftAdapterMixin, network_name: str, folder: Path) -> None:
     """Load the adapter of a checkpoint folder into `network`.
 
     Raises ContractError when the file holds other weights than the configuration says.
     """
     path = folder / ADAPTER_WEIGHTS
-    tensors = {name.removeprefix(PREFIX): t for name, t in read_tensors(path).items()}
+    start = prefix(network_name)
+    tensors = {name.removeprefix(start): t for name, t in read_tensors(path).items()}
     config = read_config(folder)
     # Before anything of that rank is made, however large the configuration says it is.
     ranks = {t.shape[:1] for name, t in tensors.items() if "lora_A" in name}
@@ -67,22 +75,29 @@ def apply_adapter(network: PeftAdapterMixin, folder: Path) -> None:
 
 
 def save_adapter(
-    network: nn.Module, weights: dict[str, Tensor], folder: Path, config: LoraConfig, base: str
+    model: DiffusionModel,
+    weights: dict[str, Tensor],
+    folder: Path,
+    config: LoraConfig,
+    base: str,
+    metadata: Mapping[str, str],
 ) -> None:
-    """Write an adapter into `folder`; `weights` are its parameters as `network` names them."""
+    """Write an adapter into `folder`; `weights` are its parameters as the network names them.
+
+    `metadata` is what the kohya file says of its origin. The configuration comes last.
+    """
     settings = {
         "r": config.r,
         "lora_alpha": config.lora_alpha,
         "target_modules": sorted(config.target_modules),
     }
+    start = prefix(model.network_name)
     # Without this header diffusers takes alpha to be the rank.
-    header = json.dumps({f"{PREFIX}{key}": value for key, value in settings.items()})
-    tensors = get_peft_model_state_dict(network, state_dict=weights)
-    write_tensors(
-        folder / ADAPTER_WEIGHTS,
-        {f"{PREFIX}{name}": tensor for name, tensor in tensors.items()},
-        {LORA_ADAPTER_METADATA_KEY: header},
-    )
+    header = json.dumps({f"{start}{key}": value for key, value in settings.items()})
+    tensors = get_peft_model_state_dict(model.network, state_dict=weights)
+    tensors = {f"{start}{name}": tensor for name, tensor in tensors.items()}
+    write_tensors(folder / ADAPTER_WEIGHTS, tensors, {LORA_ADAPTER_METADATA_KEY: header})
+    write_kohya(folder / KOHYA_WEIGHTS, tensors, config, {**metadata, **lora_modelspec(model)})
     configuration = {"peft_type": "LORA", "base_model_name_or_path": base, **settings}
     with atomic(folder / ADAPTER_CONFIG) as file:
         file.write(json.dumps(configuration, indent=2).encode() + b"\n")

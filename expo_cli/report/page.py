@@ -1,6 +1,5 @@
 """`report.html`: one file that needs nothing else, with every text of a prompt escaped."""
 
-import unicodedata
 from collections.abc import Mapping
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -17,16 +16,10 @@ from expo_cli.report.wording import (
     kl_decimals,
     reward_decimals,
     reward_name,
+    visible,
 )
 
 TEMPLATE = "report.html.jinja"
-
-
-def visible(text: str) -> str:
-    """Control characters of a prompt shown as escapes; a terminal would obey them."""
-    return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) == "Cc" else c for c in text
-    )
 
 
 def render_page(

@@ -1,6 +1,7 @@
 """Figures and names as text: as many decimals as the uncertainty deserves."""
 
 import math
+import unicodedata
 from collections.abc import Iterable
 
 from expo_cli.contracts.results import Estimate, Results
@@ -56,3 +57,10 @@ def direction(difference: Estimate | None) -> str:
     if difference is None:
         return "level"
     return "up" if difference.rises else "down" if difference.falls else "level"
+
+
+def visible(text: str) -> str:
+    """Control characters of a prompt shown as escapes; a terminal would obey them."""
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) == "Cc" else c for c in text
+    )

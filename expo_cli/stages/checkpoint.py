@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from peft import LoraConfig
 from torch import Tensor
@@ -11,7 +13,10 @@ from expo_cli.contracts.files import atomic, atomic_folder
 from expo_cli.contracts.tensors import write_tensors
 from expo_cli.models.lora import save_adapter
 from expo_cli.models.protocol import DiffusionModel
+from expo_cli.report.model_card import model_card
+from expo_cli.stages.origin import Origin, lora_metadata
 
+MODEL_CARD = "README.md"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
@@ -45,9 +50,17 @@ def write_checkpoint(
     out: Path,
     adapter: LoraConfig | None,
     base: str,
+    origin: Origin,
+    measured: Mapping[str, Any],
 ) -> None:
-    """Write a whole pipeline, or the adapter alone when there is one."""
+    """Write a whole pipeline, or the adapter alone when there is one, after its model card.
+
+    `measured` is the last line of metrics.
+    """
+    with atomic(out / MODEL_CARD) as file:
+        file.write(model_card(origin, adapter is not None, measured).encode())
     if adapter is None:
         write_pipeline(model, weights, out)
     else:
-        save_adapter(model.network, weights, out, adapter, base)
+        metadata = lora_metadata(origin, origin.settings["max_train_steps"])
+        save_adapter(model, weights, out, adapter, base, metadata)

@@ -6,3 +6,8 @@ import os
 def num_launched() -> int:
     """How many processes train together; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    """Whether this process is the one of them that writes and speaks."""
+    return os.environ.get("RANK", "0") == "0"

@@ -1,6 +1,5 @@
 """Progress and notes on stderr: a bar on a terminal, plain lines elsewhere."""
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from expo_cli.config import RunOptions
 from expo_cli.errors import one_line
+from expo_cli.stages.launch import is_first
 
 SECONDS_BETWEEN_LINES = 20.0
 WIDTH_OF_LOGS = 160
@@ -65,7 +65,7 @@ class Notes:
 
     def __init__(self, options: RunOptions) -> None:
         # Of several processes that train together, only the first one speaks.
-        self.quiet = options.quiet or os.environ.get("RANK", "0") != "0"
+        self.quiet = options.quiet or not is_first()
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:

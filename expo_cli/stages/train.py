@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from expo_cli.config import RunOptions, TrainConfig
+from expo_cli.config import HubConfig, RunOptions, TrainConfig
 from expo_cli.contracts.checkpoints import is_finished, states_folder
 from expo_cli.contracts.files import alone, lock_path, sha256
 from expo_cli.contracts.provenance import Run
@@ -18,7 +18,7 @@ from expo_cli.core.objectives import Objective, learns_from
 from expo_cli.errors import UsageError
 from expo_cli.registry import OBJECTIVES, build, nearest
 from expo_cli.stages.folders import begin_or_continue
-from expo_cli.stages.launch import num_launched
+from expo_cli.stages.launch import is_first, num_launched
 from expo_cli.stages.progress import Notes
 from expo_cli.stages.training_images import read_images
 from expo_cli.stages.training_pairs import read_pairs
@@ -43,6 +43,7 @@ FREE_SETTINGS = (
     "checkpoints_total_limit",
     "checkpointing_steps",
 )
+NOWHERE = HubConfig()
 GO_ON = (
     "give the settings it was begun with (the global batch is processes x --train-batch-size x "
     "--gradient-accumulation-steps), choose another --out, or --overwrite to start it anew"
@@ -56,6 +57,7 @@ class TrainResult:
     num_items: int
     steps: int
     plan: dict[str, Any]
+    url: str | None = None
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -113,9 +115,15 @@ def remove_rest(out: Path) -> None:
 
 
 def train_policy(
-    paths: Sequence[Path], out: Path, config: TrainConfig, options: RunOptions
+    paths: Sequence[Path],
+    out: Path,
+    config: TrainConfig,
+    options: RunOptions,
+    hub: HubConfig = NOWHERE,
 ) -> TrainResult:
     """Train from `init_from` on the records of all files and write a checkpoint to `out`.
+
+    With `push_to_hub` it is uploaded at the end; one that is finished already only that.
 
     A run that was stopped goes on from its newest whole state and ends with the same bytes; on
     another number of processes, with the same global batch, up to the rounding of floats.
@@ -144,13 +152,24 @@ def train_policy(
         "ref": source_sha256(config.ref),
     } | {str(path): sha256(path) for path in paths}
     run = Run(command="train", plan=plan, free=free, inputs=inputs)
-    if is_finished(out) and not options.overwrite:
+    finished = is_finished(out) and not options.overwrite
+    if finished:
         begin_or_continue(out, run, remedy=GO_ON)
         remove_rest(out)
-        notes.say(f"train: nothing to do, {out} is finished")
-        return result
-    # Imported here: a finished checkpoint is known without diffusers.
-    from expo_cli.stages.training import train
+    uploads = hub.push_to_hub and is_first()
+    if uploads:
+        # Imported here, as all that is slow and not always needed.
+        from expo_cli.stages.hub import open_repository, upload
 
-    train(records, objective, out, config, options, run, notes)
+        repository = open_repository(hub, out)
+    if finished:
+        notes.say(f"train: nothing to train, {out} is finished")
+    else:
+        # Imported here: a finished checkpoint is known without diffusers.
+        from expo_cli.stages.training import train
+
+        train(records, objective, out, config, options, run, notes)
+    if uploads:
+        result = replace(result, url=upload(out, repository, notes.quiet))
+        notes.say(f"train: uploaded as {result.url}")
     return result

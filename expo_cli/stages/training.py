@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor
 
 from expo_cli.config import RunOptions, TrainConfig
 from expo_cli.contracts.checkpoints import state_folder, states_folder
@@ -23,12 +25,14 @@ from expo_cli.contracts.sources import base_source, lasting
 from expo_cli.core.learning_rate import learning_rate_factor
 from expo_cli.core.objectives import Objective, learns_from
 from expo_cli.errors import ExpoError, Interrupted, UsageError
+from expo_cli.models.lora import save_adapter
 from expo_cli.stages.checkpoint import write_checkpoint
 from expo_cli.stages.device import resolve_dtype
 from expo_cli.stages.folders import begin_or_continue, clear_if_asked
 from expo_cli.stages.image_data import ImageData
 from expo_cli.stages.master_weights import GradientSum, MasterWeights
 from expo_cli.stages.metrics import MetricsLog, floats, means
+from expo_cli.stages.origin import Origin, lora_metadata, origin_of
 from expo_cli.stages.pair_data import PairData
 from expo_cli.stages.policies import load_policy, load_reference
 from expo_cli.stages.processes import start_processes
@@ -73,14 +77,18 @@ def train(
         accelerator.wait_for_everyone()
         if config.report_to != "none":
             accelerator.init_trackers("expo")
-        trainer = Trainer(records, objective, out, config, accelerator, notes)
+        origin = origin_of(config, objective, run)
+        trainer = Trainer(records, objective, out, config, accelerator, notes, origin)
         trainer.run()
         weights = trainer.masters.state()
         if accelerator.is_main_process:
+            measured = trainer.log.last()
             # Before the checkpoint, whose last file makes it finished.
             seconds = round(time.monotonic() - started, 3)
-            write_run(out, replace(run, counts=trainer.log.last(), seconds=seconds))
-            write_checkpoint(trainer.policy, weights, out, trainer.adapter, trainer.base)
+            write_run(out, replace(run, counts=measured, seconds=seconds))
+            write_checkpoint(
+                trainer.policy, weights, out, trainer.adapter, trainer.base, origin, measured
+            )
             shutil.rmtree(states_folder(out), ignore_errors=True)
         accelerator.wait_for_everyone()
     accelerator.end_training()  # which also ends the process group
@@ -109,9 +117,10 @@ class Trainer:
         config: TrainConfig,
         accelerator: Accelerator,
         notes: Notes,
+        origin: Origin,
     ) -> None:
         self.objective, self.out, self.config = objective, out, config
-        self.accelerator, self.notes = accelerator, notes
+        self.accelerator, self.notes, self.origin = accelerator, notes, origin
         dtype = resolve_dtype(config.mixed_precision, accelerator.device)
         self.base = lasting(base_source(config.init_from))
         self.policy, self.adapter = load_policy(config, accelerator.device)
@@ -212,8 +221,14 @@ class Trainer:
                 weights,
                 optimizer_state,
                 self.config.checkpoints_total_limit,
+                partial(self.write_adapter, finished, weights) if self.adapter else None,
             )
         self.accelerator.wait_for_everyone()
+
+    def write_adapter(self, finished: int, weights: dict[str, Tensor], folder: Path) -> None:
+        """The LoRA of a state, to be used while the run goes on."""
+        metadata = lora_metadata(self.origin, finished)
+        save_adapter(self.policy, weights, folder, self.adapter, self.base, metadata)
 
     def any_process(self, value: bool) -> bool:
         """Whether `value` is true in any process: they must stop at the same step."""

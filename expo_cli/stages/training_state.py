@@ -1,6 +1,7 @@
 """What a stopped training run goes on from: fp32 weights and optimiser moments, in safetensors."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,11 @@ def save_state(
     weights: dict[str, Tensor],
     optimizer_state: dict[str, Tensor],
     keep: int,
+    write_adapter: Callable[[Path], None] | None = None,
 ) -> None:
     """Save a state whole, then delete all but the `keep` newest.
 
+    `write_adapter` adds the files of a LoRA checkpoint, so that the state can be used as one.
     States of later steps are deleted too: they were found broken when the run went on before them.
     """
     with atomic_folder(state_folder(out, state.step)) as folder:
@@ -62,6 +65,8 @@ def save_state(
         with atomic(folder / "state.json") as file:
             file.write(msgspec.json.encode(state))
         seal_state(folder)
+        if write_adapter is not None:
+            write_adapter(folder)
     steps = saved_steps(out)
     kept = [step for step in steps if step <= state.step][-keep:]
     for step in set(steps) - set(kept):
