@@ -12,6 +12,8 @@ from expo_cli.errors import ContractError, ExpoError, UsageError
 
 # A run.json that claims more is no run's.
 MOST_PARTS = 1 << 20
+# The files of a part that has latents; the records come last.
+WITH_LATENTS = (".jsonl", ".safetensors")
 START_ANEW = "choose another --out, or --overwrite to start it anew"
 
 
@@ -55,8 +57,13 @@ def num_parts(num_items: int, part_size: int) -> int:
     return count
 
 
-def missing_parts(folder: Path, count: int, suffix: str = ".jsonl") -> list[int]:
-    return [n for n in range(count) if not part_path(folder, n, suffix).exists()]
+def missing_parts(folder: Path, count: int, suffixes: Sequence[str] = (".jsonl",)) -> list[int]:
+    """Those that lack a file of one of the suffixes."""
+    return [
+        n
+        for n in range(count)
+        if not all(part_path(folder, n, suffix).exists() for suffix in suffixes)
+    ]
 
 
 def ranges(numbers: Iterable[int], most: int | None = None) -> str:

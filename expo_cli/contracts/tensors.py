@@ -21,20 +21,30 @@ if TYPE_CHECKING:  # an evaluation reads arrays of numpy, without the import of 
 PICKLE_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 # What a safetensors file begins with: its header's length, which is also a multiple of it.
 LENGTH_BYTES = 8
+METADATA = "__metadata__"
+# The entry of a file's metadata that vouches for all others and for the tensors. Files that others
+# wrote have none.
+SHA256 = "expo.sha256"
 
 
 def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write `tensors` to a safetensors file that appears whole or not at all."""
+    """Write `tensors` to a safetensors file, with its own sha256, that appears whole or not at all.
+
+    The header is our own: safetensors orders several entries of metadata anew each time.
+    """
     data = packed(tensors)
+    start = tensors_start(data)
+    header = {METADATA: dict(metadata or {}), **json.loads(data[LENGTH_BYTES:start])}
+    digest = digest_of(header)
+    digest.update(memoryview(data)[start:])
+    header[METADATA][SHA256] = digest.hexdigest()
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % LENGTH_BYTES)
     with atomic(path) as file:
-        if metadata is None:
-            file.write(data)
-        else:
-            start = tensors_start(data)
-            file.write(header_with(data[LENGTH_BYTES:start], metadata))
-            file.write(memoryview(data)[start:])
+        file.write(len(text).to_bytes(LENGTH_BYTES, "little") + text)
+        file.write(memoryview(data)[start:])
 
 
 def packed(tensors: Mapping[str, Tensor]) -> bytes:
@@ -56,21 +66,34 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     return hashlib.sha256(memoryview(data)[tensors_start(data) :]).hexdigest()
 
 
-def header_with(header: bytes, metadata: Mapping[str, str]) -> bytes:
-    """The length and header of a safetensors file with `metadata` in the order of its keys.
-
-    safetensors' own writer orders them anew each time. Padded as it does it, to eight bytes.
-    """
-    entries = {"__metadata__": dict(sorted(metadata.items())), **json.loads(header)}
-    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % LENGTH_BYTES)
-    return len(text).to_bytes(LENGTH_BYTES, "little") + text
+def digest_of(header: Mapping[str, Any]) -> hashlib._Hash:
+    """A sha256 that has seen the header; the tensors' bytes follow."""
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode())
 
 
-def open_tensors(path: Path, framework: Literal["pt", "numpy"] = "pt") -> safe_open:
+def check_sha256(path: Path) -> None:
+    """Raises ContractError when a safetensors file has a sha256 and is not what it was written as."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(LENGTH_BYTES), "little")
+        header = json.loads(file.read(length))
+        wanted = header.get(METADATA, {}).pop(SHA256, None)
+        if wanted is None:
+            return
+        digest = digest_of(header)
+        if hashlib.file_digest(file, lambda: digest).hexdigest() != wanted:
+            raise ContractError(
+                f"{path}: damaged: its sha256 is not that of what was written; remove it, and run "
+                "the command that made it again"
+            )
+
+
+def open_tensors(
+    path: Path, framework: Literal["pt", "numpy"] = "pt", *, checked: bool = False
+) -> safe_open:
     """An open safetensors file; its tensors are read when asked for.
 
-    Raises ExpoError when it is missing, ContractError when it is a pickle, truncated or broken.
+    Raises ExpoError when it is missing, ContractError when it is a pickle, truncated, broken or,
+    unless it is `checked` already, not what was written.
     """
     try:
         with path.open("rb") as file:
@@ -78,7 +101,10 @@ def open_tensors(path: Path, framework: Literal["pt", "numpy"] = "pt") -> safe_o
         # Eight bytes of a header's length, then the header: some lengths begin as a pickle does.
         if magic.startswith(PICKLE_MAGIC) and magic[8:] != b"{":
             raise ContractError(f"{path}: is a pickle; only safetensors are read")
-        return safe_open(path, framework=framework)
+        opened = safe_open(path, framework=framework)
+        if not checked:
+            check_sha256(path)
+        return opened
     except OSError as error:
         raise ExpoError(f"{path}: cannot be read: {error.strerror or error}") from error
     except SafetensorError as error:
@@ -101,13 +127,15 @@ class TensorFiles:
     def __init__(self, max_open: int = 64) -> None:
         self.max_open = max_open
         self._open: OrderedDict[Path, safe_open] = OrderedDict()
+        self._checked: set[Path] = set()
 
     def get(self, path: Path, name: str) -> Tensor:
         """Raises ContractError when the file holds no such tensor; others as `open_tensors`."""
         if path in self._open:
             self._open.move_to_end(path)
         else:
-            self._open[path] = open_tensors(path)
+            self._open[path] = open_tensors(path, checked=path in self._checked)
+            self._checked.add(path)
             if len(self._open) > self.max_open:
                 self._open.popitem(last=False)
         try:

@@ -9,9 +9,13 @@ import msgspec
 import torch
 from transformers.utils.logging import disable_progress_bar
 
+from expo_cli.contracts.tensors import check_sha256
 from expo_cli.errors import ContractError
 
 disable_progress_bar()
+
+# diffusers' name of a network's weights; `expo train` writes them with a sha256.
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 # What is read of configs beside what the libraries themselves check.
@@ -43,6 +47,8 @@ def load_component(cls: type, folder: Path, name: str, dtype: torch.dtype | None
         raise ContractError(f"{part}: cannot be loaded as {cls.__name__}: {reason}") from error
     if dtype is None:
         return loaded
+    if (part / WEIGHTS).exists():
+        check_sha256(part / WEIGHTS)
     component, loading = loaded
     check_settings(part, getattr(component.config, "items", dict)())
     # Both libraries would go on with random weights in their place.

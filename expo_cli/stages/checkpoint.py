@@ -11,13 +11,13 @@ from torch import Tensor
 
 from expo_cli.contracts.files import atomic, atomic_folder
 from expo_cli.contracts.tensors import write_tensors
+from expo_cli.models.component import WEIGHTS
 from expo_cli.models.lora import save_adapter
 from expo_cli.models.protocol import DiffusionModel
 from expo_cli.report.model_card import model_card
 from expo_cli.stages.origin import Origin, lora_metadata
 
 MODEL_CARD = "README.md"
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def write_pipeline(model: DiffusionModel, weights: dict[str, Tensor], out: Path) -> None:

@@ -8,7 +8,7 @@ from expo_cli.config import RunOptions
 from expo_cli.contracts.files import remove_abandoned
 from expo_cli.contracts.parts import START_ANEW, Shard, check_same_plan
 from expo_cli.contracts.provenance import Run, read_run, write_run
-from expo_cli.errors import UsageError
+from expo_cli.errors import ExpoError, UsageError
 
 
 def clear_if_asked(folder: Path, options: RunOptions, shard: Shard) -> None:
@@ -20,7 +20,22 @@ def clear_if_asked(folder: Path, options: RunOptions, shard: Shard) -> None:
     if options.overwrite:
         if shard.count > 1:
             raise UsageError("--overwrite contradicts --shard; remove the folder, then start them")
-        shutil.rmtree(folder, ignore_errors=True)
+        target = folder.resolve()
+        remove(target)
+        if folder.is_symlink():
+            target.mkdir()
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder at once: parts that a kill left of it would be taken for the next run's."""
+    aside = folder.with_name(f"{folder.name}.removed")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        if folder.exists():
+            folder.rename(aside)
+            shutil.rmtree(aside)
+    except OSError as error:
+        raise ExpoError(f"{folder}: cannot be removed: {error.strerror or error}") from error
 
 
 def begin_or_continue(

@@ -19,7 +19,14 @@ import msgspec
 from expo_cli.config import MakePairsConfig, PairImagesConfig, RunOptions
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.ids import digest, prompt_id
-from expo_cli.contracts.parts import missing_parts, num_parts, parse_shard, part_name, part_path
+from expo_cli.contracts.parts import (
+    WITH_LATENTS,
+    missing_parts,
+    num_parts,
+    parse_shard,
+    part_name,
+    part_path,
+)
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import ID, EncodedImage, Pair, SampleRef
 from expo_cli.contracts.sources import base_source, source_sha256
@@ -164,7 +171,7 @@ def import_pairs(
         f"{len(needed)} images in {count} parts"
     )
     if options.dry_run:
-        missing = len(missing_parts(folder, count))
+        missing = len(missing_parts(folder, count, WITH_LATENTS))
         return ImportResult(out, plan, counts={}, parts_encoded=0, parts_missing=missing)
     run = Run(
         command="make-pairs",
@@ -176,7 +183,7 @@ def import_pairs(
         out.unlink(missing_ok=True)  # its latents are gone
     finished = finished_run(out, run, options)
     begin_or_continue(folder, run)
-    missing = missing_parts(folder, count)
+    missing = missing_parts(folder, count, WITH_LATENTS)
     todo = [part for part in missing if shard.takes(part)]
     if finished and not missing:
         notes.say(f"make-pairs: nothing to do, {out} is made")
@@ -186,7 +193,7 @@ def import_pairs(
         from expo_cli.stages.encoding import encode_parts
 
         encode_parts(preferences, needed, folder, todo, images, config.seed, notes)
-    missing = missing_parts(folder, count)
+    missing = missing_parts(folder, count, WITH_LATENTS)
     if missing:
         notes.say(f"make-pairs: {len(missing)} parts are left to other shards; {out} follows them")
         return ImportResult(folder, plan, {}, len(todo), len(missing))

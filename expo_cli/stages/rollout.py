@@ -12,7 +12,14 @@ from typing import Any
 from expo_cli.config import RolloutConfig, RunOptions
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.files import sha256
-from expo_cli.contracts.parts import Shard, missing_parts, num_parts, parse_shard, shards_with
+from expo_cli.contracts.parts import (
+    WITH_LATENTS,
+    Shard,
+    missing_parts,
+    num_parts,
+    parse_shard,
+    shards_with,
+)
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import Prompt
 from expo_cli.contracts.sources import shipped, source_sha256
@@ -125,7 +132,7 @@ def roll_out(
     )
     wanted = [n for n in range(count) if shard.takes(n)]
     if options.dry_run:
-        missing = missing_parts(out, count)
+        missing = missing_parts(out, count, WITH_LATENTS)
         result = _result(out, plan, shard, drawn=0, missing=missing)
         todo = [n for n in missing if shard.takes(n)]
         return replace(result, parts_missing=len(todo), missing_parts=todo)
@@ -140,7 +147,7 @@ def roll_out(
         inputs["step_reward"] = identity_sha256(step_reward[1])
     clear_if_asked(out, options, shard)
     begin_or_continue(out, Run(command="rollout", plan=plan, inputs=inputs))
-    missing = set(missing_parts(out, count))
+    missing = set(missing_parts(out, count, WITH_LATENTS))
     todo = [n for n in wanted if n in missing]
     if todo:
         # Imported here: when nothing is left to draw, torch and diffusers need not load.
@@ -159,7 +166,9 @@ def roll_out(
         draw_parts(drawing, out, todo, notes)
     else:
         notes.say(f"rollout: nothing to do, {out} has all parts of this shard")
-    return _result(out, plan, shard, drawn=len(todo), missing=missing_parts(out, count))
+    return _result(
+        out, plan, shard, drawn=len(todo), missing=missing_parts(out, count, WITH_LATENTS)
+    )
 
 
 def build_step_reward(config: RolloutConfig, sampling: SamplingPlan) -> tuple[str, Reward] | None:

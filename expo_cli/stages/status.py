@@ -12,7 +12,7 @@ from typing import Any
 
 from expo_cli.config import StatusConfig
 from expo_cli.contracts.checkpoints import is_finished, saved_steps
-from expo_cli.contracts.parts import missing_parts, ranges, shards_with
+from expo_cli.contracts.parts import WITH_LATENTS, missing_parts, ranges, shards_with
 from expo_cli.contracts.provenance import PartCount, Run, planned, read_run
 from expo_cli.contracts.rollouts import begun_rewards, reward_run_name
 from expo_cli.errors import ContractError, ExpoError, Interrupted, UsageError, printable
@@ -109,7 +109,8 @@ def rollout(folder: Path, run: Run) -> list[Output]:
         planned(run, folder, name, Any) for name in ("num_prompts", "drawn_by")
     )
     what = f"rollout of {num_prompts} prompts by {drawn_by}"
-    own = in_parts(folder, what, run, planned(run, folder, "num_parts", PartCount))
+    count = planned(run, folder, "num_parts", PartCount)
+    own = in_parts(folder, what, run, count, WITH_LATENTS)
     return [own, *(score(scores, read_run(scores)) if begun_rewards(scores) else [])]
 
 
@@ -123,12 +124,19 @@ def score(folder: Path, run: Run) -> list[Output]:
         reward = read_run(folder, reward_run_name(label))
         what = f"scores {label} by {planned(reward, folder, 'spec', str)}"
         count = planned(run, folder, "num_parts", PartCount)
-        outputs.append(in_parts(folder, what, reward, count, label))
+        outputs.append(in_parts(folder, what, reward, count, [f".{label}.jsonl"], label))
     return outputs
 
 
-def in_parts(folder: Path, what: str, run: Run, count: int, reward: str | None = None) -> Output:
-    missing = missing_parts(folder, count, f".{reward}.jsonl" if reward else ".jsonl")
+def in_parts(
+    folder: Path,
+    what: str,
+    run: Run,
+    count: int,
+    suffixes: Sequence[str],
+    reward: str | None = None,
+) -> Output:
+    missing = missing_parts(folder, count, suffixes)
     return Output(
         path=folder,
         made_by=run.command,

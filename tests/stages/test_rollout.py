@@ -147,6 +147,7 @@ def test_a_dry_run_names_the_shards_that_have_parts_to_draw(expo, prompts, tiny_
     out = tmp_path / "out"
     out.mkdir()
     (out / "part-00001.jsonl").touch()
+    (out / "part-00001.safetensors").touch()
     options = ("--part-size", 2, "--dry-run", "--quiet", "--shard", "2/4")
     plan = json.loads(expo("rollout", prompts, "--policy", tiny_sd, "--out", out, *options).stdout)
     # 5 prompts are parts 0, 1 and 2; of four shards the last has none.
