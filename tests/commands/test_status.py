@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from expo_cli.contracts.checkpoints import state_folder
-from expo_cli.contracts.parts import part_path
+from expo_cli.contracts.parts import WITH_LATENTS, part_path
 from expo_cli.contracts.provenance import Run, write_run
 from expo_cli.contracts.rollouts import reward_run_name, score_path
 from tests.test_main import HEAVY
@@ -18,6 +18,11 @@ def run_of(command: str, plan: dict, line: str = "", **others) -> Run:
     return Run(command=command, plan=plan, arguments=[command, *line.split()], **others)
 
 
+def make_part(folder, number: int) -> None:
+    for suffix in WITH_LATENTS:
+        part_path(folder, number, suffix).touch()
+
+
 @pytest.fixture
 def rollout(tmp_path):
     """Ten parts, of which 3, 7, 8 and 9 are missing."""
@@ -26,7 +31,7 @@ def rollout(tmp_path):
     line = "prompts.jsonl --shard 2/4 --policy embedded:emoji-sd --overwrite --out main"
     write_run(folder, run_of("rollout", plan, line))
     for number in (0, 1, 2, 4, 5, 6):
-        part_path(folder, number).touch()
+        make_part(folder, number)
     return folder
 
 
@@ -69,7 +74,7 @@ def test_a_rollout_and_the_scores_in_it(scores, expo, tmp_path):
 
 def test_complete_is_exit_code_0(rollout, expo, tmp_path):
     for number in (3, 7, 8, 9):
-        part_path(rollout, number).touch()
+        make_part(rollout, number)
     done = expo("status", "main", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
@@ -149,7 +154,7 @@ def test_shards_to_submit_again(count, shards, rollout, expo):
 
 def test_no_shard_to_submit_again(rollout, expo):
     for number in (3, 7, 8, 9):
-        part_path(rollout, number).touch()
+        make_part(rollout, number)
     done = expo("status", rollout, "--missing-shards", 4)
     assert (done.returncode, done.stdout) == (0, "\n")
 

@@ -263,11 +263,12 @@ def test_an_adapter(tmp_path):
     from expo_cli.models.lora import ADAPTER_WEIGHTS, new_adapter, save_adapter
 
     cpu, base = torch.device("cpu"), "embedded:emoji-sd"
-    network = load_model(base, cpu, torch.float32).network
-    config = new_adapter(network, rank=2, alpha=4, seed=0)
-    weights = {name: each for name, each in network.named_parameters() if "lora_" in name}
+    model = load_model(base, cpu, torch.float32)
+    config = new_adapter(model.network, rank=2, alpha=4, seed=0)
+    parameters = model.network.named_parameters()
+    weights = {name: each for name, each in parameters if "lora_" in name}
     folder = tmp_path / "adapter"
-    save_adapter(network, weights, folder, config, base)
+    save_adapter(model, weights, folder, config, base, {})
     load_model(str(folder), cpu, torch.float32)
     settings = json.loads((folder / ADAPTER_CONFIG).read_text())
     tensors = read_tensors(folder / ADAPTER_WEIGHTS)
