@@ -14,6 +14,14 @@ def command(
     out: Annotated[Path, typer.Option(help="Checkpoint folder to make or continue.")],
     config: TrainConfig,
     options: RunOptions,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="Do not train: fill --reference-cache, with the parts i modulo n of what this "
+            "training will ask.",
+            metavar="i/n",
+        ),
+    ] = None,
 ) -> None:
     """Move the policy towards the winners of PAIRS.
 
@@ -21,4 +29,4 @@ def command(
     """
     from expo_cli.stages.train import train_policy
 
-    show(train_policy(pairs, out, config, options), options)
+    show(train_policy(pairs, out, config, options, shard), options)

@@ -17,8 +17,6 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from expo_cli.config import RunOptions, TrainConfig
-from expo_cli.contracts import jsonl
-from expo_cli.contracts.records import Pair, SampleRef
 from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.core.noise import training_noise
 from expo_cli.core.objectives import DiffusionDPO, DiffusionKTO
@@ -31,6 +29,7 @@ from expo_cli.stages.training import Trainer
 from expo_cli.stages.training_data import PromptEmbeddings
 from tests.conftest import EXPO
 from tests.first_step import assert_same_first_step
+from tests.random_pairs import write_pairs
 
 OPTIONS = RunOptions(quiet=True)
 SMALL = {
@@ -46,46 +45,7 @@ SMALL = {
 
 @pytest.fixture
 def pairs(tmp_path) -> Path:
-    """Six pairs of random latents, in a part beside their file; the last has no explore samples."""
-    generator = torch.Generator().manual_seed(0)
-    roles = ("winner", "loser", "explore", "main")
-    latents = {
-        f"s{n}-{role}": torch.randn(4, 8, 8, generator=generator).half()
-        for n in range(6)
-        for role in roles
-    }
-    write_tensors(tmp_path / "rollout" / "part-00000.safetensors", latents)
-
-    def ref(n: int, role: str) -> SampleRef:
-        return SampleRef(
-            sample_id=f"s{n}-{role}",
-            part="rollout/part-00000.safetensors",
-            score=1.0 if role == "explore" else 0.0,
-        )
-
-    path = tmp_path / "pairs.jsonl"
-    jsonl.write(
-        path,
-        [
-            Pair(
-                pair_id=f"pair{n}",
-                prompt_id=f"p{n}",
-                prompt=f"prompt {n}",
-                winner=ref(n, "winner"),
-                loser=ref(n, "loser"),
-                winner_score=1.0,
-                loser_score=0.0,
-                margin=1.0,
-                reward="r",
-                source="online",
-                iteration=1,
-                explore=ref(n, "explore") if n < 5 else None,
-                main=ref(n, "main") if n < 5 else None,
-            )
-            for n in range(6)
-        ],
-    )
-    return path
+    return write_pairs(tmp_path)
 
 
 def train(pairs, out, policy, options=OPTIONS, **settings) -> list[dict]:
