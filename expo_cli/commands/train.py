@@ -15,6 +15,14 @@ def command(
     config: TrainConfig,
     hub: HubConfig,
     options: RunOptions,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="Do not train: fill --reference-cache, with the parts i modulo n of what this "
+            "training will ask.",
+            metavar="i/n",
+        ),
+    ] = None,
 ) -> None:
     """Move the policy towards the winners of PAIRS.
 
@@ -22,4 +30,4 @@ def command(
     """
     from expo_cli.stages.train import train_policy
 
-    show(train_policy(pairs, out, config, options, hub), options)
+    show(train_policy(pairs, out, config, options, hub, shard), options)

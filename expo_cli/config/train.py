@@ -25,6 +25,13 @@ class TrainConfig(CommonConfig):
     caption_dropout: Annotated[
         float, Flag("Share of visits trained with an empty prompt.", "Method")
     ] = 0.0
+    noise_draws: Annotated[
+        int | None,
+        Flag(
+            "Each pair's noise, timestep and dropped caption come again after so many visits to it.",
+            "Method",
+        ),
+    ] = None
     max_train_steps: Annotated[int, Flag("Optimiser steps.", "Optimiser")] = 2000
     train_batch_size: Annotated[
         int, Flag("Pairs, or single images of kto, a process a forward pass.", "Optimiser")
@@ -69,6 +76,14 @@ class TrainConfig(CommonConfig):
             "Speed",
         ),
     ] = False
+    reference_cache: Annotated[
+        str | None,
+        Flag(
+            "Folder that keeps what the reference says of each visit, for this and later runs; the "
+            "reference is loaded only for what is missing there.",
+            "Speed",
+        ),
+    ] = None
     checkpointing_steps: Annotated[int, Flag("Save a resumable state every N steps.", "Output")] = (
         100
     )
@@ -86,6 +101,7 @@ class TrainConfig(CommonConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(
+            noise_draws=self.noise_draws,
             max_train_steps=self.max_train_steps,
             train_batch_size=self.train_batch_size,
             gradient_accumulation_steps=self.gradient_accumulation_steps,

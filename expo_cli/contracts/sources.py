@@ -87,6 +87,19 @@ def source_sha256(source: str) -> str:
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
+def parts_sha256(pipeline: Path, prefixes: Sequence[str]) -> str:
+    """One sha256 over weights, configuration and vocabulary of those parts of a pipeline folder
+    whose names begin so, names and contents."""
+    files = sorted(
+        path
+        for path in pipeline.glob("*/*")
+        if path.parent.name.startswith(tuple(prefixes))
+        and path.suffix in (".safetensors", ".json", ".txt", ".model")
+    )
+    listing = "".join(f"{sha256(f)}  {f.relative_to(pipeline).as_posix()}\n" for f in files)
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
 def base_source(source: str) -> str:
     """The source of the model that a LoRA checkpoint adapts; of anything else, itself.
 

@@ -17,18 +17,23 @@ def _order(seed: int, epoch: int, num_items: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Visit:
-    """One use of an item. `draw` counts the earlier visits to it, and so numbers its noise."""
+    """One use of an item. `draw` counts the earlier visits to it, and so numbers its noise; where the
+    number of draws is bounded it begins again at 0."""
 
     item: int
     draw: int
 
 
-def visits(seed: int, num_items: int, start: int, count: int) -> list[Visit]:
+def visits(
+    seed: int, num_items: int, start: int, count: int, num_draws: int | None = None
+) -> list[Visit]:
     """Visits `start` to `start + count` of the endless stream of shuffled epochs."""
-    return [
-        Visit(item=_order(seed, n // num_items, num_items)[n % num_items], draw=n // num_items)
-        for n in range(start, start + count)
-    ]
+    chosen = []
+    for n in range(start, start + count):
+        epoch, place = divmod(n, num_items)
+        draw = epoch if num_draws is None else epoch % num_draws
+        chosen.append(Visit(item=_order(seed, epoch, num_items)[place], draw=draw))
+    return chosen
 
 
 def balanced(place: int, share: float) -> tuple[bool, int]:

@@ -1,5 +1,6 @@
 """Training data of the objectives that learn from labelled images."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -7,11 +8,13 @@ import torch
 from torch import Tensor
 
 from expo_cli.config import TrainConfig
+from expo_cli.contracts.ids import pair_seed
 from expo_cli.core.noise import training_noise
 from expo_cli.core.objectives import DiffusionKTO, Errors, ImageErrors
 from expo_cli.core.visits import balanced, drops_caption, visits
 from expo_cli.errors import UsageError
 from expo_cli.models.protocol import DiffusionModel
+from expo_cli.stages.reference import Reference
 from expo_cli.stages.training_data import Denoiser, Latents, Rows, saturation
 from expo_cli.stages.training_images import TrainingImage
 
@@ -30,7 +33,7 @@ class ImageData:
         images: Sequence[TrainingImage],
         objective: DiffusionKTO,
         policy: DiffusionModel,
-        reference: DiffusionModel | None,
+        reference: Reference | None,
         config: TrainConfig,
     ) -> None:
         self.mismatched = objective.reference_point == "mismatched"
@@ -49,20 +52,33 @@ class ImageData:
         images, rows = self.rows(start, count)
         errors, mismatched = self.denoiser.errors(rows), None
         if self.mismatched:
-            others = replace(rows, prompts=[*rows.prompts[1:], rows.prompts[0]])
             with torch.no_grad():
-                mismatched = self.denoiser.errors(others)
+                mismatched = self.denoiser.errors(under_other_prompts(rows))
         desirable = torch.tensor([image.desirable for image in images])
         return ImageErrors(errors, desirable.to(errors.policy.device), mismatched)
+
+    def refer(self, start: int, count: int) -> None:
+        _, rows = self.rows(start, count)
+        self.denoiser.refer(rows)
+        if self.mismatched:
+            self.denoiser.refer(under_other_prompts(rows))
+
+    def distinct_visits(self) -> int | None:
+        draws, share = self.config.noise_draws, self.objective.desirable_fraction
+        if draws is None or self.mismatched:
+            return None
+        shares = {True: share, False: 1 - share}
+        visits_of_all = (len(self.by_label[label]) / shares[label] for label in shares)
+        return math.ceil(draws * max(visits_of_all)) + 1
 
     def rows(self, start: int, count: int) -> tuple[list[TrainingImage], Rows]:
         """The micro-batch of some visits, an image a row."""
         seed, dropout = self.config.seed, self.config.caption_dropout
-        images, noises, timesteps, prompts = [], [], [], []
+        images, noises, timesteps, prompts, seeds = [], [], [], [], []
         for place in range(start, start + count):
             label, number = balanced(place, self.objective.desirable_fraction)
             candidates = self.by_label[label]
-            (visit,) = visits(seed, len(candidates), number, 1)
+            (visit,) = visits(seed, len(candidates), number, 1, self.config.noise_draws)
             image = candidates[visit.item]
             noise, timestep = training_noise(
                 seed, image.image_id, visit.draw, self.latents.shape, self.num_train_timesteps
@@ -72,8 +88,9 @@ class ImageData:
             noises.append(noise)
             timesteps.append(timestep)
             prompts.append("" if dropped else image.prompt)
+            seeds.append(pair_seed(seed, image.image_id, visit.draw))
         latents = torch.stack([self.latents.get(image.folder, image.ref) for image in images])
-        return images, Rows(latents, torch.stack(noises), torch.tensor(timesteps), prompts)
+        return images, Rows(latents, torch.stack(noises), torch.tensor(timesteps), prompts, seeds)
 
     def measure(self, errors: ImageErrors) -> dict[str, Tensor]:
         """Means over a micro-batch.
@@ -94,3 +111,8 @@ class ImageData:
         values["reference_point"] = objective.zero_point(errors)
         values["saturation"] = saturation(objective, errors)
         return values
+
+
+def under_other_prompts(rows: Rows) -> Rows:
+    """The same noisy latents, each under its neighbour's prompt."""
+    return replace(rows, prompts=[*rows.prompts[1:], rows.prompts[0]])

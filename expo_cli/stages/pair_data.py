@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from expo_cli.config import TrainConfig
+from expo_cli.contracts.ids import pair_seed
 from expo_cli.contracts.records import Pair, SampleRef
 from expo_cli.core.noise import training_noise
 from expo_cli.core.objectives import Errors, PairErrors, PairObjective
 from expo_cli.core.visits import Visit, drops_caption, visits
 from expo_cli.models.protocol import DiffusionModel
+from expo_cli.stages.reference import Reference
 from expo_cli.stages.training_data import Denoiser, Latents, Rows, saturation
 from expo_cli.stages.training_pairs import TrainingPair
 
@@ -28,7 +30,7 @@ class PairData:
         pairs: Sequence[TrainingPair],
         objective: PairObjective,
         policy: DiffusionModel,
-        reference: DiffusionModel | None,
+        reference: Reference | None,
         config: TrainConfig,
     ) -> None:
         self.pairs, self.objective, self.config = pairs, objective, config
@@ -37,10 +39,22 @@ class PairData:
         self.denoiser = Denoiser(policy, reference)
 
     def evidence(self, start: int, count: int) -> PairErrors:
-        chosen = visits(self.config.seed, len(self.pairs), start, count)
+        chosen = self.visits(start, count)
         pairs = [self.pairs[visit.item].pair for visit in chosen]
         places, rows = self.rows(chosen)
         return by_role(pairs, places, self.denoiser.errors(rows))
+
+    def refer(self, start: int, count: int) -> None:
+        self.denoiser.refer(self.rows(self.visits(start, count))[1])
+
+    def distinct_visits(self) -> int | None:
+        draws = self.config.noise_draws
+        return draws and draws * len(self.pairs)
+
+    def visits(self, start: int, count: int) -> list[Visit]:
+        return visits(
+            self.config.seed, len(self.pairs), start, count, num_draws=self.config.noise_draws
+        )
 
     def rows(self, chosen: Sequence[Visit]) -> tuple[list[tuple[str, int]], Rows]:
         """The micro-batch of some visits, and the role and the position of each row's sample.
@@ -48,7 +62,7 @@ class PairData:
         A pair has no row for a role it has no sample of.
         """
         seed, dropout = self.config.seed, self.config.caption_dropout
-        places, latents, noise, timesteps, prompts = [], [], [], [], []
+        places, latents, noise, timesteps, prompts, seeds = [], [], [], [], [], []
         for role in self.objective.roles:
             for position, visit in enumerate(chosen):
                 pair = self.pairs[visit.item]
@@ -56,12 +70,9 @@ class PairData:
                 if ref is None:
                     continue
                 pair_id = pair.pair.pair_id
+                noise_id = pair_id + NOISE_GROUP[role]
                 row_noise, timestep = training_noise(
-                    seed,
-                    pair_id + NOISE_GROUP[role],
-                    visit.draw,
-                    self.latents.shape,
-                    self.num_train_timesteps,
+                    seed, noise_id, visit.draw, self.latents.shape, self.num_train_timesteps
                 )
                 dropped = drops_caption(seed, pair_id, visit.draw, dropout)
                 places.append((role, position))
@@ -69,7 +80,10 @@ class PairData:
                 noise.append(row_noise)
                 timesteps.append(timestep)
                 prompts.append("" if dropped else pair.pair.prompt)
-        rows = Rows(torch.stack(latents), torch.stack(noise), torch.tensor(timesteps), prompts)
+                seeds.append(pair_seed(seed, noise_id, visit.draw))
+        rows = Rows(
+            torch.stack(latents), torch.stack(noise), torch.tensor(timesteps), prompts, seeds
+        )
         return places, rows
 
     def measure(self, errors: PairErrors) -> dict[str, Tensor]:

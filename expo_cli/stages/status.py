@@ -169,6 +169,12 @@ def checkpoint(folder: Path, run: Run) -> list[Output]:
     ]
 
 
+def reference_cache(folder: Path, run: Run) -> list[Output]:
+    """It is never short of anything: what it lacks, training computes."""
+    what = f"values of a reference in {run.plan['precision']}"
+    return [in_files(folder, what, run, sorted(folder.glob("values-*.safetensors")))]
+
+
 def evaluation(folder: Path, run: Run) -> list[Output]:
     what = f"evaluation of {', '.join(planned(run, folder, 'policies', dict[str, str]))}"
     return [in_files(folder, what, run, [folder / name for name in EVALUATION_FILES])]
@@ -203,6 +209,7 @@ READERS: dict[str, Callable[[Path, Run], list[Output]]] = {
     "score": score,
     "make-pairs": pairs,
     "train": checkpoint,
+    "reference-cache": reference_cache,
     "evaluate": evaluation,
 }
 

@@ -1,12 +1,13 @@
 """Training data of the objectives that learn from step pairs."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from expo_cli.config import TrainConfig
+from expo_cli.contracts.ids import digest
 from expo_cli.contracts.records import SampleRef, StepPair
 from expo_cli.contracts.rollouts import step_tensor
 from expo_cli.core.gaussian_steps import GaussianSteps, gaussian_steps
@@ -16,8 +17,40 @@ from expo_cli.errors import ContractError, UsageError
 from expo_cli.models.protocol import Conditioning, DiffusionModel
 from expo_cli.models.sampling import guided
 from expo_cli.models.schedulers import alphas_at
-from expo_cli.stages.training_data import Latents, PromptEmbeddings
+from expo_cli.stages.reference import Reference
+from expo_cli.stages.training_data import Latents, PromptEmbeddings, tensor_sha256
 from expo_cli.stages.training_steps import TrainingStep
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Step pairs and their tensors, each fp32 [steps, channels, height, width]."""
+
+    pairs: Sequence[StepPair]
+    x_t: Tensor
+    winner: Tensor
+    loser: Tensor
+
+    def rows(self, indices: list[int]) -> "Steps":
+        return Steps(
+            [self.pairs[index] for index in indices],
+            self.x_t[indices],
+            self.winner[indices],
+            self.loser[indices],
+        )
+
+    def keys(self) -> list[int]:
+        """Of each step a hash of all that a frozen model's densities depend on."""
+        rows = zip(self.pairs, self.x_t, self.winner, self.loser, strict=True)
+        return [
+            digest(
+                "densities",
+                *(pair.prompt, pair.negative_prompt, pair.guidance_scale),
+                *(pair.timestep, pair.previous_timestep, pair.eta),
+                *map(tensor_sha256, tensors),
+            )
+            for pair, *tensors in rows
+        ]
 
 
 class StepData:
@@ -33,7 +66,7 @@ class StepData:
         steps: Sequence[TrainingStep],
         objective: SPO,
         policy: DiffusionModel,
-        reference: DiffusionModel | None,
+        reference: Reference | None,
         config: TrainConfig,
     ) -> None:
         if config.caption_dropout:
@@ -47,30 +80,45 @@ class StepData:
         self.scheduler = policy.make_scheduler("ddim")
 
     def evidence(self, start: int, count: int) -> StepDensities:
+        steps = self.steps_of(start, count)
+        policy = self.log_densities(self.policy, steps)
+        reference = self.reference_log_densities(steps).to(policy.device)
+        winner, loser = zip(policy.unbind(1), reference.unbind(1), strict=True)
+        return StepDensities(LogDensities(*winner), LogDensities(*loser))
+
+    def refer(self, start: int, count: int) -> None:
+        self.reference_log_densities(self.steps_of(start, count))
+
+    def distinct_visits(self) -> int:
+        """A step has no noise but its own."""
+        return len(self.steps)
+
+    def steps_of(self, start: int, count: int) -> Steps:
         chosen = [
             self.steps[visit.item]
             for visit in visits(self.config.seed, len(self.steps), start, count)
         ]
-        pairs = [step.pair for step in chosen]
-        x_t, winner, loser = (
-            torch.stack([self.latents.get(s.folder, tensor_ref(s.pair, name)) for s in chosen])
-            for name in ("x_t", "winner", "loser")
-        )
-        device = self.policy.device
-        x_t, winner, loser = x_t.to(device), winner.to(device), loser.to(device)
-        steps = self.gaussian_steps(pairs)
-        mean = self.mean(self.policy, x_t, pairs, steps)
-        shared = self.reference is self.policy
-        with torch.no_grad(), self.policy.reference() if shared else nullcontext():
-            reference_mean = self.mean(self.reference, x_t, pairs, steps)
-        return StepDensities(
+        return Steps(
+            [step.pair for step in chosen],
             *(
-                LogDensities(
-                    steps.log_density(drawn, mean), steps.log_density(drawn, reference_mean)
-                )
-                for drawn in (winner, loser)
-            )
+                torch.stack([self.latents.get(s.folder, tensor_ref(s.pair, name)) for s in chosen])
+                for name in ("x_t", "winner", "loser")
+            ),
         )
+
+    def reference_log_densities(self, steps: Steps) -> Tensor:
+        return self.reference.values(
+            steps.keys(), lambda model, asked: self.log_densities(model, steps.rows(asked))
+        )
+
+    def log_densities(self, model: DiffusionModel, steps: Steps) -> Tensor:
+        """log p(winner | x_t) and log p(loser | x_t) by a model, [steps, 2]."""
+        device = self.policy.device
+        x_t = steps.x_t.to(device)
+        gaussian = self.gaussian_steps(steps.pairs)
+        mean = self.mean(model, x_t, steps.pairs, gaussian)
+        drawn = (steps.winner.to(device), steps.loser.to(device))
+        return torch.stack([gaussian.log_density(one, mean) for one in drawn], dim=1)
 
     def gaussian_steps(self, pairs: Sequence[StepPair]) -> GaussianSteps:
         """Raises ContractError for a step that the policy's schedule does not have, or not as a draw."""

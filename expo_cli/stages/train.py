@@ -12,6 +12,7 @@ from typing import Any
 from expo_cli.config import HubConfig, RunOptions, TrainConfig
 from expo_cli.contracts.checkpoints import is_finished, states_folder
 from expo_cli.contracts.files import alone, lock_path, sha256
+from expo_cli.contracts.parts import parse_shard
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.sources import ADAPTER_CONFIG, base_source, model_folder, source_sha256
 from expo_cli.core.objectives import Objective, learns_from
@@ -42,6 +43,7 @@ FREE_SETTINGS = (
     "gradient_accumulation_steps",
     "checkpoints_total_limit",
     "checkpointing_steps",
+    "reference_cache",
 )
 NOWHERE = HubConfig()
 GO_ON = (
@@ -58,6 +60,16 @@ class TrainResult:
     steps: int
     plan: dict[str, Any]
     url: str | None = None
+
+
+@dataclass(frozen=True)
+class ReferenceResult:
+    """`path` is the cache's folder; values that were known already are counted at each use."""
+
+    path: Path
+    values_computed: int
+    values_known: int
+    plan: dict[str, Any]
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -114,22 +126,44 @@ def remove_rest(out: Path) -> None:
             shutil.rmtree(states_folder(out), ignore_errors=True)
 
 
+def check_reference_cache(
+    config: TrainConfig, objective: Objective, options: RunOptions, shard_text: str | None
+) -> None:
+    """Raises UsageError for flags of the reference's cache that contradict others."""
+    if config.reference_cache is None:
+        if shard_text is not None:
+            raise UsageError(
+                "--shard needs a --reference-cache, which it fills; training itself has no shards, "
+                "it takes more processes (accelerate launch)"
+            )
+        return
+    if not objective.needs_reference:
+        raise UsageError(f"--reference-cache: {config.objective} has no reference to ask")
+    if shard_text is not None and options.overwrite:
+        raise UsageError(f"--overwrite contradicts --shard; remove {config.reference_cache}")
+
+
 def train_policy(
     paths: Sequence[Path],
     out: Path,
     config: TrainConfig,
     options: RunOptions,
     hub: HubConfig = NOWHERE,
-) -> TrainResult:
+    shard_text: str | None = None,
+) -> TrainResult | ReferenceResult:
     """Train from `init_from` on the records of all files and write a checkpoint to `out`.
 
     With `push_to_hub` it is uploaded at the end; one that is finished already only that.
 
     A run that was stopped goes on from its newest whole state and ends with the same bytes; on
     another number of processes, with the same global batch, up to the rounding of floats.
+
+    A shard is not trained on: what the reference says of it goes into `reference_cache`.
     """
     notes = Notes(options)
     objective = build_objective(config.objective)
+    check_reference_cache(config, objective, options, shard_text)
+    shard = None if shard_text is None else parse_shard(shard_text)
     kind = learns_from(objective)
     config = resolve(config)
     records = READERS[kind](paths, config.limit)
@@ -147,6 +181,15 @@ def train_policy(
     result = TrainResult(out, kind, len(records), config.max_train_steps, plan | free)
     if options.dry_run:
         return result
+    if shard is not None:
+        from expo_cli.stages.reference_job import fill_cache
+
+        folder = Path(config.reference_cache)
+        computed, known = fill_cache(records, objective, config, shard, notes)
+        notes.say(
+            f"train: {computed} values of the reference added to {folder}, {known} were there"
+        )
+        return ReferenceResult(folder, computed, known, plan | free)
     inputs = {
         "init_from": source_sha256(config.init_from),
         "ref": source_sha256(config.ref),

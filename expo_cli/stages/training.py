@@ -26,6 +26,7 @@ from expo_cli.core.learning_rate import learning_rate_factor
 from expo_cli.core.objectives import Objective, learns_from
 from expo_cli.errors import ExpoError, Interrupted, UsageError
 from expo_cli.models.lora import save_adapter
+from expo_cli.models.protocol import DiffusionModel
 from expo_cli.stages.checkpoint import write_checkpoint
 from expo_cli.stages.device import resolve_dtype
 from expo_cli.stages.folders import begin_or_continue, clear_if_asked
@@ -37,6 +38,8 @@ from expo_cli.stages.pair_data import PairData
 from expo_cli.stages.policies import load_policy, load_reference
 from expo_cli.stages.processes import start_processes
 from expo_cli.stages.progress import Notes
+from expo_cli.stages.reference import Reference
+from expo_cli.stages.reference_cache import ReferenceCache, cache_run
 from expo_cli.stages.slices import Slices
 from expo_cli.stages.step_data import StepData
 from expo_cli.stages.stopping import stop_on_signal
@@ -106,6 +109,15 @@ def weight_slices(config: TrainConfig, accelerator: Accelerator, dtype: torch.dt
     return Slices(accelerator.process_index, accelerator.num_processes)
 
 
+def use_fast_attention(model: DiffusionModel) -> None:
+    """The fused attention's backward pass is slower than the plain one on a CPU.
+
+    Policy and reference must use the same, so that equal weights give equal errors.
+    """
+    if model.device.type == "cpu":
+        model.network.set_attn_processor(AttnProcessor())
+
+
 class Trainer:
     """The policy, its reference, the data and the optimiser of one process."""
 
@@ -132,17 +144,9 @@ class Trainer:
         self.policy.set_dtype(dtype)
         if config.gradient_checkpointing:
             self.policy.network.enable_gradient_checkpointing()
-        self.reference = (
-            load_reference(config, self.policy, self.adapter, dtype)
-            if objective.needs_reference
-            else None
-        )
-        if accelerator.device.type == "cpu":
-            # The fused attention's backward pass is slower than the plain one on a CPU. Both must
-            # use the same, so that equal weights give equal errors.
-            for model in filter(None, {self.policy, self.reference}):
-                model.network.set_attn_processor(AttnProcessor())
+        use_fast_attention(self.policy)
         self.kind = learns_from(objective)
+        self.reference = self.make_reference() if objective.needs_reference else None
         self.data = DATA[self.kind](records, objective, self.policy, self.reference, config)
         self.optimizer = torch.optim.AdamW(
             self.masters.masters,
@@ -154,6 +158,21 @@ class Trainer:
         # Scales the loss in fp16 only; elsewhere it passes everything through.
         self.scaler = torch.amp.GradScaler(accelerator.device.type, enabled=dtype is torch.float16)
         self.log = MetricsLog(out, writes=accelerator.is_main_process)
+
+    def make_reference(self) -> Reference:
+        """What is loaded as soon as its cache, if there is one, lacks an answer."""
+        config, policy = self.config, self.policy
+
+        def load() -> DiffusionModel:
+            reference = load_reference(config, policy, self.adapter, policy.dtype)
+            use_fast_attention(reference)
+            return reference
+
+        cache = None
+        if config.reference_cache is not None:
+            run = cache_run(config, policy, policy.dtype, self.kind)
+            cache = ReferenceCache(Path(config.reference_cache), run)
+        return Reference(load, policy, cache)
 
     @property
     def learning_rate(self) -> float:
@@ -192,6 +211,7 @@ class Trainer:
                     stop.check()
                     raise Interrupted("another process was stopped; run the same command to go on")
         self.log.write()
+        self.save_reference()
         self.warn()
 
     def resume(self) -> int:
@@ -213,6 +233,7 @@ class Trainer:
 
     def save(self, finished: int) -> None:
         weights, optimizer_state = self.masters.state(), moments(self.masters, self.optimizer)
+        self.save_reference()
         if self.accelerator.is_main_process:
             self.log.write()
             save_state(
@@ -229,6 +250,10 @@ class Trainer:
         """The LoRA of a state, to be used while the run goes on."""
         metadata = lora_metadata(self.origin, finished)
         save_adapter(self.policy, weights, folder, self.adapter, self.base, metadata)
+
+    def save_reference(self) -> None:
+        if self.reference is not None:
+            self.reference.save()
 
     def any_process(self, value: bool) -> bool:
         """Whether `value` is true in any process: they must stop at the same step."""
@@ -343,6 +368,11 @@ class Trainer:
 
     def warn(self) -> None:
         last = self.log.last()
+        if self.reference is not None and self.reference.cache is not None:
+            self.notes.say(
+                f"train: the reference computed {self.reference.num_computed} values; "
+                f"{self.reference.cache.num_found} were in {self.config.reference_cache}"
+            )
         if last.get("weight_change", 1.0) < 1e-6:
             self.notes.say("train: WARNING: the weights hardly moved; raise the learning rate")
         rose = last.get(f"{self.data.favoured}_error_change", 0.0) > 0

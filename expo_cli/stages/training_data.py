@@ -1,8 +1,8 @@
 """What every kind of training data is to the trainer, and what the kinds share."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,11 +11,13 @@ from torch import Tensor
 
 from expo_cli.config import TrainConfig
 from expo_cli.contracts.files import inside
+from expo_cli.contracts.ids import digest
 from expo_cli.contracts.records import SampleRef
 from expo_cli.contracts.tensors import TensorFiles
 from expo_cli.core.objectives import Errors, Objective, denoising_error
 from expo_cli.errors import ContractError
 from expo_cli.models.protocol import Conditioning, DiffusionModel
+from expo_cli.stages.reference import Reference
 
 # Below this share of its weight at z = 0 an item hardly moves the policy any more: z above 2.94
 # where the weight is sigmoid(-z).
@@ -38,19 +40,25 @@ class TrainingData(Protocol):
         records: Sequence[Any],
         objective: Objective,
         policy: DiffusionModel,
-        reference: DiffusionModel | None,
+        reference: Reference | None,
         config: TrainConfig,
     ) -> None:
         """`records` as the kind's reader returns them (see `stages.train`); checked to fit the
         policy as far as that needs no pass over all of them.
 
-        The reference may be the policy itself, which then switches its adapter off; it is None for
-        an objective that needs none.
+        The reference is None for an objective that needs none.
         """
 
     def evidence(self, start: int, count: int) -> Any:
         """What the objective's `terms` takes, of visits `start` to `start + count` of the stream:
         tensors [count], those of the policy with gradients."""
+
+    def refer(self, start: int, count: int) -> None:
+        """Ask the reference what `evidence` of the same visits would ask, and nothing of the
+        policy's network."""
+
+    def distinct_visits(self) -> int | None:
+        """The number of visits after which the reference hears nothing new, if there is one."""
 
     def measure(self, evidence: Any) -> Mapping[str, Tensor]:
         """Scalars for `metrics.jsonl`, beside the loss and its terms.
@@ -114,36 +122,89 @@ class PromptEmbeddings:
 @dataclass(frozen=True)
 class Rows:
     """Latents to denoise: `latents` and `noise` are fp32 [rows, channels, height, width],
-    `timesteps` int64 [rows]."""
+    `timesteps` int64 [rows]. `seeds` are those of noise and timestep."""
 
     latents: Tensor
     noise: Tensor
     timesteps: Tensor
     prompts: Sequence[str]
+    seeds: Sequence[int]
+
+    def keys(self) -> list[int]:
+        """Of each row a hash of all that a frozen model's error depends on.
+
+        The noise by its seed, which is the same on every machine; its last bits need not be.
+        """
+        rows = zip(self.seeds, self.timesteps.tolist(), self.prompts, self.latents, strict=True)
+        return [
+            digest("error", seed, timestep, prompt, tensor_sha256(latents))
+            for seed, timestep, prompt, latents in rows
+        ]
+
+
+@dataclass(frozen=True)
+class NoisyRows:
+    """What a model is given of some rows, on its device, and what it should say."""
+
+    noisy: Tensor
+    timesteps: Tensor
+    conditioning: Conditioning
+    target: Tensor
+
+    def errors(self, model: DiffusionModel) -> Tensor:
+        """A model's errors, [rows]."""
+        prediction = model.predict(self.noisy, self.timesteps, self.conditioning)
+        return denoising_error(prediction, self.target)
+
+    def rows(self, indices: list[int]) -> "NoisyRows":
+        return NoisyRows(
+            self.noisy[indices],
+            self.timesteps[indices],
+            self.conditioning.rows(indices),
+            self.target[indices],
+        )
 
 
 class Denoiser:
     """The policy and its reference, at work on the same noisy latents."""
 
-    def __init__(self, policy: DiffusionModel, reference: DiffusionModel | None) -> None:
+    def __init__(self, policy: DiffusionModel, reference: Reference | None) -> None:
         self.policy, self.reference = policy, reference
         self.prompts = PromptEmbeddings(policy)
 
     def errors(self, rows: Rows) -> Errors:
         """Errors [rows], the policy's with gradients; without a reference its errors are 0."""
-        policy, reference = self.policy, self.reference
+        noisy = self.noisy(rows)
+        error = noisy.errors(self.policy)
+        if self.reference is None:
+            return Errors(error, torch.zeros_like(error))
+        return Errors(error, self.reference_errors(rows, noisy).to(error.device))
+
+    def refer(self, rows: Rows) -> None:
+        """Ask the reference for its errors alone."""
+        self.reference_errors(rows, self.noisy(rows))
+
+    def noisy(self, rows: Rows) -> NoisyRows:
+        policy = self.policy
         latents, noise = rows.latents.to(policy.device), rows.noise.to(policy.device)
         timesteps = rows.timesteps.to(policy.device)
-        noisy = policy.add_noise(latents, noise, timesteps)
-        target = policy.target(latents, noise, timesteps)
-        conditioning = self.prompts.rows(rows.prompts)
-        error = denoising_error(policy.predict(noisy, timesteps, conditioning), target)
-        reference_error = torch.zeros_like(error)
-        if reference is not None:
-            with torch.no_grad(), policy.reference() if reference is policy else nullcontext():
-                prediction = reference.predict(noisy, timesteps, conditioning)
-            reference_error = denoising_error(prediction, target)
-        return Errors(error, reference_error)
+        return NoisyRows(
+            policy.add_noise(latents, noise, timesteps),
+            timesteps,
+            self.prompts.rows(rows.prompts),
+            policy.target(latents, noise, timesteps),
+        )
+
+    def reference_errors(self, rows: Rows, noisy: NoisyRows) -> Tensor:
+        values = self.reference.values(
+            rows.keys(), lambda model, asked: noisy.rows(asked).errors(model)[:, None]
+        )
+        return values[:, 0]
+
+
+def tensor_sha256(tensor: Tensor) -> str:
+    """Of the shape and the contents of a tensor on the CPU."""
+    return sha256(f"{list(tensor.shape)}".encode() + tensor.numpy().tobytes()).hexdigest()
 
 
 def saturation(objective: Any, evidence: Any) -> Tensor:

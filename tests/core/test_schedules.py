@@ -56,6 +56,15 @@ def test_every_epoch_visits_every_pair_once_with_its_own_draw(num_pairs):
     assert {visit.draw for visit in second} == {1}
 
 
+@given(st.integers(1, 10), st.integers(1, 4))
+def test_a_bounded_number_of_draws_comes_again_in_another_order(num_pairs, num_draws):
+    bounded = visits(0, num_pairs, 0, 100, num_draws)
+    assert [visit.item for visit in bounded] == [
+        visit.item for visit in visits(0, num_pairs, 0, 100)
+    ]
+    assert [visit.draw for visit in bounded] == [n // num_pairs % num_draws for n in range(100)]
+
+
 def test_balanced_visits_by_hand():
     # A share of 0.8: one of every five is of the other class.
     found = [balanced(place, 0.8) for place in range(6)]

@@ -13,6 +13,7 @@ from expo_cli.core.objectives import DiffusionKTO, Errors, ImageErrors
 from expo_cli.errors import UsageError
 from expo_cli.models.loading import load_model
 from expo_cli.stages.image_data import ImageData
+from expo_cli.stages.reference import Reference
 from expo_cli.stages.training_images import TrainingImage
 
 
@@ -107,8 +108,9 @@ def test_mismatched_errors_are_those_under_the_other_images_prompt(images, polic
         labelled(first.folder, 0, second.prompt, desirable=True),
         labelled(first.folder, 1, first.prompt, desirable=False),
     ]
-    matched = data([first, second], policy, other, objective).evidence(0, 2)
-    crossed = data(swapped, policy, other, objective).evidence(0, 2)
+    reference = Reference(lambda: other)
+    matched = data([first, second], policy, reference, objective).evidence(0, 2)
+    crossed = data(swapped, policy, reference, objective).evidence(0, 2)
     torch.testing.assert_close(matched.mismatched.policy, crossed.image.policy)
     torch.testing.assert_close(matched.mismatched.reference, crossed.image.reference)
     assert not torch.allclose(matched.mismatched.policy, matched.image.policy)

@@ -17,6 +17,7 @@ from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.core.visits import visits
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.models.loading import load_model
+from expo_cli.stages import training
 from expo_cli.stages.make_pairs import make_pairs
 from expo_cli.stages.train import train_policy
 from tests.first_step import assert_same_first_step
@@ -190,6 +191,22 @@ def test_stopped_by_a_broken_step_and_repaired_it_ends_with_the_same_bytes(
     write_tensors(tmp_path / STEP_TENSORS, tensors)
     train(step_pairs, tmp_path / "stopped", tiny_sd, **settings)
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("use_lora", [False, True])
+def test_what_the_reference_said_of_a_step_is_asked_once(
+    use_lora, step_pairs, tiny_sd, tmp_path, monkeypatch
+):
+    """Six steps of two of twelve step pairs, each seen by the reference once, then never again."""
+    settings = {"use_lora": use_lora, "learning_rate": 1e-4}
+    train(step_pairs, tmp_path / "plain", tiny_sd, **settings)
+    settings |= {"reference_cache": str(tmp_path / "cache")}
+    config = TrainConfig(init_from=str(tiny_sd), **SMALL | settings | {"max_train_steps": 100})
+    result = train_policy([step_pairs], tmp_path / "never", config, OPTIONS, "0/1")
+    assert (result.values_computed, result.values_known) == (12, 0)
+    monkeypatch.setattr(training, "load_reference", None)
+    train(step_pairs, tmp_path / "out", tiny_sd, **settings)
+    assert contents(tmp_path / "out") == contents(tmp_path / "plain")
 
 
 def test_the_command_makes_the_same_checkpoint(step_pairs, tiny_sd, tmp_path, expo):
