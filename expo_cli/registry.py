@@ -70,6 +70,9 @@ REWARDS = {
 # By `_class_name` of the checkpoint's model_index.json.
 MODELS = {
     "StableDiffusionPipeline": "expo_cli.models.stable_diffusion.StableDiffusion",
+    "StableDiffusionXLPipeline": "expo_cli.models.stable_diffusion_xl.StableDiffusionXL",
+    "StableDiffusion3Pipeline": "expo_cli.models.stable_diffusion_3.StableDiffusion3",
+    "FluxPipeline": "expo_cli.models.flux.Flux",
 }
 
 

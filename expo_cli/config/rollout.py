@@ -45,12 +45,13 @@ class RolloutConfig(CommonConfig):
         ),
     ] = 0
     scheduler: Annotated[
-        str,
+        str | None,
         Flag(
-            "ddpm, ddim, dpm-solver++, sde-dpm-solver++, euler or euler-ancestral.",
+            "ddpm (the default), ddim, dpm-solver++, sde-dpm-solver++, euler or euler-ancestral; "
+            "flow-match-euler for SD 3 and FLUX.",
             "Sampling",
         ),
-    ] = "ddpm"
+    ] = None
     num_inference_steps: Annotated[int, Flag("Denoising steps.", "Sampling")] = 50
     guidance_scale: Annotated[
         float, Flag("Classifier-free guidance; 1 turns it off.", "Sampling")
@@ -130,7 +131,9 @@ class RolloutConfig(CommonConfig):
         if not 0 <= self.eta <= 1:
             raise ValueError(f"--eta must be in [0, 1], got {self.eta}")
         if self.eta and self.scheduler != "ddim":
-            raise ValueError(f"--eta belongs to --scheduler ddim, not {self.scheduler}")
+            raise ValueError(
+                f"--eta belongs to --scheduler ddim, not {self.scheduler or 'the default'}"
+            )
         if self.num_step_candidates is None:
             for name in ("step_reward", "skip_steps"):
                 if getattr(self, name) is not None:

@@ -20,6 +20,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 HUB_FILES = [
     "*.json",
     "*.txt",
+    "*.model",
     "*/*.safetensors",
     "model*.safetensors",
     "pytorch_lora*.safetensors",

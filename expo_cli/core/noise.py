@@ -1,11 +1,14 @@
 """Noise as a function of a seed, so that no result depends on batch, worker or machine count."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from expo_cli.contracts.ids import pair_seed
+
+Timestep = TypeVar("Timestep", int, float)
 
 
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:
@@ -18,9 +21,18 @@ def normal(generator: torch.Generator, shape: tuple[int, ...]) -> Tensor:
 
 
 def training_noise(
-    seed: int, pair_id: str, draw: int, shape: tuple[int, ...], num_train_timesteps: int
-) -> tuple[Tensor, int]:
-    """The noise and the uniform timestep that winner and loser of a pair share at one visit."""
+    seed: int,
+    pair_id: str,
+    draw: int,
+    shape: tuple[int, ...],
+    draw_timestep: Callable[[torch.Generator], Timestep],
+) -> tuple[Tensor, Timestep]:
+    """The noise and the timestep that winner and loser of a pair share at one visit."""
     generator = torch.Generator().manual_seed(pair_seed(seed, pair_id, draw))
-    timestep = int(torch.randint(num_train_timesteps, (), generator=generator))
+    timestep = draw_timestep(generator)
     return normal(generator, shape), timestep
+
+
+def uniform_timestep(num_train_timesteps: int) -> Callable[[torch.Generator], int]:
+    """Draws from 0 to `num_train_timesteps` - 1."""
+    return lambda generator: int(torch.randint(num_train_timesteps, (), generator=generator))

@@ -1,6 +1,7 @@
 """One part of a pipeline folder."""
 
 import inspect
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -78,3 +79,8 @@ def check_settings(part: Path, settings: Iterable[tuple[str, Any]]) -> None:
             msgspec.convert(value, SETTINGS.get(name, Any))
         except msgspec.ValidationError as error:
             raise ContractError(f"{part}: its config is wrong about {name}: {error}") from error
+
+
+def load_index(folder: Path) -> dict[str, Any]:
+    """The model_index.json of a pipeline folder whose family is known already."""
+    return json.loads((folder / "model_index.json").read_text(encoding="utf-8"))

@@ -13,19 +13,31 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the network sees of a batch of prompts: `prompt_embeds` [batch, tokens, dim]."""
+    """What the network sees of a batch of prompts.
+
+    `prompt_embeds` [batch, tokens, dim]; where the family has them, `pooled_prompt_embeds`
+    [batch, dim], and `guidance` [batch], the scale of a guidance that is an input of the network.
+    What depends on the image's size is added by `DiffusionModel.predict`.
+    """
 
     prompt_embeds: Tensor
+    pooled_prompt_embeds: Tensor | None = None
+    guidance: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.prompt_embeds)
 
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        return self.prompt_embeds, self.pooled_prompt_embeds, self.guidance
+
     def rows(self, indices: Sequence[int]) -> "Conditioning":
-        return Conditioning(self.prompt_embeds[list(indices)])
+        chosen = list(indices)
+        return Conditioning(*(None if t is None else t[chosen] for t in self.tensors()))
 
     @staticmethod
     def concatenate(batches: Sequence["Conditioning"]) -> "Conditioning":
-        return Conditioning(torch.cat([batch.prompt_embeds for batch in batches]))
+        columns = zip(*(batch.tensors() for batch in batches), strict=True)
+        return Conditioning(*(None if c[0] is None else torch.cat(c) for c in columns))
 
 
 class Decoder(Protocol):
@@ -73,6 +85,9 @@ class DiffusionModel(Decoder, Protocol):
     def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """The network's raw output for noisy latents [batch, channels, height, width]."""
 
+    def training_timestep(self, generator: torch.Generator) -> float:
+        """A timestep to train at, drawn as the family's models were trained."""
+
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """A draw from q(x_t | x_0) with the given noise."""
 
@@ -85,8 +100,10 @@ class DiffusionModel(Decoder, Protocol):
     def make_scheduler(self, name: str) -> SchedulerMixin:
         """The named sampler over this model's noise schedule. Raises UsageError if unknown."""
 
-    def alphas_cumprod(self) -> Tensor:
-        """The noise schedule [num_train_timesteps], on the CPU."""
+    def set_timesteps(
+        self, scheduler: SchedulerMixin, num_inference_steps: int, shape: tuple[int, int, int]
+    ) -> None:
+        """Set the sampler's steps for latents of that shape. Raises ValueError where it cannot."""
 
     def reference(self) -> AbstractContextManager[None]:
         """Inside, `predict` is the model without its LoRA adapter."""

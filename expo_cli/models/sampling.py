@@ -1,7 +1,7 @@
 """Drawing latents: classifier-free guidance around any sampler, with noise that each sample owns."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -98,17 +98,23 @@ def draw(
     """Draw one sample a row of `conditioning`.
 
     All of a sample's noise, the first and each step's, comes from its own seed, so it does not
-    depend on the batch it is drawn in. With `reference`, each step's KL to it is kept (0 for a
+    depend on the batch it is drawn in. Guidance that is an input of the network leaves `negative`
+    unused. With `reference`, each step's KL to it is kept (0 for a
     step without noise, as the last one of DDPM). With `branching`, for DDIM, it chooses how to go
     on from step `skip_steps`.
     """
     scheduler = model.make_scheduler(plan.scheduler)
     try:
-        scheduler.set_timesteps(plan.num_inference_steps)
+        model.set_timesteps(scheduler, plan.num_inference_steps, shape)
     except ValueError as error:  # more steps than the model was trained on
         raise UsageError(f"--num-inference-steps {plan.num_inference_steps}: {error}") from error
     guidance = plan.guidance_scale
-    both = conditioning if guidance == 1 else Conditioning.concatenate([negative, conditioning])
+    if conditioning.guidance is not None:
+        both = replace(conditioning, guidance=torch.full_like(conditioning.guidance, guidance))
+    elif guidance == 1:
+        both = conditioning
+    else:
+        both = Conditioning.concatenate([negative, conditioning])
     own = generators(seeds)
     latents = torch.stack([normal(generator, shape) for generator in own]).to(model.device)
     latents = latents * scheduler.init_noise_sigma

@@ -37,7 +37,9 @@ def write_pipeline(model: DiffusionModel, weights: dict[str, Tensor], out: Path)
         with atomic_folder(out / name) as folder:
             if name == model.network_name:
                 model.network.save_config(folder)
-                write_tensors(folder / WEIGHTS, weights, {"format": "pt"})
+                # With what is fixed, such as position embeddings.
+                whole = {**model.network.state_dict(), **weights}
+                write_tensors(folder / WEIGHTS, whole, {"format": "pt"})
             else:
                 shutil.copytree(part, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
     with atomic(out / "model_index.json") as file:

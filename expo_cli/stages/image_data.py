@@ -44,7 +44,7 @@ class ImageData:
             for label in (True, False)
         }
         self.objective, self.config = objective, config
-        self.num_train_timesteps = policy.num_train_timesteps
+        self.training_timestep = policy.training_timestep
         self.latents = Latents(images[0].folder, images[0].ref, policy)
         self.denoiser = Denoiser(policy, reference)
 
@@ -81,7 +81,7 @@ class ImageData:
             (visit,) = visits(seed, len(candidates), number, 1, self.config.noise_draws)
             image = candidates[visit.item]
             noise, timestep = training_noise(
-                seed, image.image_id, visit.draw, self.latents.shape, self.num_train_timesteps
+                seed, image.image_id, visit.draw, self.latents.shape, self.training_timestep
             )
             dropped = drops_caption(seed, image.image_id, visit.draw, dropout)
             images.append(image)

@@ -34,7 +34,7 @@ class PairData:
         config: TrainConfig,
     ) -> None:
         self.pairs, self.objective, self.config = pairs, objective, config
-        self.num_train_timesteps = policy.num_train_timesteps
+        self.training_timestep = policy.training_timestep
         self.latents = Latents(pairs[0].folder, pairs[0].pair.winner, policy)
         self.denoiser = Denoiser(policy, reference)
 
@@ -72,7 +72,7 @@ class PairData:
                 pair_id = pair.pair.pair_id
                 noise_id = pair_id + NOISE_GROUP[role]
                 row_noise, timestep = training_noise(
-                    seed, noise_id, visit.draw, self.latents.shape, self.num_train_timesteps
+                    seed, noise_id, visit.draw, self.latents.shape, self.training_timestep
                 )
                 dropped = drops_caption(seed, pair_id, visit.draw, dropout)
                 places.append((role, position))

@@ -26,7 +26,12 @@ from expo_cli.contracts.sources import shipped, source_sha256
 from expo_cli.core.exploration import Explorer, Policies, SamplingPlan
 from expo_cli.core.negative_prompts import negative_probability
 from expo_cli.errors import ContractError, ExpoError, UsageError
-from expo_cli.models.schedulers import sampler
+from expo_cli.models.families import (
+    check_negative_prompts,
+    pipeline_class,
+    pipeline_folder,
+    scheduler_of,
+)
 from expo_cli.registry import EXPLORERS, REWARDS, build, split_label
 from expo_cli.rewards.protocol import Reward
 from expo_cli.stages.folders import begin_or_continue, clear_if_asked
@@ -94,6 +99,7 @@ def roll_out(
         read_negative_prompts(config.negative_prompts) if config.negative_prompts else []
     )
     explorer: Explorer = build(EXPLORERS, config.explorer or "same")
+    config = replace(config, scheduler=scheduler_of(pipeline_of(config.policy), config.scheduler))
     policies = Policies(current=config.policy, previous=config.previous, reference=config.ref)
     policy = explorer.policy(policies)
     sampling = explorer.plan(
@@ -104,7 +110,10 @@ def roll_out(
             eta=config.eta,
         )
     )
-    sampler(sampling.scheduler)
+    pipeline = pipeline_of(policy)
+    scheduler_of(pipeline, sampling.scheduler)
+    own = any(prompt.negative_prompt for prompt in prompts)
+    check_negative_prompts(pipeline, own or config.neg_schedule != "none")
     if sampling.eta and sampling.scheduler != "ddim":
         raise UsageError(
             f"--explorer {config.explorer}: eta belongs to ddim, not {sampling.scheduler}"
@@ -169,6 +178,10 @@ def roll_out(
     return _result(
         out, plan, shard, drawn=len(todo), missing=missing_parts(out, count, WITH_LATENTS)
     )
+
+
+def pipeline_of(source: str) -> str:
+    return pipeline_class(pipeline_folder(source))
 
 
 def build_step_reward(config: RolloutConfig, sampling: SamplingPlan) -> tuple[str, Reward] | None:

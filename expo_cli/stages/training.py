@@ -110,11 +110,11 @@ def weight_slices(config: TrainConfig, accelerator: Accelerator, dtype: torch.dt
 
 
 def use_fast_attention(model: DiffusionModel) -> None:
-    """The fused attention's backward pass is slower than the plain one on a CPU.
+    """The fused attention's backward pass of a UNet is slower than the plain one on a CPU.
 
     Policy and reference must use the same, so that equal weights give equal errors.
     """
-    if model.device.type == "cpu":
+    if model.device.type == "cpu" and model.network_name == "unet":
         model.network.set_attn_processor(AttnProcessor())
 
 

@@ -150,7 +150,7 @@ def predict(
             f"{draw.pair.pair.pair_id}/step-reward",
             draw.number,
             finished.shape[1:],
-            model.num_train_timesteps,
+            model.training_timestep,
         )
         noise += [own_noise] * 2
         timesteps += [timestep if draw.number else 0] * 2

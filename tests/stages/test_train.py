@@ -19,7 +19,7 @@ from diffusers import StableDiffusionPipeline
 
 from expo_cli.config import RunOptions, TrainConfig
 from expo_cli.contracts.tensors import read_tensors, write_tensors
-from expo_cli.core.noise import training_noise
+from expo_cli.core.noise import training_noise, uniform_timestep
 from expo_cli.core.objectives import DiffusionDPO, DiffusionKTO
 from expo_cli.core.visits import visits
 from expo_cli.errors import ContractError, ExpoError, UsageError
@@ -92,7 +92,7 @@ def test_the_first_step_is_what_diffusers_would_compute(layout, pairs, tmp_path,
     chosen = [visit.item for visit in visits(0, 6, 0, 2)]
     losses = []
     for n in chosen:
-        noise, timestep = training_noise(0, f"pair{n}", 0, (4, 8, 8), 1000)
+        noise, timestep = training_noise(0, f"pair{n}", 0, (4, 8, 8), uniform_timestep(1000))
         clean = torch.stack([latents[f"s{n}-winner"], latents[f"s{n}-loser"]]).float()
         noise = noise.expand_as(clean)
         timesteps = torch.tensor([timestep, timestep])

@@ -1,0 +1,61 @@
+"""What the class of its pipeline says of a model, before torch is imported."""
+
+from pathlib import Path
+from typing import Any
+
+from expo_cli.contracts.files import read_json
+from expo_cli.contracts.sources import base_source, model_folder
+from expo_cli.errors import ContractError, UsageError
+from expo_cli.models.schedulers import SAMPLERS
+from expo_cli.registry import MODELS, nearest
+
+# Their networks predict a velocity; all others noise, or v, of a diffusion.
+FLOW_MATCHING = frozenset({"StableDiffusion3Pipeline", "FluxPipeline"})
+# Their guidance is an input of the network, which leaves no place for a negative prompt.
+DISTILLED_GUIDANCE = frozenset({"FluxPipeline"})
+FLOW_MATCH_EULER = "flow-match-euler"
+
+
+def pipeline_folder(source: str) -> Path:
+    """The pipeline folder of a source; of a LoRA checkpoint, the one it adapts."""
+    return model_folder(base_source(source))
+
+
+def pipeline_class(folder: Path) -> str:
+    """`_class_name` of a pipeline folder's model_index.json, which tells its family.
+
+    Raises ContractError when there is no such file or the family is not supported.
+    """
+    index = folder / "model_index.json"
+    if not index.exists():
+        raise ContractError(f"{index}: missing; {folder} is not a diffusers pipeline")
+    name = read_json(index, dict[str, Any]).get("_class_name")
+    if not isinstance(name, str):
+        raise ContractError(f"{index}: has no _class_name")
+    if name not in MODELS:
+        raise ContractError(f"{index}: {name} is not supported; {nearest(name, MODELS)}")
+    return name
+
+
+def scheduler_of(pipeline: str, wanted: str | None) -> str:
+    """The sampler's name: the wanted one, or the family's own.
+
+    Raises UsageError for one that is unknown, or cannot draw with that family.
+    """
+    known = [FLOW_MATCH_EULER] if pipeline in FLOW_MATCHING else list(SAMPLERS)
+    if wanted is None:
+        return known[0]
+    if wanted in known:
+        return wanted
+    if wanted not in (FLOW_MATCH_EULER, *SAMPLERS):
+        raise UsageError(f"no scheduler is called {wanted!r}; {nearest(wanted, known)}")
+    raise UsageError(f"--scheduler {wanted} cannot draw with a {pipeline}: use {', '.join(known)}")
+
+
+def check_negative_prompts(pipeline: str, used: bool) -> None:
+    """Raises UsageError where there are some and the family has no use for them."""
+    if used and pipeline in DISTILLED_GUIDANCE:
+        raise UsageError(
+            f"a {pipeline} takes no negative prompts: its guidance is distilled; use "
+            "--neg-schedule none, and prompts without a negative_prompt"
+        )

@@ -1,0 +1,116 @@
+"""FLUX.1: T5 and a pooled CLIP embedding, patches of two by two latents, guidance as an input."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from torch import Tensor
+from transformers.models.clip.modeling_clip import CLIPTextModel
+from transformers.models.clip.tokenization_clip import CLIPTokenizer
+from transformers.models.t5.modeling_t5 import T5EncoderModel
+from transformers.models.t5.tokenization_t5 import T5Tokenizer
+
+from expo_cli.models.component import load_component
+from expo_cli.models.flow_matching import FlowMatching
+from expo_cli.models.protocol import Conditioning
+from expo_cli.models.text import t5_embeddings, token_ids
+from expo_cli.models.vae import Geometry, pixels_a_latent
+
+T5_TOKENS = 512
+PATCH = 2
+# diffusers' FluxPipeline: the model's own size, which its config does not say.
+LATENTS_A_SIDE = 128
+# What the network is told in training; diffusers' train_dreambooth_lora_flux.py has the same.
+TRAINING_GUIDANCE = 3.5
+
+
+class Flux(FlowMatching):
+    """A folder in the layout of diffusers' FluxPipeline; see `protocol.DiffusionModel`.
+
+    The scale of guidance is an input of the network (FLUX.1-dev), or of no effect (schnell).
+    """
+
+    network_name = "transformer"
+    network_class = FluxTransformer2DModel
+
+    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__(folder, device, dtype)
+        self.tokenizer = load_component(CLIPTokenizer, folder, "tokenizer")
+        self.tokenizer_2 = load_component(T5Tokenizer, folder, "tokenizer_2")
+
+    @classmethod
+    def read_geometry(cls, folder: Path) -> Geometry:
+        pixels = pixels_a_latent(folder)
+        return Geometry(LATENTS_A_SIDE * pixels, PATCH * pixels, pixels)
+
+    @property
+    def latent_channels(self) -> int:
+        return self.network.config.in_channels // PATCH**2
+
+    @cached_property
+    def text_encoder(self) -> CLIPTextModel:
+        return self.load(CLIPTextModel, "text_encoder")
+
+    @cached_property
+    def text_encoder_2(self) -> T5EncoderModel:
+        return self.load(T5EncoderModel, "text_encoder_2")
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        ids = token_ids(self.tokenizer, prompts).to(self.device)
+        pooled = self.text_encoder(ids).pooler_output
+        t5 = t5_embeddings(self.tokenizer_2, self.text_encoder_2, prompts, T5_TOKENS)
+        guidance = torch.full((len(prompts),), TRAINING_GUIDANCE, device=self.device)
+        return Conditioning(t5, pooled, guidance)
+
+    def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        height, width = latents.shape[-2:]
+        tokens = conditioning.prompt_embeds.shape[1]
+        packed = self.network(
+            hidden_states=pack(latents.to(self.device, self.dtype)),
+            timestep=timesteps.to(self.device) / self.num_train_timesteps,
+            guidance=conditioning.guidance if self.network.config.guidance_embeds else None,
+            pooled_projections=conditioning.pooled_prompt_embeds,
+            encoder_hidden_states=conditioning.prompt_embeds,
+            txt_ids=torch.zeros(tokens, 3, device=self.device, dtype=self.dtype),
+            img_ids=positions(height // PATCH, width // PATCH).to(self.device, self.dtype),
+            return_dict=False,
+        )[0]
+        return unpack(packed, height, width)
+
+    def draw_position(self, generator: torch.Generator) -> float:
+        """Uniform, as diffusers' train_dreambooth_lora_flux.py has it by default."""
+        return float(torch.rand((), generator=generator))
+
+    def set_timesteps(
+        self, scheduler: SchedulerMixin, num_inference_steps: int, shape: tuple[int, int, int]
+    ) -> None:
+        _, height, width = shape
+        scheduler.set_timesteps(
+            sigmas=np.linspace(1.0, 1 / num_inference_steps, num_inference_steps),
+            mu=self.dynamic_shift((height // PATCH) * (width // PATCH)),
+        )
+
+
+def pack(latents: Tensor) -> Tensor:
+    """[batch, channels, height, width] -> [batch, patches, channels of a patch]."""
+    batch, channels, height, width = latents.shape
+    patches = latents.view(batch, channels, height // PATCH, PATCH, width // PATCH, PATCH)
+    return patches.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * PATCH**2)
+
+
+def unpack(patches: Tensor, height: int, width: int) -> Tensor:
+    """The inverse of `pack`."""
+    batch = len(patches)
+    latents = patches.view(batch, height // PATCH, width // PATCH, -1, PATCH, PATCH)
+    return latents.permute(0, 3, 1, 4, 2, 5).reshape(batch, -1, height, width)
+
+
+def positions(rows: int, columns: int) -> Tensor:
+    """Of each patch 0, its row and its column, [patches, 3]."""
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    return torch.stack([torch.zeros_like(row), row, column], dim=-1).reshape(-1, 3)

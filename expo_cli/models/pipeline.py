@@ -1,0 +1,71 @@
+"""What all families share: a network that is trained, a VAE, and the folder both come from."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from expo_cli.models.component import load_component, load_config
+from expo_cli.models.vae import Geometry, LatentDecoder
+
+
+class Pipeline:
+    """A family names its network, and says how prompts, noise and samplers come in.
+
+    Parts that a frozen reference or a finished embedding never needs are loaded when used.
+    """
+
+    network_name: ClassVar[str]
+    network_class: ClassVar[type]
+
+    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+        self.folder, self.device, self.dtype = folder, device, dtype
+        self.network = self.load(self.network_class, self.network_name)
+        self.geometry = self.read_geometry(folder)
+
+    @classmethod
+    def read_geometry(cls, folder: Path) -> Geometry:
+        """From the configs in a pipeline folder alone."""
+        raise NotImplementedError
+
+    @classmethod
+    def network_config(cls, folder: Path) -> dict[str, Any]:
+        return load_config(cls.network_class, folder, cls.network_name)
+
+    def load(self, part_class: type, name: str) -> Any:
+        """A part of the pipeline that has weights."""
+        return load_component(part_class, self.folder, name, self.dtype).to(self.device)
+
+    @property
+    def latent_channels(self) -> int:
+        return self.network.config.in_channels
+
+    @cached_property
+    def _decoder(self) -> LatentDecoder:
+        return LatentDecoder(self.folder, self.device, self.dtype)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self._decoder.decode(latents)
+
+    def set_dtype(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        # diffusers' own `to` warns of modules to keep in fp32, of which these networks have none.
+        nn.Module.to(self.network, dtype)
+
+    def image_size(self) -> int:
+        return self.geometry.image_size
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        return (self.latent_channels, *self.geometry.latent_size(height, width))
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        self.network.disable_adapters()
+        try:
+            yield
+        finally:
+            self.network.enable_adapters()

@@ -1,0 +1,60 @@
+"""Stable Diffusion XL: two text encoders, their pooled embedding, and the image's size as input."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers.models.clip.modeling_clip import CLIPTextModelWithProjection
+from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+from expo_cli.models.component import load_component, load_index
+from expo_cli.models.protocol import Conditioning
+from expo_cli.models.stable_diffusion import StableDiffusion
+from expo_cli.models.text import clip_embeddings, zeros_where
+
+
+class StableDiffusionXL(StableDiffusion):
+    """A folder in the layout of diffusers' StableDiffusionXLPipeline; see `protocol.DiffusionModel`.
+
+    Size conditioning (Podell et al., arXiv 2307.01952, section 2.2) says of every image, in drawing
+    and in training, what the pipeline says by default: original and target size are the image's
+    own, and nothing is cropped. Training images that were drawn so are described so.
+    """
+
+    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__(folder, device, dtype)
+        self.tokenizer_2 = load_component(CLIPTokenizer, folder, "tokenizer_2")
+        # The default of diffusers' pipeline too.
+        self.zeros_for_empty = load_index(folder).get("force_zeros_for_empty_prompt", True)
+
+    @cached_property
+    def text_encoder_2(self) -> CLIPTextModelWithProjection:
+        return self.load(CLIPTextModelWithProjection, "text_encoder_2")
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """An empty text is no prompt: zeros where model_index.json sets
+        `force_zeros_for_empty_prompt`, as diffusers' pipeline has it without a negative prompt."""
+        first, _ = clip_embeddings(self.tokenizer, self.text_encoder, prompts)
+        second, pooled = clip_embeddings(self.tokenizer_2, self.text_encoder_2, prompts)
+        prompt_embeds = torch.cat([first, second], dim=-1)
+        if self.zeros_for_empty:
+            empty = [not prompt for prompt in prompts]
+            prompt_embeds, pooled = zeros_where(empty, prompt_embeds), zeros_where(empty, pooled)
+        return Conditioning(prompt_embeds, pooled)
+
+    def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        size = [side * self.geometry.pixels_a_latent for side in latents.shape[-2:]]
+        time_ids = torch.tensor([*size, 0, 0, *size], dtype=self.dtype, device=self.device)
+        return self.network(
+            latents.to(self.device, self.dtype),
+            timesteps.to(self.device),
+            encoder_hidden_states=conditioning.prompt_embeds,
+            added_cond_kwargs={
+                "text_embeds": conditioning.pooled_prompt_embeds,
+                "time_ids": time_ids.expand(len(latents), -1),
+            },
+            return_dict=False,
+        )[0]
