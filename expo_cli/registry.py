@@ -63,6 +63,7 @@ REWARDS = {
     "pickscore": "expo_cli.rewards.pickscore.PickScore",
     "step-pickscore": "expo_cli.rewards.step_pickscore.StepPickScore",
     "hpsv2": "expo_cli.rewards.hpsv2.HPSv2",
+    "laion-aesthetic": "expo_cli.rewards.laion_aesthetic.LAIONAesthetic",
     "clip-score": "expo_cli.rewards.clip_score.CLIPScore",
     "exec": "expo_cli.rewards.program.Program",
 }

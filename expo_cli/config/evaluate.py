@@ -1,7 +1,7 @@
 """Knobs of `expo evaluate`."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from expo_cli.config.common import CommonConfig, Flag, check_positive
 
@@ -17,6 +17,14 @@ class EvaluateConfig(CommonConfig):
     heldout_reward: Annotated[
         str | None, Flag("Label of the reward that was not.", "Comparing")
     ] = None
+    protocol: Annotated[
+        Literal["none", "hps-benchmark"],
+        Flag(
+            "Also give the figures of a published protocol. hps-benchmark: one image a prompt, and of "
+            "each style the standard deviation over ten groups of them.",
+            "Comparing",
+        ),
+    ] = "none"
     num_bootstrap: Annotated[int, Flag("Bootstrap resamples of the prompts.", "Comparing")] = 2000
     confidence: Annotated[float, Flag("Of the intervals.", "Comparing")] = 0.95
     num_grid_prompts: Annotated[int, Flag("Prompts in the image grids.", "Report")] = 12

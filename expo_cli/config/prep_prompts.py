@@ -19,12 +19,16 @@ class PrepPromptsConfig(CommonConfig):
             "pick-a-pic",
             "hpdv2",
             "hps-benchmark",
+            "parti-prompts",
         ],
         Flag("How to read the inputs; auto goes by the file's ending.", "Reading"),
     ] = "auto"
     prompt_column: Annotated[
         str | None,
-        Flag("Column of the prompt; 'prompt' by default ('caption' in pick-a-pic).", "Reading"),
+        Flag(
+            "Column of the prompt; 'prompt' by default ('caption' in pick-a-pic, 'Prompt' in parti-prompts).",
+            "Reading",
+        ),
     ] = None
     category_column: Annotated[
         str | None, Flag("Column of the category; 'category', if there is one.", "Reading")

@@ -13,7 +13,8 @@ class ScoreConfig(CommonConfig):
         Flag(
             "[LABEL=]NAME[:key=value,...]; may be repeated. pickscore[:model=,processor=], "
             "hpsv2[:version=2.1|2.0 or checkpoint=,config= or model=][,antialias=], "
-            "clip-score[:model=,processor=], exec:PROGRAM, or the dotted path of a class. The "
+            "clip-score[:model=,processor=], laion-aesthetic:weights=FILE[,model=,processor=], "
+            "exec:PROGRAM, or the dotted path of a class. The "
             "label (default: the name) is what files and tables call it.",
             "Rewards",
         ),

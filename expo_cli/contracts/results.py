@@ -32,12 +32,17 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardResult:
-    """One reward over one set of prompts. Differences and win rate are None for the baseline."""
+    """One reward over one set of prompts. Differences and win rate are None for the baseline.
+
+    `group_std` is the population standard deviation of the means of ten groups of consecutive
+    images, of a category by the HPS benchmark's protocol.
+    """
 
     num_prompts: int
     mean: Estimate
     difference: Estimate | None = None
     win_rate: Estimate | None = None
+    group_std: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,32 @@ def summary_table(results: Results) -> Table:
     return table
 
 
+def style_table(results: Results) -> Table:
+    """A row a policy and reward, by the HPS benchmark's protocol: each style's mean and spread."""
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        caption="± the standard deviation over ten groups of a style's images",
+        caption_justify="left",
+    )
+    table.add_column("policy", no_wrap=True)
+    table.add_column("reward")
+    styles = list(results.policies[0].categories)
+    for style in styles:
+        table.add_column(Text(style), justify="right", no_wrap=True)
+    table.add_column("all", justify="right")
+    for policy in results.policies:
+        for reward in results.rewards:
+            figures = [policy.categories[style][reward] for style in styles]
+            cells = [f"{f.mean.value:.2f} ± {f.group_std:.4f}" for f in figures]
+            table.add_row(
+                Text(policy.label),
+                Text(reward),
+                *cells,
+                f"{policy.rewards[reward].mean.value:.2f}",
+            )
+    return table
+
+
 def _reward_cells(policy: PolicyResult, reward: str, places: int) -> list[Text]:
     result = policy.rewards[reward]
     mean = Text(fixed(result.mean.value, places))

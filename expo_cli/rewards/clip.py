@@ -57,9 +57,13 @@ class CLIP:
     @torch.inference_mode()
     def compare(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cosine of each image with its prompt [batch], and the images' embeddings [batch, dim]."""
-        features = self.network.get_image_features(self.pixels(batch.images)).pooler_output
-        images = normalised(features)
+        images = self.embed(batch.images)
         return (images * self.words(batch.prompts)).sum(dim=-1), images
+
+    @torch.inference_mode()
+    def embed(self, images: Sequence[Image]) -> Tensor:
+        """Embedding of each image [batch, dim], of length 1."""
+        return normalised(self.network.get_image_features(self.pixels(images)).pooler_output)
 
     def pixels(self, images: Sequence[Image]) -> Tensor:
         """What the network sees of RGB images, [batch, 3, height, width]."""

@@ -18,6 +18,7 @@ from expo_cli.contracts.provenance import Run, read_run, run_path, write_run
 from expo_cli.contracts.records import check_id
 from expo_cli.contracts.results import EvaluatedSample, Results
 from expo_cli.core.evaluation import PolicySamples, compare
+from expo_cli.core.hps_benchmark import with_group_std
 from expo_cli.core.statistics import estimates
 from expo_cli.core.verdict import alarms, verdict
 from expo_cli.errors import UsageError
@@ -26,7 +27,7 @@ from expo_cli.report.contact_sheet import contact_sheet
 from expo_cli.report.gallery import Gallery, Prompts, choose_pictures
 from expo_cli.report.page import render_page
 from expo_cli.report.plots import draw_plots
-from expo_cli.report.terminal import summary_table
+from expo_cli.report.terminal import style_table, summary_table
 from expo_cli.stages.evaluation_record import provenance, remarks
 from expo_cli.stages.progress import Notes
 from expo_cli.stages.scored_rollouts import (
@@ -96,6 +97,9 @@ def evaluate_policies(
         confidence=config.confidence,
         seed=config.seed,
     )
+    found = compare(policies, base, prompts.prompt_of, categories, estimate)
+    if config.protocol == "hps-benchmark":
+        found = with_group_std(found, policies, [draw.category for draw in draws], len(prompts.ids))
     measured = Results(
         title=config.title,
         baseline=baseline,
@@ -106,7 +110,7 @@ def evaluate_policies(
         num_samples=len(draws),
         confidence=config.confidence,
         num_bootstrap=config.num_bootstrap,
-        policies=compare(policies, base, prompts.prompt_of, categories, estimate),
+        policies=found,
         notes=list(remarks(policies, len(prompts.ids), len(draws), config)),
         provenance=provenance(scored, draws, config),
     )
@@ -131,6 +135,8 @@ def evaluate_policies(
         ),
     )
     notes.show(summary_table(results))
+    if config.protocol == "hps-benchmark":
+        notes.show(style_table(results))
     for alarm in results.alarms:
         notes.say(f"{alarm.level}: {alarm.policy}: {alarm.text}")
     notes.say(results.verdict)

@@ -14,7 +14,7 @@ from expo_cli.contracts.ids import prompt_id
 from expo_cli.contracts.records import Prompt
 from expo_cli.core.prompts import identity, normalise, sample_rank
 from expo_cli.stages.prompt_sources import Row
-from expo_cli.stages.token_counts import count_tokens
+from expo_cli.stages.token_counts import TokenCounter
 
 # How many dropped rows provenance names for each reason.
 NUM_EXAMPLES = 10
@@ -37,7 +37,7 @@ class Sieve:
     """Passes each prompt once, if it is not empty and not too long; counts what it holds back."""
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
-        self.tokenizer, self.max_tokens = tokenizer, max_tokens
+        self.counter, self.max_tokens = TokenCounter(tokenizer), max_tokens
         self.num_rows = 0
         self.empty, self.duplicates, self.too_long = Dropped(), Dropped(), Dropped()
         self._seen: set[int] = set()
@@ -54,7 +54,7 @@ class Sieve:
                 new.append((where, row, text))
             else:
                 self.duplicates.add(where)
-        lengths = count_tokens(self.tokenizer, [text for _, _, text in new])
+        lengths = self.counter.count([text for _, _, text in new])
         for (where, row, text), num_tokens in zip(new, lengths, strict=True):
             if num_tokens > self.max_tokens:
                 self.too_long.add(f"{where} ({num_tokens} tokens)")

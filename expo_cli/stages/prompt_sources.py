@@ -23,6 +23,9 @@ LAYOUT_OF_ENDING = {
     ".parquet": "parquet",
 }
 
+# Of prompt and category, where they are called otherwise. PartiPrompts is a tsv.
+COLUMNS = {"pick-a-pic": ("caption", "category"), "parti-prompts": ("Prompt", "Category")}
+
 
 @dataclass(frozen=True)
 class PromptFile:
@@ -102,15 +105,16 @@ def read_rows(
 
     Raises ContractError with file and line at the first row that cannot be read.
     """
+    prompt, category = COLUMNS.get(file.layout, ("prompt", "category"))
     columns = Columns(
-        prompt=prompt_column or ("caption" if file.layout == "pick-a-pic" else "prompt"),
-        category=category_column or "category",
+        prompt=prompt_column or prompt,
+        category=category_column or category,
         category_required=category_column is not None,
     )
     match file.layout:
         case "txt":
             return (Row(number, line) for number, line in _text_lines(file))
-        case "csv" | "tsv":
+        case "csv" | "tsv" | "parti-prompts":
             return _table_rows(file, columns)
         case "jsonl":
             return _jsonl_rows(file, columns)
@@ -135,7 +139,7 @@ def _text_lines(file: PromptFile) -> Iterator[tuple[int, str]]:
 
 def _table_rows(file: PromptFile, columns: Columns) -> Iterator[Row]:
     lines = (line for _, line in _text_lines(file))
-    if file.layout == "tsv":
+    if file.layout != "csv":
         # Nothing is quoted in these: PartiPrompts has a prompt that begins with a quotation mark.
         reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
     else:

@@ -12,8 +12,10 @@ from expo_cli.contracts.sources import model_folder
 from expo_cli.errors import ContractError
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-WORDS = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
+WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 NUM_MERGES = 48_894
+# Bounds the memory of counting: some 10 MB.
+NUM_WORDS_KEPT = 100_000
 
 
 def clip_vocabulary() -> Path:
@@ -40,7 +42,7 @@ def byte_pairs(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> Tok
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(WORDS, behavior="removed", invert=True),
+            pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -82,6 +84,40 @@ def load_tokenizer(source: str | None) -> tuple[Tokenizer, Path]:
         raise ContractError(f"{folder}: not a tokenizer: {error}") from error
 
 
-def count_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
-    """The number of tokens of each text, end marks included."""
-    return [len(encoding) for encoding in tokenizer.encode_batch_fast(texts)]
+class TokenCounter:
+    """Counts the tokens of texts, end marks included.
+
+    CLIP cuts a text at its blanks before anything else, so that a text has the tokens of its words,
+    and prompts consist of few distinct words: each is cut into tokens once. Other tokenizers
+    get whole texts.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.by_word = cuts_at_blanks(tokenizer)
+        self.num_end_marks = tokenizer.num_special_tokens_to_add(is_pair=False)
+        self._known: dict[str, int] = {}
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """The number of tokens of each text."""
+        if not self.by_word:
+            return [len(encoding) for encoding in self.tokenizer.encode_batch_fast(texts)]
+        if len(self._known) > NUM_WORDS_KEPT:
+            self._known.clear()
+        words = [text.split(" ") for text in texts]
+        new = list({word for text in words for word in text} - self._known.keys())
+        encodings = self.tokenizer.encode_batch_fast(new, add_special_tokens=False)
+        self._known.update(zip(new, map(len, encodings), strict=True))
+        return [self.num_end_marks + sum(map(self._known.__getitem__, text)) for text in words]
+
+
+def cuts_at_blanks(tokenizer: Tokenizer) -> bool:
+    """Whether it first cuts text into CLIP's words, of which none holds a blank."""
+    if tokenizer.pre_tokenizer is None:
+        return False
+    steps = json.loads(tokenizer.pre_tokenizer.__getstate__())
+    match steps.get("pretokenizers", [steps])[0]:
+        case {"type": "Split", "behavior": "Removed", "invert": True, "pattern": {"Regex": regex}}:
+            # transformers saves it with the two end marks in front.
+            return regex.endswith(WORDS)
+    return False

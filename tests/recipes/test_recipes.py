@@ -152,3 +152,32 @@ def test_the_quickstart_ends_with_the_same_numbers_after_an_interruption(tmp_pat
     again = run("quickstart", OUT=out, **settings)
     assert again.returncode == 0, again.stderr
     assert results(out / "evaluation") == figures
+
+
+def test_the_hps_benchmark_at_toy_size(tmp_path):
+    """Ten prompts a style, two policies: the protocol's figures for each style."""
+    styles = ("anime", "concept-art", "paintings", "photo")
+    for style in styles:
+        prompts = [f"noto style: {style} number {n}" for n in range(10)]
+        (tmp_path / f"{style}.json").write_text(json.dumps(prompts))
+    done = subprocess.run(
+        [
+            *("bash", PROJECT / "recipes" / "hps_benchmark.sh", tmp_path),
+            *("embedded:emoji-sd", PROJECT / "expo_cli/embedded/emoji-sd"),
+        ],
+        env=os.environ
+        | {
+            "VIRTUAL_ENV": sys.prefix,
+            "OUT": str(tmp_path / "out"),
+            "REWARD": "hpsv2:model=embedded:emoji-hps",
+            "SAMPLER": "--scheduler ddim --num-inference-steps 2 --guidance-scale 3",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = results(tmp_path / "out" / "evaluation")
+    assert [policy["label"] for policy in found["policies"]] == ["embedded-emoji-sd", "emoji-sd"]
+    for policy in found["policies"]:
+        assert sorted(policy["categories"]) == sorted(styles)
+        assert all(figures["hpsv2"]["group_std"] > 0 for figures in policy["categories"].values())

@@ -13,6 +13,7 @@ from expo_cli.contracts import jsonl
 from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.results import EvaluatedSample, Results
 from expo_cli.contracts.rollouts import embeddings_path, reward_run_name, score_path
+from expo_cli.errors import ExpoError
 from expo_cli.stages.evaluate import evaluate_policies
 from tests.scored import noise, write_scored
 
@@ -386,3 +387,40 @@ def test_evaluate_does_not_need_torch(two):
     subprocess.run(
         [sys.executable, "-c", program, f"base={two / 'base'}", str(two / "light")], check=True
     )
+
+
+def test_the_hps_benchmark_is_computed_as_its_authors_do(tmp_path, capsys):
+    """Their loop over one style: the mean of all, and of ten groups in the order of the file."""
+    write_scored(tmp_path / "base", rewards=scorers(), num_prompts=80, num_images=1)
+    results = evaluate(tmp_path, "base", protocol="hps-benchmark")
+    samples = list(jsonl.read(tmp_path / "report" / "samples.jsonl", EvaluatedSample))
+    by_style = {}
+    for sample in samples:
+        by_style.setdefault(sample.category, []).append(sample.scores["hps"])
+    assert {len(scores) for scores in by_style.values()} == {20}
+    for style, scores in by_style.items():
+        groups = [sum(scores[start : start + 2]) / 2 for start in range(0, 20, 2)]
+        mean = sum(groups) / 10
+        figure = results.policy("base").categories[style]["hps"]
+        assert figure.mean.value == pytest.approx(mean)
+        variance = sum((group - mean) ** 2 for group in groups) / 10
+        assert figure.group_std == pytest.approx(variance**0.5)
+    everything = [score for scores in by_style.values() for score in scores]
+    assert results.policy("base").rewards["hps"].mean.value == pytest.approx(sum(everything) / 80)
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "HPS benchmark" in page
+    assert f"± {results.policy('base').categories['noto']['hps'].group_std:.4f}" in page
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_prompts": 80, "num_images": 2}, "one image a prompt, not 160 of 80"),
+        ({"num_prompts": 84, "num_images": 1}, "has 21 images, which make no ten equal groups"),
+    ],
+)
+def test_samples_that_are_not_the_hps_benchmarks_are_refused(settings, message, tmp_path):
+    write_scored(tmp_path / "base", rewards=scorers(), **settings)
+    with pytest.raises(ExpoError, match=message):
+        evaluate(tmp_path, "base", protocol="hps-benchmark")
+    assert not (tmp_path / "report" / "results.json").exists()

@@ -94,6 +94,12 @@ HPDV2 = [{"prompt": "a cat", "file_path": ["1.jpg"]}, {"prompt": ""}, {"prompt":
             {"prompt_column": "Prompt", "category_column": "Category"},
             ["x", "y"],
         ),
+        (
+            "PartiPrompts.tsv",
+            "Prompt\tCategory\tChallenge\tNote\na cat\tx\tBasic\t\n\t\t\t\na dog\ty\tBasic\t\n",
+            {"layout": "parti-prompts"},
+            ["x", "y"],
+        ),
         ("p.parquet", PARQUET, {"layout": "pick-a-pic"}, [None, None]),
         ("p.parquet", PARQUET, {"prompt_column": "caption"}, [None, None]),
         ("train.json", json.dumps(HPDV2), {"layout": "hpdv2"}, [None, None]),

@@ -6,10 +6,11 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
 
 from expo_cli.core.prompts import normalise
 from expo_cli.errors import ContractError, ExpoError
-from expo_cli.stages.token_counts import clip_tokenizer, count_tokens, load_tokenizer
+from expo_cli.stages.token_counts import TokenCounter, clip_tokenizer, load_tokenizer
 from tests.tiny import clip_tokenizer as write_clip_files
 
 CURIOUS = [
@@ -80,7 +81,31 @@ def test_ids_are_those_of_open_clip(text, ours):
 
 
 def test_both_end_marks_count(ours):
-    assert count_tokens(ours, ["", "cat", "cat dog", "cat " * 75, "cat " * 76]) == [2, 3, 4, 77, 78]
+    counter = TokenCounter(ours)
+    assert counter.by_word
+    assert counter.count(["", "cat", "cat dog", "cat " * 75, "cat " * 76]) == [2, 3, 4, 77, 78]
+
+
+@given(st.lists(TEXTS))
+@settings(max_examples=100, deadline=None)
+def test_a_texts_tokens_are_counted_by_its_words(ours, texts):
+    assert TokenCounter(ours).count(texts) == [len(ours.encode(text).ids) for text in texts]
+
+
+def test_words_are_counted_anew_when_too_many_are_kept(ours, monkeypatch):
+    monkeypatch.setattr("expo_cli.stages.token_counts.NUM_WORDS_KEPT", 2)
+    counter = TokenCounter(ours)
+    for _ in range(2):
+        assert counter.count(["one two three", "one"]) == [5, 3]
+        assert counter.count(["two"]) == [3]
+        assert counter._known.keys() == {"two"}
+
+
+def test_a_tokenizer_whose_tokens_hold_blanks_gets_whole_texts():
+    tokenizer = Tokenizer(models.WordLevel({"cat dog": 0, "cat": 1, "?": 2}, unk_token="?"))
+    counter = TokenCounter(tokenizer)
+    assert not counter.by_word
+    assert counter.count(["cat dog", "cat"]) == [1, 1]
 
 
 @pytest.mark.parametrize("names", [("vocab.json", "merges.txt"), ("tokenizer.json",)])
@@ -94,9 +119,9 @@ def test_a_model_folders_own_tokenizer(names, below, tmp_path, stable_diffusions
         (tmp_path / "all" / name).rename(folder / name)
     tokenizer, read = load_tokenizer(str(tmp_path / "model"))
     assert read == folder / names[0]
-    assert count_tokens(tokenizer, CURIOUS) == [
-        len(ids) for ids in stable_diffusions(CURIOUS).input_ids
-    ]
+    counter = TokenCounter(tokenizer)
+    assert counter.by_word
+    assert counter.count(CURIOUS) == [len(ids) for ids in stable_diffusions(CURIOUS).input_ids]
 
 
 def test_no_tokenizer(tmp_path):

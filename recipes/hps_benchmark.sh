@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# The HPS benchmark (v2): an image of each of its prompts by every policy, scored by HPSv2.1.
+#
+#   bash recipes/hps_benchmark.sh PROMPTS POLICY [POLICY ...]
+#
+# PROMPTS is the folder of the benchmark's anime.json, concept-art.json, paintings.json and photo.json
+# (https://huggingface.co/datasets/ymhao/HPDv2, benchmark/). The first policy is the one to compare
+# with. Published figures name no sampler; these are recorded with each number.
+set -euo pipefail
+[ $# -ge 2 ] || {
+    echo "usage: $0 PROMPTS POLICY [POLICY ...]" >&2
+    exit 2
+}
+# shellcheck source=recipes/environment.sh
+source "$(dirname "$0")/environment.sh"
+
+: "${OUT:=runs/hps-benchmark}" "${REWARD:=hpsv2:version=2.1}"
+: "${SAMPLER:=--scheduler ddim --num-inference-steps 50 --guidance-scale 7.5}"
+read -ra sampler <<<"$SAMPLER"
+prompts=$1
+shift
+
+# All 3200 count: those that CLIP cuts short too.
+expo prep-prompts "$prompts"/{anime,concept-art,paintings,photo}.json --layout hps-benchmark \
+    --max-tokens 1000 --out "$OUT/prompts.jsonl"
+labels=()
+for policy in "$@"; do
+    label=$(basename "$policy" | tr -c 'A-Za-z0-9_\n-' -)
+    expo rollout "$OUT/prompts.jsonl" --policy "$policy" --num-images-per-prompt 1 "${sampler[@]}" \
+        --out "$OUT/$label"
+    expo score "$OUT/$label" --reward "hpsv2=$REWARD"
+    labels+=("$label=$OUT/$label")
+done
+expo evaluate "${labels[@]}" --protocol hps-benchmark --out "$OUT/evaluation"
