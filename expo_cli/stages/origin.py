@@ -15,9 +15,10 @@ from expo_cli.config import TrainConfig
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.sources import EMBEDDED, base_source, shipped
 from expo_cli.core.objectives import Objective, learns_from
+from expo_cli.stages.train import FREE_SETTINGS
 
-# Settings of a machine, not of what is made.
-UNTOLD = ("report_to", "num_processes", "checkpoints_total_limit", "checkpointing_steps")
+# Settings of a machine, not of what is made; the batch's parts make up the global batch.
+UNTOLD = set(FREE_SETTINGS) - {"train_batch_size", "gradient_accumulation_steps"}
 # Inputs of a run that are weights; all others are data.
 WEIGHTS = ("init_from", "ref")
 

@@ -49,7 +49,7 @@ def cache(tmp_path) -> Path:
 
 def train(pairs, out, policy, shard=None, **settings):
     config = TrainConfig(init_from=str(policy), **SMALL | settings)
-    return train_policy([pairs], out, config, OPTIONS, shard)
+    return train_policy([pairs], out, config, OPTIONS, shard_text=shard)
 
 
 def fill(pairs, policy, cache, shard="0/1", **settings):

@@ -202,7 +202,7 @@ def test_what_the_reference_said_of_a_step_is_asked_once(
     train(step_pairs, tmp_path / "plain", tiny_sd, **settings)
     settings |= {"reference_cache": str(tmp_path / "cache")}
     config = TrainConfig(init_from=str(tiny_sd), **SMALL | settings | {"max_train_steps": 100})
-    result = train_policy([step_pairs], tmp_path / "never", config, OPTIONS, "0/1")
+    result = train_policy([step_pairs], tmp_path / "never", config, OPTIONS, shard_text="0/1")
     assert (result.values_computed, result.values_known) == (12, 0)
     monkeypatch.setattr(training, "load_reference", None)
     train(step_pairs, tmp_path / "out", tiny_sd, **settings)
