@@ -234,6 +234,11 @@ class Ours:
             train_policy([work.pairs], folder, config, quiet, shard_text="0/1")
         self.forgets_prompts = name != SEEN
         objective = build_objective(config.objective)
+        run = Run(
+            command="train",
+            plan={"num_pairs": len(work.prompts)},
+            inputs={"init_from": "", "ref": ""},
+        )
         self.trainer = Trainer(
             read_pairs([work.pairs], None),
             objective,
@@ -241,7 +246,7 @@ class Ours:
             config,
             start_processes(config, folder),
             Notes(RunOptions(quiet=True)),
-            origin_of(config, objective, Run(command="train", plan={})),
+            origin_of(config, objective, run),
         )
         self.number = 0
 

@@ -16,7 +16,7 @@ from expo_cli.contracts.checkpoints import DIGESTS, STATE_FILES, check_state, se
 from expo_cli.contracts.provenance import Run, read_run
 from expo_cli.contracts.sources import ADAPTER_CONFIG, base_source, model_folder
 from expo_cli.errors import ExpoError
-from expo_cli.stages.token_counts import count_tokens, load_tokenizer
+from expo_cli.stages.token_counts import TokenCounter, load_tokenizer
 from tests.hostile.damage import (
     VALUES,
     at,
@@ -183,7 +183,9 @@ def test_tokenizer_files(model, name):
 
     def check(data: bytes) -> None:
         replaced(path, data)
-        read_or_fault(lambda: count_tokens(load_tokenizer(str(model))[0], ["a cat"]), str(model))
+        read_or_fault(
+            lambda: TokenCounter(load_tokenizer(str(model))[0]).count(["a cat"]), str(model)
+        )
 
     whole = itertools.islice(changed(good, 0), 21)
     every(itertools.chain(whole, truncations(good, 30), bytes_changed(good, 60)), check)
