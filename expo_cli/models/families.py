@@ -59,3 +59,11 @@ def check_negative_prompts(pipeline: str, used: bool) -> None:
             f"a {pipeline} takes no negative prompts: its guidance is distilled; use "
             "--neg-schedule none, and prompts without a negative_prompt"
         )
+
+
+def check_gaussian_steps(pipeline: str, flag: str) -> None:
+    """Raises UsageError for a flag that needs them, where the family draws without noise."""
+    if pipeline in FLOW_MATCHING:
+        raise UsageError(
+            f"{flag} needs Gaussian steps, which a {pipeline} has not: flow matching draws along an ODE"
+        )

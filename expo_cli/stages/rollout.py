@@ -27,6 +27,7 @@ from expo_cli.core.exploration import Explorer, Policies, SamplingPlan
 from expo_cli.core.negative_prompts import negative_probability
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.families import (
+    check_gaussian_steps,
     check_negative_prompts,
     pipeline_class,
     pipeline_folder,
@@ -112,6 +113,10 @@ def roll_out(
     )
     pipeline = pipeline_of(policy)
     scheduler_of(pipeline, sampling.scheduler)
+    if config.kl_to:
+        check_gaussian_steps(pipeline, "--kl-to")
+    if config.num_step_candidates:
+        check_gaussian_steps(pipeline, "--num-step-candidates")
     own = any(prompt.negative_prompt for prompt in prompts)
     check_negative_prompts(pipeline, own or config.neg_schedule != "none")
     if sampling.eta and sampling.scheduler != "ddim":

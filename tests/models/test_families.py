@@ -259,8 +259,13 @@ def test_flux_takes_no_negative_prompts():
 
 
 def test_flow_matching_has_no_kl_and_no_step_candidates(tmp_path):
-    config = RolloutConfig(policy=str(flux(tmp_path / "m")), kl_to="embedded:emoji-sd")
+    policy = str(flux(tmp_path / "m"))
     (tmp_path / "prompts.jsonl").write_text('{"prompt_id": "p", "prompt": "a cat"}\n')
-    with pytest.raises(UsageError, match="--kl-to needs Gaussian steps"):
-        roll_out(tmp_path / "prompts.jsonl", tmp_path / "out", config, OPTIONS, "0/1")
+    for flag, settings in (
+        ("--kl-to", {"kl_to": "embedded:emoji-sd"}),
+        ("--num-step-candidates", {"num_step_candidates": 2, "step_reward": "pickscore"}),
+    ):
+        config = RolloutConfig(policy=policy, **settings)
+        with pytest.raises(UsageError, match=f"{flag} needs Gaussian steps, which a FluxPipeline"):
+            roll_out(tmp_path / "prompts.jsonl", tmp_path / "out", config, OPTIONS, "0/1")
     assert not (tmp_path / "out").exists()

@@ -1,0 +1,25 @@
+"""The benchmarks against peers, at toy size: both ways still run, and what comes out is compared."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "says"),
+    [
+        ("train", "--rounds 1 --steps 1 --batch 2 --pairs 4 --no-memory", "gradients"),
+        ("rollout", "--rounds 1 --prompts 2 --steps 1 --images-per-prompt 1", "images differ by"),
+        ("score", "--rounds 1 --images 2 --size 64", "where the time goes"),
+        ("start_up", "--rounds 1 --commands --help", "imports"),
+    ],
+)
+def test_a_benchmark_runs(name, arguments, says):
+    command = [sys.executable, "-m", f"tests.benchmarks.{name}", *arguments.split()]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert says in done.stdout
