@@ -56,10 +56,13 @@ def write_scored(
     prompt: Callable[[int], str] = prompt_text,
     seed: int = 0,
     scheduler: str = "ddpm",
+    change: Callable[[int, Sample], Sample] = lambda number, sample: sample,
 ) -> Path:
-    """A complete rollout with scores. A scorer is given policy folder, prompt number and index."""
+    """A complete rollout with scores. A scorer is given policy folder, prompt number and index;
+    `change` the number of a sample's prompt.
+    """
     count = num_parts(num_prompts, PART_SIZE)
-    plan = {"num_parts": count, "part_size": PART_SIZE, "num_prompts": num_prompts}
+    plan = {"num_parts": count, "part_size": PART_SIZE, "num_prompts": num_prompts, "seed": seed}
     write_run(folder, Run(command="rollout", plan=plan, inputs={"policy": folder.name}))
     scores = folder / "scores"
     write_run(scores, Run(command="score", plan={"num_parts": count}))
@@ -72,8 +75,19 @@ def write_scored(
             for index in range(num_images)
         ]
         samples = [
-            _sample(
-                number, index, prompt(number), saturation, kl, num_kl_steps, images, seed, scheduler
+            change(
+                number,
+                _sample(
+                    number,
+                    index,
+                    prompt(number),
+                    saturation,
+                    kl,
+                    num_kl_steps,
+                    images,
+                    seed,
+                    scheduler,
+                ),
             )
             for number, index in cells
         ]

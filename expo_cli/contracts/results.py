@@ -81,11 +81,28 @@ class DiversityResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How some of a policy's samples were drawn. `negative_prompts` is a sha256 over theirs, with
+    the samples they belong to; None when there are none.
+    """
+
+    scheduler: str
+    num_inference_steps: int
+    guidance_scale: float
+    eta: float
+    width: int
+    height: int
+    num_samples: int
+    negative_prompts: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyResult:
     """Everything measured of one policy.
 
     `rewards` and `diversity` go by reward label, `categories` by category, then reward label,
     `change` by reward label: the paired difference to the policy named before this one.
+    `seed` is that of the rollout, `sampling` has an entry for each way in which it was drawn.
     """
 
     label: str
@@ -97,6 +114,8 @@ class PolicyResult:
     diversity: dict[str, DiversityResult]
     num_nan: int
     num_black: int
+    seed: int | None = None
+    sampling: list[Sampling] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +139,7 @@ class Results:
     heldout_reward: str | None
     num_prompts: int
     num_samples: int
+    num_images_per_prompt: float | None = None
     confidence: float
     num_bootstrap: int
     policies: list[PolicyResult]

@@ -14,6 +14,7 @@ from expo_cli.contracts.results import (
     KLResult,
     PolicyResult,
     RewardResult,
+    Sampling,
 )
 from expo_cli.core.statistics import Floats, prompt_means, wins
 from expo_cli.core.verdict import MAX_SHIFT
@@ -36,6 +37,7 @@ class PolicySamples:
         checks: by drift figure, [samples].
         diversity: by the label of the reward that embeds, [prompts].
         images: relative to `folder`.
+        seed: of the rollout, where it says so.
     """
 
     label: str
@@ -48,6 +50,8 @@ class PolicySamples:
     num_black: int
     diversity: dict[str, Floats]
     images: list[str | None]
+    seed: int | None
+    sampling: list[Sampling]
 
 
 def compare(
@@ -103,6 +107,8 @@ def compare(
             },
             num_nan=policy.num_nan,
             num_black=policy.num_black,
+            seed=policy.seed,
+            sampling=policy.sampling,
         )
         for policy in policies
     ]

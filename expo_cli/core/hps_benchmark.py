@@ -26,27 +26,38 @@ def with_group_std(
     results: Sequence[PolicyResult],
     policies: Sequence[PolicySamples],
     category_of: Sequence[str | None],
-    num_prompts: int,
+    place_of: Sequence[int],
 ) -> list[PolicyResult]:
-    """The results with the `group_std` of each category; `category_of` is each sample's, [samples].
+    """The results with the `group_std` of each category.
+
+    Args:
+        category_of: of each sample, [samples].
+        place_of: that of each sample's prompt in the file of prompts, [samples].
 
     Raises ExpoError when the samples are not those of the protocol.
     """
-    if len(category_of) != num_prompts:
+    num_prompts = len(set(place_of))
+    if len(place_of) != num_prompts:
         raise ExpoError(
-            f"the HPS benchmark has one image a prompt, not {len(category_of)} of {num_prompts}"
+            f"the HPS benchmark has one image a prompt, not {len(place_of)} of {num_prompts}"
         )
     if None in category_of:
         raise ExpoError(
             "the HPS benchmark goes by style, and there are prompts without a category; "
             "`expo prep-prompts --layout hps-benchmark` gives them theirs"
         )
-    rows = {name: np.array([c == name for c in category_of]) for name in results[0].categories}
+    rows: dict[str, list[int]] = {name: [] for name in results[0].categories}
+    for i in np.argsort(place_of):
+        rows[category_of[i]].append(i)
+    most = max(map(len, rows.values()))
     for name, chosen in rows.items():
-        if chosen.sum() % NUM_GROUPS:
+        if len(chosen) != most or most % NUM_GROUPS:
+            expected = (
+                f"the {most} of another" if len(chosen) != most else "a multiple of ten, for groups"
+            )
             raise ExpoError(
-                f"style {name!r} has {chosen.sum()} images, which make no ten equal groups; keep "
-                "all of its prompts (prep-prompts --max-tokens 1000)"
+                f"style {name!r} has {len(chosen)} images, not {expected}; keep all of its prompts "
+                "(prep-prompts --keep-all)"
             )
     return [
         replace(

@@ -9,6 +9,9 @@ from expo_cli.contracts.results import Alarm, DriftResult, Estimate, PolicyResul
 # Power Analysis, 1988) calls a medium effect: visible, and far beyond the noise of a mean.
 MAX_SHIFT = 0.5
 
+# What a sampler is told, but for negative prompts.
+SETTINGS = ("scheduler", "num_inference_steps", "guidance_scale", "eta", "width", "height")
+
 UNCLEAR = "shows no clear change of"
 
 
@@ -51,10 +54,34 @@ def alarms(results: Results) -> Iterator[Alarm]:
     previous = None
     for policy in results.policies:
         if policy is not baseline:
+            yield from _drawn_otherwise(policy, baseline)
             yield from _overoptimised(results, policy, previous)
             yield from _drifted(results, policy)
         yield from _broken(policy, baseline)
         previous = policy
+
+
+def _drawn_otherwise(policy: PolicyResult, baseline: PolicyResult) -> Iterator[Alarm]:
+    """Settings of the sampler that are not the baseline's: their effect is in every difference."""
+    if policy.sampling == baseline.sampling:
+        return
+    if len(policy.sampling) == len(baseline.sampling) == 1:
+        [here], [there] = policy.sampling, baseline.sampling
+        differ = [
+            f"{name.replace('_', ' ')} {getattr(here, name)} instead of {getattr(there, name)}"
+            for name in SETTINGS
+            if getattr(here, name) != getattr(there, name)
+        ]
+        if here.negative_prompts != there.negative_prompts:
+            differ.append("other negative prompts")
+    else:
+        differ = ["other settings for some samples"]
+    yield Alarm(
+        level="warning",
+        policy=policy.label,
+        text=f"drawn with {', '.join(differ)}: differences to {baseline.label} are not those of "
+        "the weights alone",
+    )
 
 
 def _overoptimised(

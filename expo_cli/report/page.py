@@ -14,8 +14,10 @@ from expo_cli.report.wording import (
     fixed,
     interval,
     kl_decimals,
+    policy_settings,
     reward_decimals,
     reward_name,
+    reward_settings,
     visible,
 )
 
@@ -33,7 +35,13 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"visible": visible, "fixed": fixed, "interval": interval}
+    environment.filters |= {
+        "visible": visible,
+        "fixed": fixed,
+        "interval": interval,
+        "policy_settings": policy_settings,
+        "reward_settings": reward_settings,
+    }
     return environment.get_template(TEMPLATE).render(
         results=results,
         gallery=gallery,

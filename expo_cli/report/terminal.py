@@ -1,12 +1,22 @@
 """The summary table on a terminal."""
 
+from collections.abc import Iterator
+
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from expo_cli.contracts.results import PolicyResult, Results
 from expo_cli.core.verdict import largest_shift
-from expo_cli.report.wording import direction, fixed, kl_decimals, reward_decimals, reward_name
+from expo_cli.report.wording import (
+    direction,
+    fixed,
+    kl_decimals,
+    policy_settings,
+    reward_decimals,
+    reward_name,
+    reward_settings,
+)
 
 STYLES = {"up": "green", "down": "red", "level": ""}
 
@@ -69,6 +79,19 @@ def style_table(results: Results) -> Table:
                 f"{policy.rewards[reward].mean.value:.2f}",
             )
     return table
+
+
+def settings_lines(results: Results) -> Iterator[str]:
+    """What the figures belong to: sampler and seed of each policy, version of each reward."""
+    ways = {policy.label: policy_settings(policy) for policy in results.policies}
+    images = f"{results.num_images_per_prompt:g} images a prompt"
+    if len(set(ways.values())) == 1:
+        yield f"all policies: {next(iter(ways.values()))}, {images}"
+    else:
+        for label, way in ways.items():
+            yield f"{label}: {way}, {images}"
+    for reward in results.rewards:
+        yield f"{reward}: {reward_settings(results.provenance['rewards'][reward])}"
 
 
 def _reward_cells(policy: PolicyResult, reward: str, places: int) -> list[Text]:

@@ -2,9 +2,10 @@
 
 import math
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from expo_cli.contracts.results import Estimate, Results
+from expo_cli.contracts.results import Estimate, PolicyResult, Results, Sampling
 
 
 def reward_name(results: Results, reward: str) -> str:
@@ -57,6 +58,33 @@ def direction(difference: Estimate | None) -> str:
     if difference is None:
         return "level"
     return "up" if difference.rises else "down" if difference.falls else "level"
+
+
+def sampling(way: Sampling) -> str:
+    """The settings of a sampler in a line."""
+    eta = f", eta {way.eta:g}" if way.eta else ""
+    negative = ", negative prompts" if way.negative_prompts else ""
+    return (
+        f"{way.scheduler}, {way.num_inference_steps} steps, guidance {way.guidance_scale:g}"
+        f"{eta}{negative}, {way.width}x{way.height}"
+    )
+
+
+def policy_settings(policy: PolicyResult) -> str:
+    """How a policy's images were drawn, in a line."""
+    seed = [] if policy.seed is None else [f"seed {policy.seed}"]
+    return ", ".join([" and ".join(map(sampling, policy.sampling)), *seed])
+
+
+def reward_settings(plan: Mapping[str, Any]) -> str:
+    """What a reward's label stands for, out of the plan of its scores, in a line.
+
+    The spec names a version or a file; the sha256 of the weights says which they were.
+    """
+    said = [str(plan.get("spec", "unknown"))]
+    said += [f"{key} {plan[key]}" for key in ("version", "antialias", "dtype") if key in plan]
+    said += [f"{key} {str(plan[key])[:12]}" for key in ("weights", "predictor") if key in plan]
+    return ", ".join(said)
 
 
 def visible(text: str) -> str:

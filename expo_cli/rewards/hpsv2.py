@@ -76,7 +76,8 @@ class HPSv2(Reward):
     def identity(self) -> dict[str, Any]:
         config = Path(self.architecture())
         config = config / FOLDER_CONFIG if config.is_dir() else config
-        return {
+        published = self.model is None and self.checkpoint is None
+        return ({"version": self.version or "2.1"} if published else {}) | {
             "weights": sha256(self.weights()),
             "architecture": sha256(config) if config.is_file() else config.name,
             "preprocessing": "long side to the image size by bicubic on the tensor, zero padding",

@@ -27,7 +27,7 @@ from expo_cli.report.contact_sheet import contact_sheet
 from expo_cli.report.gallery import Gallery, Prompts, choose_pictures
 from expo_cli.report.page import render_page
 from expo_cli.report.plots import draw_plots
-from expo_cli.report.terminal import style_table, summary_table
+from expo_cli.report.terminal import settings_lines, style_table, summary_table
 from expo_cli.stages.evaluation_record import provenance, remarks
 from expo_cli.stages.progress import Notes
 from expo_cli.stages.scored_rollouts import (
@@ -88,7 +88,7 @@ def evaluate_policies(
             "policies": {each.label: each.rollout.run.plan for each in scored},
         }
         return EvaluateResult(out / "report.html", plan)
-    draws, policies = read_comparable(scored, config.limit, notes)
+    draws, drawn, policies = read_comparable(scored, config.limit, notes)
     base = next(policy for policy in policies if policy.label == baseline)
     prompts, categories = prompts_of(draws)
     estimate = partial(
@@ -99,7 +99,13 @@ def evaluate_policies(
     )
     found = compare(policies, base, prompts.prompt_of, categories, estimate)
     if config.protocol == "hps-benchmark":
-        found = with_group_std(found, policies, [draw.category for draw in draws], len(prompts.ids))
+        place = {prompt_id: number for number, prompt_id in enumerate(drawn)}
+        found = with_group_std(
+            found,
+            policies,
+            [draw.category for draw in draws],
+            [place[draw.prompt_id] for draw in draws],
+        )
     measured = Results(
         title=config.title,
         baseline=baseline,
@@ -108,11 +114,12 @@ def evaluate_policies(
         heldout_reward=config.heldout_reward,
         num_prompts=len(prompts.ids),
         num_samples=len(draws),
+        num_images_per_prompt=len(draws) / len(prompts.ids),
         confidence=config.confidence,
         num_bootstrap=config.num_bootstrap,
         policies=found,
         notes=list(remarks(policies, len(prompts.ids), len(draws), config)),
-        provenance=provenance(scored, draws, config),
+        provenance=provenance(scored, policies, config),
     )
     results = replace(measured, verdict=verdict(measured), alarms=list(alarms(measured)))
     gallery = choose_pictures(
@@ -137,6 +144,8 @@ def evaluate_policies(
     notes.show(summary_table(results))
     if config.protocol == "hps-benchmark":
         notes.show(style_table(results))
+    for line in settings_lines(results):
+        notes.say(line)
     for alarm in results.alarms:
         notes.say(f"{alarm.level}: {alarm.policy}: {alarm.text}")
     notes.say(results.verdict)
@@ -169,21 +178,22 @@ def ordered_rewards(rewards: Sequence[str], config: EvaluateConfig) -> list[str]
 
 def read_comparable(
     scored: Sequence[ScoredRollout], limit: int | None, notes: Notes
-) -> tuple[list[Draw], list[PolicySamples]]:
-    """The samples that all policies share, and what each policy made of them.
+) -> tuple[list[Draw], list[str], list[PolicySamples]]:
+    """The samples that all policies share, their prompt_ids in the order of the first policy's
+    rollout, and what each policy made of them.
 
     Raises ExpoError when they are not the same draws.
     """
     first, *others = scored
     with notes.bar(sum(each.rollout.num_parts for each in scored), "parts") as bar:
-        draws, samples = read_samples(first, limit, bar)
+        draws, drawn, samples = read_samples(first, limit, bar)
         policies = [samples]
         for other in others:
             # The other policy's draws are dropped as soon as they are found equal.
-            other_draws, samples = read_samples(other, limit, bar)
+            other_draws, _, samples = read_samples(other, limit, bar)
             check_same_draws(first.label, draws, other.label, other_draws)
             policies.append(samples)
-    return draws, policies
+    return draws, drawn, policies
 
 
 def prompts_of(draws: Sequence[Draw]) -> tuple[Prompts, dict[str, NDArray[np.bool_]]]:

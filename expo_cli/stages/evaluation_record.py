@@ -8,8 +8,10 @@ from expo_cli.config import EvaluateConfig
 from expo_cli.contracts.files import sha256
 from expo_cli.contracts.provenance import package_versions
 from expo_cli.core.evaluation import PolicySamples
-from expo_cli.stages.scored_rollouts import Draw, ScoredRollout
+from expo_cli.report.wording import sampling
+from expo_cli.stages.scored_rollouts import ScoredRollout
 
+HPS_PROMPTS = 4 * 800
 # Below this many prompts a percentile interval is noticeably too narrow.
 FEW_PROMPTS = 20
 
@@ -26,6 +28,8 @@ def remarks(
         yield (
             f"With {num_prompts} prompts the intervals are too narrow; use {FEW_PROMPTS} or more."
         )
+    if config.protocol == "hps-benchmark" and num_prompts != HPS_PROMPTS:
+        yield f"The HPS benchmark has {HPS_PROMPTS} prompts, these figures are of {num_prompts}."
     if config.training_reward is None or config.heldout_reward is None:
         yield ("Over-optimisation was not looked for: name --training-reward and --heldout-reward.")
     measured = [policy.label for policy in policies if policy.kl is not None]
@@ -42,13 +46,13 @@ def remarks(
 
 
 def provenance(
-    scored: Sequence[ScoredRollout], draws: Sequence[Draw], config: EvaluateConfig
+    scored: Sequence[ScoredRollout], policies: Sequence[PolicySamples], config: EvaluateConfig
 ) -> dict[str, Any]:
     """Where the figures come from; the same for the same inputs and settings."""
     return {
         "seed": config.seed,
         "limit": config.limit,
-        "sampling": sorted({describe_sampling(draw) for draw in draws}),
+        "sampling": sorted({sampling(way) for policy in policies for way in policy.sampling}),
         "policies": {
             each.label: {
                 "folder": str(each.folder),
@@ -61,15 +65,6 @@ def provenance(
         "rewards": {reward: run.plan for reward, run in scored[0].reward_runs.items()},
         "versions": package_versions(),
     }
-
-
-def describe_sampling(draw: Draw) -> str:
-    eta = f", eta {draw.eta:g}" if draw.eta else ""
-    negative = ", negative prompt" if draw.negative_prompt else ""
-    return (
-        f"{draw.scheduler}, {draw.num_inference_steps} steps, guidance {draw.guidance_scale:g}"
-        f"{eta}{negative}, {draw.width}x{draw.height}"
-    )
 
 
 def files_sha256(scored: ScoredRollout) -> str:

@@ -1,17 +1,19 @@
 """Scored rollouts of several policies, read into columns and checked to be comparable."""
 
+import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
 from expo_cli.contracts.parts import require_complete
 from expo_cli.contracts.provenance import Run, read_run
 from expo_cli.contracts.records import Sample
-from expo_cli.contracts.results import DRIFT_FIGURES
+from expo_cli.contracts.results import DRIFT_FIGURES, Sampling
 from expo_cli.contracts.rollouts import (
     Rollout,
     embeddings_path,
@@ -30,24 +32,21 @@ from expo_cli.stages.progress import Bar
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
-    """How a sample was drawn: all of it must be equal for two policies to be compared."""
+    """What was to be drawn: it must be equal for two policies to be compared."""
 
     sample_id: str
     prompt_id: str
     prompt: str
     category: str | None
-    negative_prompt: str
     index: int
     seed: int
-    scheduler: str
-    num_inference_steps: int
-    guidance_scale: float
-    eta: float
-    width: int
-    height: int
 
 
-DRAW_FIELDS = tuple(field.name for field in fields(Draw))
+DRAW_FIELDS = ("sample_id", "prompt_id", "prompt", "category", "index", "seed")
+
+
+# scheduler, num_inference_steps, guidance_scale, eta, width, height
+Settings: TypeAlias = tuple[str, int, float, float, int, int]
 
 
 @dataclass(frozen=True)
@@ -112,10 +111,10 @@ def check_same_rewards(first: ScoredRollout, other: ScoredRollout) -> None:
 
 def read_samples(
     scored: ScoredRollout, limit: int | None, bar: Bar
-) -> tuple[list[Draw], PolicySamples]:
+) -> tuple[list[Draw], list[str], PolicySamples]:
     """The samples of a policy's first `limit` prompts (of all by default), ordered by sample_id.
 
-    Raises ContractError when a sample stands there twice or has no score.
+    The second result is their prompt_ids, in the order in which the rollout has them. Raises ContractError when a sample stands there twice or has no score.
     """
     draws: list[Draw] = []
     images: list[str | None] = []
@@ -125,6 +124,7 @@ def read_samples(
     diversities: dict[str, dict[str, float]] = {reward: {} for reward in scored.rewards}
     step_sums: list[Floats | None] = []
     prompt_ids: dict[str, None] = {}  # in the order of their first sample
+    negative_prompts: dict[Settings, dict[str, str]] = defaultdict(dict)
     num_nan = num_black = 0
     for part in range(scored.rollout.num_parts):
         samples = scored.rollout.samples(part)
@@ -135,6 +135,7 @@ def read_samples(
             samples = [sample for sample in samples if sample.prompt_id in prompt_ids]
         for sample in samples:
             draws.append(Draw(**{name: getattr(sample, name) for name in DRAW_FIELDS}))
+            negative_prompts[_settings(sample)][sample.sample_id] = sample.negative_prompt
             images.append(sample.image)
             kl.append(sample.kl)
             checks.append(tuple(getattr(sample.checks, name) for name in DRIFT_FIGURES))
@@ -152,17 +153,26 @@ def read_samples(
             raise ContractError(f"{scored.folder}: sample {draw.sample_id} stands there twice")
     has_kl = all(value is not None for value in kl)
     columns = np.array(checks, dtype=np.float64)[order]
-    return draws, PolicySamples(
-        label=scored.label,
-        scores={reward: np.array(values)[order] for reward, values in scores.items()},
-        kl=np.array(kl, dtype=np.float64)[order] if has_kl else None,
-        kl_per_step=_mean_kl_steps(step_sums, len(draws)),
-        num_dimensions=_num_dimensions(scored.rollout),
-        checks=dict(zip(DRIFT_FIGURES, columns.T, strict=True)),
-        num_nan=num_nan,
-        num_black=num_black,
-        diversity=_of_all_prompts(diversities, prompt_ids),
-        images=[images[i] for i in order],
+    return (
+        draws,
+        list(prompt_ids),
+        PolicySamples(
+            label=scored.label,
+            scores={reward: np.array(values)[order] for reward, values in scores.items()},
+            kl=np.array(kl, dtype=np.float64)[order] if has_kl else None,
+            kl_per_step=_mean_kl_steps(step_sums, len(draws)),
+            num_dimensions=_num_dimensions(scored.rollout),
+            checks=dict(zip(DRIFT_FIGURES, columns.T, strict=True)),
+            num_nan=num_nan,
+            num_black=num_black,
+            diversity=_of_all_prompts(diversities, prompt_ids),
+            images=[images[i] for i in order],
+            seed=_seed(scored.rollout),
+            sampling=[
+                _sampling(settings, negative_prompts[settings])
+                for settings in sorted(negative_prompts)
+            ],
+        ),
     )
 
 
@@ -170,7 +180,7 @@ def check_same_draws(
     first: str, draws: Sequence[Draw], other: str, other_draws: Sequence[Draw]
 ) -> None:
     """Raises ExpoError that names the first sample in which two policies are not comparable."""
-    advice = "compare rollouts of the same prompts, seed, images a prompt and sampler settings"
+    advice = "compare rollouts of the same prompts, seed and images a prompt"
     ids, other_ids = ({draw.sample_id for draw in some} for some in (draws, other_draws))
     if ids != other_ids:
         sample_id = min(ids ^ other_ids)
@@ -184,6 +194,41 @@ def check_same_draws(
                     f"{other}: sample {mine.sample_id} has {name}={there!r}, in {first} it is "
                     f"{here!r}; {advice}"
                 )
+
+
+def _settings(sample: Sample) -> Settings:
+    return (
+        sample.scheduler,
+        sample.num_inference_steps,
+        sample.guidance_scale,
+        sample.eta,
+        sample.width,
+        sample.height,
+    )
+
+
+def _sampling(settings: Settings, negative_prompts: Mapping[str, str]) -> Sampling:
+    """`negative_prompts` are those of all samples drawn with these settings, by sample_id."""
+    scheduler, num_inference_steps, guidance_scale, eta, width, height = settings
+    listing = "".join(f"{name}\x1f{negative_prompts[name]}\n" for name in sorted(negative_prompts))
+    return Sampling(
+        scheduler=scheduler,
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
+        eta=eta,
+        width=width,
+        height=height,
+        num_samples=len(negative_prompts),
+        negative_prompts=hashlib.sha256(listing.encode()).hexdigest()
+        if any(negative_prompts.values())
+        else None,
+    )
+
+
+def _seed(rollout: Rollout) -> int | None:
+    """None in rollouts that something else than `expo rollout` made."""
+    seed = rollout.run.plan.get("seed")
+    return seed if isinstance(seed, int) else None
 
 
 def _scores(

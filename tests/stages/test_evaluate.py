@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,12 +11,15 @@ from PIL import Image
 
 from expo_cli.config import EvaluateConfig, RunOptions
 from expo_cli.contracts import jsonl
+from expo_cli.contracts.ids import prompt_id, sample_id
 from expo_cli.contracts.parts import part_path
+from expo_cli.contracts.records import Sample
 from expo_cli.contracts.results import EvaluatedSample, Results
 from expo_cli.contracts.rollouts import embeddings_path, reward_run_name, score_path
 from expo_cli.errors import ExpoError
+from expo_cli.report.wording import reward_settings
 from expo_cli.stages.evaluate import evaluate_policies
-from tests.scored import noise, write_scored
+from tests.scored import noise, prompt_text, write_scored
 
 QUIET = RunOptions(quiet=True)
 ROLES = {"training_reward": "pick", "heldout_reward": "hps"}
@@ -188,6 +192,91 @@ def test_dry_run_touches_nothing(two):
     assert not (two / "dry").exists()
 
 
+def drawn_by(**settings):
+    return lambda number, sample: replace(sample, **settings)
+
+
+def test_settings_of_each_policy_and_reward_are_kept(tmp_path):
+    for name, negative in (("base", ""), ("it1", "blurry")):
+        write_scored(
+            tmp_path / name,
+            rewards=scorers(),
+            num_prompts=4,
+            seed=7,
+            change=drawn_by(negative_prompt=negative, eta=0.5, height=48),
+        )
+    results = evaluate(tmp_path, "base", "it1")
+    assert results.num_images_per_prompt == 2
+    for policy in results.policies:
+        [way] = policy.sampling
+        assert (policy.seed, way.scheduler, way.num_inference_steps) == (7, "ddpm", 20)
+        assert (way.guidance_scale, way.eta, way.width, way.height) == (4.0, 0.5, 64, 48)
+        assert way.num_samples == 8
+        assert (way.negative_prompts is not None) == (policy.label == "it1")
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "ddpm, 20 steps, guidance 4, eta 0.5, 64x48, seed 7" in page
+    assert "ddpm, 20 steps, guidance 4, eta 0.5, negative prompts, 64x48, seed 7" in page
+    assert "2 images a prompt" in page
+    assert "<dt>pick</dt><dd>pick</dd>" in page  # the spec that these scores are made with
+
+
+def test_what_a_reward_is_in_a_line():
+    plan = {"spec": "hpsv2", "version": "2.1", "antialias": False, "dtype": "fp32"}
+    line = "hpsv2, version 2.1, antialias False, dtype fp32, weights 0123456789ab"
+    assert reward_settings(plan | {"weights": "0123456789abcdef"}) == line
+
+
+@pytest.mark.parametrize(
+    ("settings", "warning"),
+    [
+        (
+            {"scheduler": "ddim", "num_inference_steps": 50, "eta": 1.0},
+            "drawn with scheduler ddim instead of ddpm, num inference steps 50 instead of 20, "
+            "eta 1.0 instead of 0.0: differences to base are not those of the weights alone",
+        ),
+        (
+            {"guidance_scale": 7.5, "width": 128},
+            "drawn with guidance scale 7.5 instead of 4.0, width 128 instead of 64: ",
+        ),
+        ({"negative_prompt": "ugly"}, "drawn with other negative prompts: "),
+    ],
+)
+def test_policies_drawn_with_other_settings_are_compared_with_a_warning(
+    settings, warning, expo, tmp_path
+):
+    write_scored(tmp_path / "base", rewards=scorers(), num_prompts=4)
+    write_scored(tmp_path / "same", rewards=scorers(), num_prompts=4)
+    write_scored(
+        tmp_path / "it1", rewards=scorers(pick=1.0), num_prompts=4, change=drawn_by(**settings)
+    )
+    finished = expo(
+        *("evaluate", *(f"{name}={tmp_path / name}" for name in ("base", "same", "it1"))),
+        *("--out", tmp_path / "report", "--num-bootstrap", 50),
+    )
+    assert finished.returncode == 0, finished.stderr
+    results = msgspec.json.decode((tmp_path / "report/results.json").read_bytes(), type=Results)
+    [alarm] = [alarm for alarm in results.alarms if "drawn with" in alarm.text]
+    assert (alarm.level, alarm.policy) == ("warning", "it1")
+    assert alarm.text.startswith(warning)
+    assert f"warning: it1: {warning}" in finished.stderr
+    assert "base: ddpm, 20 steps, guidance 4, 64x64, seed 0, 2 images a prompt" in finished.stderr
+    assert warning.replace("'", "&#39;") in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_samples_drawn_in_several_ways_are_told_apart(tmp_path):
+    write_scored(tmp_path / "base", rewards=scorers(), num_prompts=4)
+    write_scored(
+        tmp_path / "it1",
+        rewards=scorers(),
+        num_prompts=4,
+        change=lambda number, sample: replace(sample, guidance_scale=4.0 + (number == 3)),
+    )
+    results = evaluate(tmp_path, "base", "it1")
+    ways = [(way.guidance_scale, way.num_samples) for way in results.policy("it1").sampling]
+    assert ways == [(4.0, 6), (5.0, 2)]
+    assert results.alarms[0].text.startswith("drawn with other settings for some samples")
+
+
 class References(HTMLParser):
     """Everything a page would load or run."""
 
@@ -308,7 +397,6 @@ def test_rollouts_that_do_not_compare_are_refused(expo, tmp_path):
     others = {
         "fewer": ({"num_prompts": 3}, "fewer: has no sample prompt000003-main-0-0, which base has"),
         "reseeded": ({"seed": 1}, "has seed="),
-        "ddim": ({"scheduler": "ddim"}, "has scheduler='ddim', in base it is 'ddpm'"),
         "worded": ({"prompt": str}, "has prompt='0', in base it is 'noto style: woman"),
     }
     for name, (settings, message) in others.items():
@@ -389,34 +477,69 @@ def test_evaluate_does_not_need_torch(two):
     )
 
 
-def test_the_hps_benchmark_is_computed_as_its_authors_do(tmp_path, capsys):
-    """Their loop over one style: the mean of all, and of ten groups in the order of the file."""
-    write_scored(tmp_path / "base", rewards=scorers(), num_prompts=80, num_images=1)
-    results = evaluate(tmp_path, "base", protocol="hps-benchmark")
-    samples = list(jsonl.read(tmp_path / "report" / "samples.jsonl", EvaluatedSample))
-    by_style = {}
-    for sample in samples:
-        by_style.setdefault(sample.category, []).append(sample.scores["hps"])
-    assert {len(scores) for scores in by_style.values()} == {20}
-    for style, scores in by_style.items():
-        groups = [sum(scores[start : start + 2]) / 2 for start in range(0, 20, 2)]
-        mean = sum(groups) / 10
-        figure = results.policy("base").categories[style]["hps"]
-        assert figure.mean.value == pytest.approx(mean)
-        variance = sum((group - mean) ** 2 for group in groups) / 10
-        assert figure.group_std == pytest.approx(variance**0.5)
-    everything = [score for scores in by_style.values() for score in scores]
-    assert results.policy("base").rewards["hps"].mean.value == pytest.approx(sum(everything) / 80)
+STYLES = ("photo", "anime", "concept-art", "paintings")
+
+
+def as_in_a_benchmark(number: int, sample: Sample) -> Sample:
+    """Twenty prompts of each style; ids as `prep-prompts` makes them, in no order."""
+    name = prompt_id(sample.prompt)
+    return replace(
+        sample,
+        prompt_id=name,
+        sample_id=sample_id(name, "main", 0, sample.index),
+        category=STYLES[number // 20],
+    )
+
+
+def as_the_package_does(scores: list[float], group: int) -> tuple[float, float]:
+    """What hpsv2's evaluate_benchmark prints of a style: mean and std of means of `group` images."""
+    means = [np.mean(scores[i : i + group]) for i in range(0, len(scores), group)]
+    return np.mean(means), np.std(means)
+
+
+def test_the_hps_benchmark_is_added_up_as_the_hpsv2_package_does(expo, tmp_path):
+    def score(folder: str, number: int, index: int) -> float:
+        return 25 + noise("h", number) + number / 50 + (folder == "it1")
+
+    for name in ("base", "it1"):
+        write_scored(
+            tmp_path / name,
+            rewards={"hps": score},
+            num_prompts=80,
+            num_images=1,
+            change=as_in_a_benchmark,
+        )
+    finished = expo(
+        *("evaluate", f"base={tmp_path / 'base'}", f"it1={tmp_path / 'it1'}"),
+        *("--out", tmp_path / "report", "--protocol", "hps-benchmark"),
+    )
+    assert finished.returncode == 0, finished.stderr
+    results = msgspec.json.decode((tmp_path / "report/results.json").read_bytes(), type=Results)
     page = (tmp_path / "report" / "report.html").read_text()
-    assert "HPS benchmark" in page
-    assert f"± {results.policy('base').categories['noto']['hps'].group_std:.4f}" in page
+    for name in ("base", "it1"):
+        drawn = [score(name, number, 0) for number in range(80)]
+        for number, style in enumerate(STYLES):
+            mean, std = as_the_package_does(drawn[20 * number : 20 * (number + 1)], 2)
+            figure = results.policy(name).categories[style]["hps"]
+            assert (figure.mean.value, figure.group_std) == pytest.approx((mean, std), abs=1e-9)
+            assert f"{mean:.2f} ± {std:.4f}" in finished.stderr
+            assert f"{mean:.2f} ± {std:.4f}" in page
+        assert results.policy(name).rewards["hps"].mean.value == pytest.approx(np.mean(drawn))
+    # Groups in the order of the ids have another deviation.
+    by_id = sorted(range(20), key=lambda number: prompt_id(prompt_text(number)))
+    deviation = results.policy("base").categories["photo"]["hps"].group_std
+    assert as_the_package_does([score("base", n, 0) for n in by_id], 2)[1] != pytest.approx(
+        deviation, abs=1e-3
+    )
+    assert "The HPS benchmark has 3200 prompts, these figures are of 80." in results.notes
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"num_prompts": 80, "num_images": 2}, "one image a prompt, not 160 of 80"),
-        ({"num_prompts": 84, "num_images": 1}, "has 21 images, which make no ten equal groups"),
+        ({"num_prompts": 84, "num_images": 1}, "has 21 images, not a multiple of ten"),
+        ({"num_prompts": 79, "num_images": 1}, "'fluent' has 19 images, not the 20 of another"),
     ],
 )
 def test_samples_that_are_not_the_hps_benchmarks_are_refused(settings, message, tmp_path):
