@@ -14,15 +14,20 @@ set -euo pipefail
 # shellcheck source=recipes/environment.sh
 source "$(dirname "$0")/environment.sh"
 
-: "${OUT:=runs/hps-benchmark}" "${REWARD:=hpsv2:version=2.1}"
+: "${OUT:=runs/hps-benchmark}" "${REWARD:=hpsv2:version=2.1}" "${NUM_PROMPTS:=3200}"
 : "${SAMPLER:=--scheduler ddim --num-inference-steps 50 --guidance-scale 7.5}"
 read -ra sampler <<<"$SAMPLER"
 prompts=$1
 shift
 
-# All 3200 count: those that CLIP cuts short too.
+# All of them count: those that CLIP cuts short, and those that stand there twice.
 expo prep-prompts "$prompts"/{anime,concept-art,paintings,photo}.json --layout hps-benchmark \
-    --max-tokens 1000 --out "$OUT/prompts.jsonl"
+    --keep-all --out "$OUT/prompts.jsonl"
+found=$(wc -l <"$OUT/prompts.jsonl")
+if [ "$found" != "$NUM_PROMPTS" ]; then # before anything is drawn
+    echo "$prompts: $found prompts, the benchmark has $NUM_PROMPTS (NUM_PROMPTS=$found takes these)" >&2
+    exit 1
+fi
 labels=()
 for policy in "$@"; do
     label=$(basename "$policy" | tr -c 'A-Za-z0-9_\n-' -)

@@ -26,13 +26,25 @@ class PrepPromptsConfig(CommonConfig):
     prompt_column: Annotated[
         str | None,
         Flag(
-            "Column of the prompt; 'prompt' by default ('caption' in pick-a-pic, 'Prompt' in parti-prompts).",
+            "Column of the prompt; 'prompt' by default ('caption' in pick-a-pic, 'Prompt' in "
+            "parti-prompts).",
             "Reading",
         ),
     ] = None
     category_column: Annotated[
-        str | None, Flag("Column of the category; 'category', if there is one.", "Reading")
+        str | None,
+        Flag(
+            "Column of the category; 'category', if there is one ('Category' in parti-prompts).",
+            "Reading",
+        ),
     ] = None
+    keep_all: Annotated[
+        bool,
+        Flag(
+            "Keep repeated prompts and prompts of any length: a benchmark is drawn whole.",
+            "Choosing",
+        ),
+    ] = False
     max_tokens: Annotated[
         int, Flag("Drop prompts of more tokens, both end marks counted.", "Choosing")
     ] = 77
@@ -61,5 +73,7 @@ class PrepPromptsConfig(CommonConfig):
         )
         if not 0 <= self.heldout_fraction < 1:
             raise ValueError(f"--heldout-fraction must be in [0, 1), got {self.heldout_fraction}")
+        if self.keep_all and (self.sample or self.heldout_sample or self.max_tokens != 77):
+            raise ValueError("--keep-all contradicts --sample, --heldout-sample and --max-tokens")
         if self.heldout_sample and not self.heldout_fraction:
             raise ValueError("--heldout-sample needs --heldout-fraction")

@@ -85,7 +85,7 @@ def prepare_prompts(
 
         train = stack.enter_context(Pool(config.sample, config.seed))
         heldout = stack.enter_context(Pool(config.heldout_sample, config.seed))
-        sieve = Sieve(tokenizer, config.max_tokens)
+        sieve = Sieve(tokenizer, config.max_tokens, config.keep_all)
         sort_rows(files, config, sieve, train, heldout)
         counts = count(sieve, train, heldout)
         if not counts["num_train"]:

@@ -2,6 +2,7 @@
 
 import tempfile
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import compress
 from typing import Self
@@ -34,13 +35,18 @@ class Dropped:
 
 
 class Sieve:
-    """Passes each prompt once, if it is not empty and not too long; counts what it holds back."""
+    """Passes each prompt once, if it is not empty and not too long; counts what it holds back.
 
-    def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
+    With `keep_all` it holds back only what is empty; a prompt that passes again has another id.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int, keep_all: bool = False) -> None:
         self.counter, self.max_tokens = TokenCounter(tokenizer), max_tokens
+        self.keep_all = keep_all
         self.num_rows = 0
         self.empty, self.duplicates, self.too_long = Dropped(), Dropped(), Dropped()
         self._seen: set[int] = set()
+        self._copies: Counter[str] = Counter()
 
     def passed(self, rows: Sequence[tuple[str, Row]]) -> Iterator[Prompt]:
         """The prompts of a batch of rows, each with where it stands, that are new and fit."""
@@ -50,23 +56,30 @@ class Sieve:
             text = normalise(row.text)
             if not text:
                 self.empty.add(where)
-            elif self._is_new(text):
+            elif self.keep_all or self._is_new(text):
                 new.append((where, row, text))
             else:
                 self.duplicates.add(where)
         lengths = self.counter.count([text for _, _, text in new])
         for (where, row, text), num_tokens in zip(new, lengths, strict=True):
-            if num_tokens > self.max_tokens:
+            if num_tokens > self.max_tokens and not self.keep_all:
                 self.too_long.add(f"{where} ({num_tokens} tokens)")
                 continue
             yield Prompt(
-                prompt_id=prompt_id(text),
+                prompt_id=self._id(text),
                 prompt=text,
                 category=row.category,
                 negative_prompt=row.negative_prompt,
                 num_tokens=num_tokens,
                 source=where,
             )
+
+    def _id(self, text: str) -> str:
+        if not self.keep_all:
+            return prompt_id(text)
+        name = prompt_id(text)
+        self._copies[name] += 1
+        return name if self._copies[name] == 1 else f"{name}-{self._copies[name]}"
 
     def _is_new(self, text: str) -> bool:
         # 64 bits of sha256, as in prompt_id: two prompts that collide could not share a file.

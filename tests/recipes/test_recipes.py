@@ -35,9 +35,9 @@ TOY = {
 }
 
 
-def run(recipe: str, **settings: object) -> subprocess.CompletedProcess:
+def run(recipe: str, *arguments: object, **settings: object) -> subprocess.CompletedProcess:
     return subprocess.run(
-        ["bash", PROJECT / "recipes" / f"{recipe}.sh"],
+        ["bash", PROJECT / "recipes" / f"{recipe}.sh", *arguments],
         env=os.environ | {"VIRTUAL_ENV": sys.prefix} | {k: str(v) for k, v in settings.items()},
         capture_output=True,
         text=True,
@@ -158,23 +158,21 @@ def test_the_hps_benchmark_at_toy_size(tmp_path):
     """Ten prompts a style, two policies: the protocol's figures for each style."""
     styles = ("anime", "concept-art", "paintings", "photo")
     for style in styles:
-        prompts = [f"noto style: {style} number {n}" for n in range(10)]
+        # Half of them stand in every style, one is longer than CLIP reads.
+        prompts = [f"noto style: {style if n < 5 else 'cat'} number {n}" for n in range(9)]
+        prompts.append(f"{style} " + "cat " * 90)
         (tmp_path / f"{style}.json").write_text(json.dumps(prompts))
-    done = subprocess.run(
-        [
-            *("bash", PROJECT / "recipes" / "hps_benchmark.sh", tmp_path),
-            *("embedded:emoji-sd", PROJECT / "expo_cli/embedded/emoji-sd"),
-        ],
-        env=os.environ
-        | {
-            "VIRTUAL_ENV": sys.prefix,
-            "OUT": str(tmp_path / "out"),
-            "REWARD": "hpsv2:model=embedded:emoji-hps",
-            "SAMPLER": "--scheduler ddim --num-inference-steps 2 --guidance-scale 3",
-        },
-        capture_output=True,
-        text=True,
-    )
+    policies = "embedded:emoji-sd", PROJECT / "expo_cli/embedded/emoji-sd"
+    settings = {
+        "OUT": tmp_path / "out",
+        "REWARD": "hpsv2:model=embedded:emoji-hps",
+        "SAMPLER": "--scheduler ddim --num-inference-steps 2 --guidance-scale 3",
+    }
+    few = run("hps_benchmark", tmp_path, *policies, **settings)
+    assert few.returncode == 1
+    assert "40 prompts, the benchmark has 3200" in few.stderr
+    assert not (tmp_path / "out" / "emoji-sd").exists()
+    done = run("hps_benchmark", tmp_path, *policies, **settings, NUM_PROMPTS=40)
     assert done.returncode == 0, done.stderr
     found = results(tmp_path / "out" / "evaluation")
     assert [policy["label"] for policy in found["policies"]] == ["embedded-emoji-sd", "emoji-sd"]

@@ -96,9 +96,16 @@ HPDV2 = [{"prompt": "a cat", "file_path": ["1.jpg"]}, {"prompt": ""}, {"prompt":
         ),
         (
             "PartiPrompts.tsv",
-            "Prompt\tCategory\tChallenge\tNote\na cat\tx\tBasic\t\n\t\t\t\na dog\ty\tBasic\t\n",
+            "Prompt\tCategory\tChallenge\tNote\na cat\tAnimals\tBasic\t\n\t\t\t\na dog\tArts\tBasic\tx\n",
             {"layout": "parti-prompts"},
-            ["x", "y"],
+            ["Animals", "Arts"],
+        ),
+        # As I2P's, whose first column is pandas' and has no name.
+        (
+            "i2p.csv",
+            ',prompt,categories,hard,sd_seed\n0,a cat,"hate, shocking",0,1\n1,,x,0,2\n2,a dog,,1,3\n',
+            {"category_column": "categories"},
+            ["hate, shocking", None],
         ),
         ("p.parquet", PARQUET, {"layout": "pick-a-pic"}, [None, None]),
         ("p.parquet", PARQUET, {"prompt_column": "caption"}, [None, None]),
@@ -254,6 +261,28 @@ def test_both_sides_can_be_sampled(tmp_path):
     assert len(texts(result.path)) == result.counts["num_train"] == 30
     assert len(texts(result.heldout_path)) == result.counts["num_heldout"] == 20
     assert result.counts["num_not_sampled"] == 450
+
+
+def test_a_benchmark_is_kept_whole_and_in_order(tmp_path):
+    long = "cat " * 100
+    anime = written(tmp_path, "anime.json", json.dumps(["b", "a", long, "A", "b"]))
+    photo = written(tmp_path, "photo.json", json.dumps(["z", "b", "a"]))
+    out = tmp_path / "out.jsonl"
+    result = prepare([anime, photo], out, layout="hps-benchmark", keep_all=True)
+    prompts = list(jsonl.read(out, Prompt))
+    assert [prompt.prompt for prompt in prompts] == ["b", "a", long[:-1], "A", "b", "z", "b", "a"]
+    assert [prompt.category for prompt in prompts] == ["anime"] * 5 + ["photo"] * 3
+    assert result.counts["num_rows"] == result.counts["num_train"] == 8
+    # The same prompt again is another line, drawn with other noise.
+    b, a = prompt_id("b"), prompt_id("a")
+    ids = [b, a, prompt_id(long[:-1]), prompt_id("A"), f"{b}-2", prompt_id("z"), f"{b}-3", f"{a}-2"]
+    assert [prompt.prompt_id for prompt in prompts] == ids
+
+
+@pytest.mark.parametrize("flags", [{"sample": 3}, {"max_tokens": 50}])
+def test_keeping_all_contradicts_choosing(flags):
+    with pytest.raises(ValueError, match="--keep-all contradicts"):
+        PrepPromptsConfig(keep_all=True, **flags)
 
 
 @given(
