@@ -15,7 +15,7 @@ PROJECT = Path(__file__).parents[2]
         ("train", "--rounds 1 --steps 1 --batch 2 --pairs 4 --no-memory", "gradients"),
         ("rollout", "--rounds 1 --prompts 2 --steps 1 --images-per-prompt 1", "images differ by"),
         ("score", "--rounds 1 --images 2 --size 64", "where the time goes"),
-        ("start_up", "--rounds 1 --commands --help", "imports"),
+        ("start_up", "--rounds 1 --commands prep-prompts", "imports"),
     ],
 )
 def test_a_benchmark_runs(name, arguments, says):
