@@ -80,6 +80,17 @@ class DiversityResult:
     difference: Estimate | None = None
 
 
+# What a sampler is told, but for negative prompts: fields of a `Sample` and of a `Sampling`.
+SAMPLER_SETTINGS = (
+    "scheduler",
+    "num_inference_steps",
+    "guidance_scale",
+    "eta",
+    "width",
+    "height",
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """How some of a policy's samples were drawn. `negative_prompts` is a sha256 over theirs, with

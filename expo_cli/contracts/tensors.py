@@ -111,6 +111,15 @@ def open_tensors(
         raise ContractError(f"{path}: not a whole safetensors file: {error}") from error
 
 
+def check_whole(place: Path, kind: str, loading: Mapping[str, Any]) -> None:
+    """Raises ContractError when weights were missing; `loading` is what `from_pretrained` says of it.
+
+    diffusers and transformers go on with random ones in their place.
+    """
+    if lacking := sorted([*loading["missing_keys"], *map(str, loading["mismatched_keys"])]):
+        raise ContractError(f"{place}: not a whole {kind}: has no weights {lacking[0]}")
+
+
 def read_tensors(path: Path, framework: Literal["pt", "numpy"] = "pt") -> dict[str, Any]:
     """All tensors of a safetensors file, of torch or as arrays; errors as `open_tensors`."""
     with open_tensors(path, framework) as file:

@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator
 
-from expo_cli.contracts.results import Alarm, DriftResult, Estimate, PolicyResult, Results
+from expo_cli.contracts.results import (
+    SAMPLER_SETTINGS,
+    Alarm,
+    DriftResult,
+    Estimate,
+    PolicyResult,
+    Results,
+)
 
 # A drift figure leaves the baseline's range when its mean is further from the baseline's than this
 # many standard deviations over the baseline's prompts. Half of one is what J. Cohen (Statistical
 # Power Analysis, 1988) calls a medium effect: visible, and far beyond the noise of a mean.
 MAX_SHIFT = 0.5
-
-# What a sampler is told, but for negative prompts.
-SETTINGS = ("scheduler", "num_inference_steps", "guidance_scale", "eta", "width", "height")
 
 UNCLEAR = "shows no clear change of"
 
@@ -69,7 +73,7 @@ def _drawn_otherwise(policy: PolicyResult, baseline: PolicyResult) -> Iterator[A
         [here], [there] = policy.sampling, baseline.sampling
         differ = [
             f"{name.replace('_', ' ')} {getattr(here, name)} instead of {getattr(there, name)}"
-            for name in SETTINGS
+            for name in SAMPLER_SETTINGS
             if getattr(here, name) != getattr(there, name)
         ]
         if here.negative_prompts != there.negative_prompts:

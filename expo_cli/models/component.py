@@ -1,7 +1,6 @@
 """One part of a pipeline folder."""
 
 import inspect
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,8 +9,8 @@ import msgspec
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from expo_cli.contracts.tensors import check_sha256
-from expo_cli.errors import ContractError
+from expo_cli.contracts.tensors import check_sha256, check_whole
+from expo_cli.errors import ContractError, one_line
 
 disable_progress_bar()
 
@@ -44,7 +43,7 @@ def load_component(cls: type, folder: Path, name: str, dtype: torch.dtype | None
     try:
         loaded = cls.from_pretrained(str(part), local_files_only=True, **weights)
     except Exception as error:  # tokenizers, safetensors and the checks of configs share no class
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(str(error)) or type(error).__name__
         raise ContractError(f"{part}: cannot be loaded as {cls.__name__}: {reason}") from error
     if dtype is None:
         return loaded
@@ -52,9 +51,7 @@ def load_component(cls: type, folder: Path, name: str, dtype: torch.dtype | None
         check_sha256(part / WEIGHTS)
     component, loading = loaded
     check_settings(part, getattr(component.config, "items", dict)())
-    # Both libraries would go on with random weights in their place.
-    if lacking := sorted([*loading["missing_keys"], *map(str, loading["mismatched_keys"])]):
-        raise ContractError(f"{part}: not a whole {cls.__name__}: has no weights {lacking[0]}")
+    check_whole(part, cls.__name__, loading)
     return component.requires_grad_(False).eval()
 
 
@@ -64,7 +61,7 @@ def load_config(cls: type, folder: Path, name: str) -> dict[str, Any]:
     try:
         config = cls.load_config(str(folder), subfolder=name, local_files_only=True)
     except Exception as error:  # as above
-        reason = " ".join(str(error).split())
+        reason = one_line(str(error))
         raise ContractError(f"{folder / name}: has no config: {reason}") from error
     parameters = inspect.signature(cls.__init__).parameters.values()
     config = {p.name: p.default for p in parameters if p.default is not p.empty} | config
@@ -79,8 +76,3 @@ def check_settings(part: Path, settings: Iterable[tuple[str, Any]]) -> None:
             msgspec.convert(value, SETTINGS.get(name, Any))
         except msgspec.ValidationError as error:
             raise ContractError(f"{part}: its config is wrong about {name}: {error}") from error
-
-
-def load_index(folder: Path) -> dict[str, Any]:
-    """The model_index.json of a pipeline folder whose family is known already."""
-    return json.loads((folder / "model_index.json").read_text(encoding="utf-8"))

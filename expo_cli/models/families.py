@@ -13,6 +13,7 @@ from expo_cli.registry import MODELS, nearest
 FLOW_MATCHING = frozenset({"StableDiffusion3Pipeline", "FluxPipeline"})
 # Their guidance is an input of the network, which leaves no place for a negative prompt.
 DISTILLED_GUIDANCE = frozenset({"FluxPipeline"})
+MODEL_INDEX = "model_index.json"
 FLOW_MATCH_EULER = "flow-match-euler"
 
 
@@ -21,15 +22,20 @@ def pipeline_folder(source: str) -> Path:
     return model_folder(base_source(source))
 
 
+def read_index(folder: Path) -> dict[str, Any]:
+    """What a pipeline folder's model_index.json says of its parts."""
+    return read_json(folder / MODEL_INDEX, dict[str, Any])
+
+
 def pipeline_class(folder: Path) -> str:
     """`_class_name` of a pipeline folder's model_index.json, which tells its family.
 
     Raises ContractError when there is no such file or the family is not supported.
     """
-    index = folder / "model_index.json"
+    index = folder / MODEL_INDEX
     if not index.exists():
         raise ContractError(f"{index}: missing; {folder} is not a diffusers pipeline")
-    name = read_json(index, dict[str, Any]).get("_class_name")
+    name = read_index(folder).get("_class_name")
     if not isinstance(name, str):
         raise ContractError(f"{index}: has no _class_name")
     if name not in MODELS:

@@ -4,6 +4,7 @@ Rectified flow as in Esser et al., arXiv 2403.03206. Diffusion-DPO's margin is t
 errors in the velocity (Liu et al., arXiv 2501.13918, section 3.2, with a constant beta).
 """
 
+from abc import abstractmethod
 from pathlib import Path
 
 import torch
@@ -38,9 +39,9 @@ class FlowMatching(Pipeline):
         self.schedule = load_component(FlowMatchEulerDiscreteScheduler, folder, "scheduler")
         self.num_train_timesteps = self.schedule.config.num_train_timesteps
 
+    @abstractmethod
     def draw_position(self, generator: torch.Generator) -> float:
         """Where in the training timesteps, from 0 (only noise) to 1, a visit takes place."""
-        raise NotImplementedError
 
     def training_timestep(self, generator: torch.Generator) -> float:
         """As diffusers' scripts: a place among the scheduler's timesteps, whose shift is in them."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from expo_cli.contracts.files import atomic, read_json
 from expo_cli.contracts.sources import ADAPTER_CONFIG, AdapterConfig
 from expo_cli.contracts.tensors import read_tensors, write_tensors
-from expo_cli.errors import ContractError
+from expo_cli.errors import ContractError, one_line
 from expo_cli.models.kohya import KOHYA_WEIGHTS, write_kohya
 from expo_cli.models.modelspec import lora_modelspec
 from expo_cli.models.protocol import DiffusionModel
@@ -65,7 +65,7 @@ def apply_adapter(network: PeftAdapterMixin, network_name: str, folder: Path) ->
         network.add_adapter(config)
         outcome = set_peft_model_state_dict(network, tensors)
     except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(str(error))
         raise ContractError(f"{path}: does not fit this model: {reason}") from error
     wanted = len(get_peft_model_state_dict(network))
     if outcome.unexpected_keys or len(tensors) != wanted:

@@ -3,10 +3,11 @@
 ModelSpec 1.0.1: https://github.com/Stability-AI/ModelSpec
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from expo_cli.contracts.files import read_json
+from expo_cli.models.families import pipeline_class
 from expo_cli.models.protocol import DiffusionModel
 
 # The width of the text encoder that came with Stable Diffusion 2.
@@ -19,8 +20,8 @@ def lora_modelspec(model: DiffusionModel) -> dict[str, str]:
 
     ModelSpec's `date` is left out: the same run gives the same bytes.
     """
-    pipeline = read_json(model, "model_index.json")["_class_name"]
-    scheduler = read_json(model, "scheduler/scheduler_config.json")
+    pipeline = pipeline_class(model.folder)
+    scheduler = read_json(model.folder / "scheduler" / "scheduler_config.json", dict[str, Any])
     predicted = PREDICTION_TYPES.get(scheduler.get("prediction_type"))
     architecture, version = architecture_and_version(pipeline, predicted, model.network.config)
     keys = {
@@ -57,7 +58,3 @@ def architecture_and_version(
         case "FluxPipeline":
             return f"flux-1-{'dev' if network['guidance_embeds'] else 'schnell'}", "flux1"
     return pipeline, pipeline
-
-
-def read_json(model: DiffusionModel, name: str) -> dict[str, Any]:
-    return json.loads((model.folder / name).read_text(encoding="utf-8"))

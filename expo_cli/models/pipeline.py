@@ -1,5 +1,6 @@
 """What all families share: a network that is trained, a VAE, and the folder both come from."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -13,7 +14,7 @@ from expo_cli.models.component import load_component, load_config
 from expo_cli.models.vae import Geometry, LatentDecoder
 
 
-class Pipeline:
+class Pipeline(ABC):
     """A family names its network, and says how prompts, noise and samplers come in.
 
     Parts that a frozen reference or a finished embedding never needs are loaded when used.
@@ -28,9 +29,9 @@ class Pipeline:
         self.geometry = self.read_geometry(folder)
 
     @classmethod
+    @abstractmethod
     def read_geometry(cls, folder: Path) -> Geometry:
         """From the configs in a pipeline folder alone."""
-        raise NotImplementedError
 
     @classmethod
     def network_config(cls, folder: Path) -> dict[str, Any]:

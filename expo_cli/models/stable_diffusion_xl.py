@@ -9,7 +9,8 @@ from torch import Tensor
 from transformers.models.clip.modeling_clip import CLIPTextModelWithProjection
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
-from expo_cli.models.component import load_component, load_index
+from expo_cli.models.component import load_component
+from expo_cli.models.families import read_index
 from expo_cli.models.protocol import Conditioning
 from expo_cli.models.stable_diffusion import StableDiffusion
 from expo_cli.models.text import clip_embeddings, zeros_where
@@ -27,7 +28,7 @@ class StableDiffusionXL(StableDiffusion):
         super().__init__(folder, device, dtype)
         self.tokenizer_2 = load_component(CLIPTokenizer, folder, "tokenizer_2")
         # The default of diffusers' pipeline too.
-        self.zeros_for_empty = load_index(folder).get("force_zeros_for_empty_prompt", True)
+        self.zeros_for_empty = read_index(folder).get("force_zeros_for_empty_prompt", True)
 
     @cached_property
     def text_encoder_2(self) -> CLIPTextModelWithProjection:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from expo_cli.contracts.tensors import read_tensors
-from expo_cli.errors import ContractError
+from expo_cli.errors import ContractError, one_line
 
 # Where the layers stand in the published nn.Sequential, between dropouts, and what they return.
 LAYERS = {0: 1024, 2: 128, 4: 64, 6: 16, 7: 1}
@@ -48,7 +48,7 @@ def read_torch(path: Path) -> dict[str, Tensor]:
     except UnpicklingError as error:
         raise ContractError(f"{path}: holds more than tensors; it is not read") from error
     except Exception as error:  # torch has no error class of its own for a broken file
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(str(error))[:300]
         raise ContractError(f"{path}: cannot be read: {reason}") from error
     whole = isinstance(tensors, dict) and all(isinstance(t, Tensor) for t in tensors.values())
     if not whole:

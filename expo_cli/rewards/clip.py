@@ -11,7 +11,8 @@ from transformers.models.clip.modeling_clip import CLIPModel
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 from transformers.utils import logging
 
-from expo_cli.errors import ContractError
+from expo_cli.contracts.tensors import check_whole
+from expo_cli.errors import ContractError, one_line
 from expo_cli.rewards.clip_files import CLIPFiles
 from expo_cli.rewards.protocol import Batch
 from expo_cli.rewards.texts import distinct
@@ -38,15 +39,11 @@ class CLIP:
             )
             self.tokenizer = CLIPTokenizer.from_pretrained(str(files.processor))
             self.image_processor = CLIPImageProcessorPil.from_pretrained(str(files.processor))
-        except (
-            Exception
-        ) as error:  # tokenizers, safetensors and the checks of configs share no class
-            reason = " ".join(str(error).split())
+        # Tokenizers, safetensors and the checks of configs share no class of errors.
+        except Exception as error:
+            reason = one_line(str(error))
             raise ContractError(f"{files.network}: cannot be loaded as a CLIP: {reason}") from error
-        if lacking := sorted([*loading["missing_keys"], *map(str, loading["mismatched_keys"])]):
-            raise ContractError(
-                f"{files.network}: not a whole CLIPModel: has no weights {lacking[0]}"
-            )
+        check_whole(files.network, "CLIPModel", loading)
         self.network.requires_grad_(False).eval().to(device)
         self.logit_scale = self.network.logit_scale.float().exp().item()
         self.max_length = min(

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
-from expo_cli.errors import ContractError, UsageError
+from expo_cli.errors import ContractError, UsageError, one_line
 from expo_cli.registry import nearest
 from expo_cli.rewards.protocol import Batch
 from expo_cli.rewards.texts import distinct
@@ -38,7 +38,7 @@ class OpenCLIP:
         except UnpicklingError as error:
             raise ContractError(f"{weights}: holds more than tensors; it is not read") from error
         except Exception as error:  # open_clip and safetensors have no error class of their own
-            reason = " ".join(str(error).split())
+            reason = one_line(str(error))
             raise ContractError(
                 f"{weights}: cannot be loaded as {architecture}: {reason[:300]}"
             ) from error

@@ -12,6 +12,7 @@ from torch import Tensor
 from expo_cli.contracts.files import atomic, atomic_folder
 from expo_cli.contracts.tensors import write_tensors
 from expo_cli.models.component import WEIGHTS
+from expo_cli.models.families import MODEL_INDEX, read_index
 from expo_cli.models.lora import save_adapter
 from expo_cli.models.protocol import DiffusionModel
 from expo_cli.report.model_card import model_card
@@ -26,7 +27,7 @@ def write_pipeline(model: DiffusionModel, weights: dict[str, Tensor], out: Path)
     The index names no part that is not there, such as the safety checker of a hub snapshot:
     diffusers would fail to load it.
     """
-    index = json.loads((model.folder / "model_index.json").read_text(encoding="utf-8"))
+    index = read_index(model.folder)
     for name, value in index.items():
         part = model.folder / name
         if not isinstance(value, list):
@@ -42,7 +43,7 @@ def write_pipeline(model: DiffusionModel, weights: dict[str, Tensor], out: Path)
                 write_tensors(folder / WEIGHTS, whole, {"format": "pt"})
             else:
                 shutil.copytree(part, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
-    with atomic(out / "model_index.json") as file:
+    with atomic(out / MODEL_INDEX) as file:
         file.write(json.dumps(index, indent=2).encode() + b"\n")
 
 

@@ -75,9 +75,9 @@ class Sieve:
             )
 
     def _id(self, text: str) -> str:
-        if not self.keep_all:
-            return prompt_id(text)
         name = prompt_id(text)
+        if not self.keep_all:
+            return name
         self._copies[name] += 1
         return name if self._copies[name] == 1 else f"{name}-{self._copies[name]}"
 

@@ -1,6 +1,6 @@
 """The frozen reference that a policy is held to."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cached_property
 
@@ -29,14 +29,18 @@ class Reference:
         return self.load()
 
     def values(
-        self, keys: Sequence[int], ask: Callable[[DiffusionModel, list[int]], Tensor]
+        self,
+        keys_of: Callable[[], list[int]],
+        ask: Callable[[DiffusionModel, list[int] | None], Tensor],
     ) -> Tensor:
-        """fp32 [rows, width]: what `ask(model, rows)` returns of all rows.
+        """fp32 [rows, width]: what `ask(model, None)` returns of all rows, `ask(model, rows)` of some.
 
-        Each row's key stands for all that its value depends on, beside the model.
+        Each row's key stands for all that its value depends on, beside the model; without a cache
+        nobody needs them.
         """
         if self.cache is None:
-            return self.compute(ask, list(range(len(keys))))
+            return self.compute(ask, None)
+        keys = keys_of()
         known = self.cache.find(keys)
         missing = [row for row, value in enumerate(known) if value is None]
         if missing:
@@ -47,12 +51,15 @@ class Reference:
         return torch.stack(known)
 
     def compute(
-        self, ask: Callable[[DiffusionModel, list[int]], Tensor], rows: list[int]
+        self,
+        ask: Callable[[DiffusionModel, list[int] | None], Tensor],
+        rows: list[int] | None,
     ) -> Tensor:
-        self.num_computed += len(rows)
         shared = self.model is self.policy
         with torch.no_grad(), self.model.reference() if shared else nullcontext():
-            return ask(self.model, rows)
+            values = ask(self.model, rows)
+        self.num_computed += len(values)
+        return values
 
     def save(self) -> None:
         """Keep what is new for later runs, where there is a cache."""

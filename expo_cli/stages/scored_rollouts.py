@@ -4,16 +4,16 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from expo_cli.contracts.parts import require_complete
 from expo_cli.contracts.provenance import Run, read_run
 from expo_cli.contracts.records import Sample
-from expo_cli.contracts.results import DRIFT_FIGURES, Sampling
+from expo_cli.contracts.results import DRIFT_FIGURES, SAMPLER_SETTINGS, Sampling
 from expo_cli.contracts.rollouts import (
     Rollout,
     embeddings_path,
@@ -42,11 +42,8 @@ class Draw:
     seed: int
 
 
-DRAW_FIELDS = ("sample_id", "prompt_id", "prompt", "category", "index", "seed")
-
-
-# scheduler, num_inference_steps, guidance_scale, eta, width, height
-Settings: TypeAlias = tuple[str, int, float, float, int, int]
+DRAW_FIELDS = tuple(field.name for field in fields(Draw))
+Settings: TypeAlias = tuple[Any, ...]  # the values of SAMPLER_SETTINGS
 
 
 @dataclass(frozen=True)
@@ -112,9 +109,10 @@ def check_same_rewards(first: ScoredRollout, other: ScoredRollout) -> None:
 def read_samples(
     scored: ScoredRollout, limit: int | None, bar: Bar
 ) -> tuple[list[Draw], list[str], PolicySamples]:
-    """The samples of a policy's first `limit` prompts (of all by default), ordered by sample_id.
+    """The samples of a policy's first `limit` prompts (of all by default), ordered by sample_id, and
+    their prompt_ids in the order in which the rollout has them.
 
-    The second result is their prompt_ids, in the order in which the rollout has them. Raises ContractError when a sample stands there twice or has no score.
+    Raises ContractError when a sample stands there twice or has no score.
     """
     draws: list[Draw] = []
     images: list[str | None] = []
@@ -197,27 +195,14 @@ def check_same_draws(
 
 
 def _settings(sample: Sample) -> Settings:
-    return (
-        sample.scheduler,
-        sample.num_inference_steps,
-        sample.guidance_scale,
-        sample.eta,
-        sample.width,
-        sample.height,
-    )
+    return tuple(getattr(sample, name) for name in SAMPLER_SETTINGS)
 
 
 def _sampling(settings: Settings, negative_prompts: Mapping[str, str]) -> Sampling:
     """`negative_prompts` are those of all samples drawn with these settings, by sample_id."""
-    scheduler, num_inference_steps, guidance_scale, eta, width, height = settings
     listing = "".join(f"{name}\x1f{negative_prompts[name]}\n" for name in sorted(negative_prompts))
     return Sampling(
-        scheduler=scheduler,
-        num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale,
-        eta=eta,
-        width=width,
-        height=height,
+        **dict(zip(SAMPLER_SETTINGS, settings, strict=True)),
         num_samples=len(negative_prompts),
         negative_prompts=hashlib.sha256(listing.encode()).hexdigest()
         if any(negative_prompts.values())

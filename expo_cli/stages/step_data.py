@@ -107,9 +107,10 @@ class StepData:
         )
 
     def reference_log_densities(self, steps: Steps) -> Tensor:
-        return self.reference.values(
-            steps.keys(), lambda model, asked: self.log_densities(model, steps.rows(asked))
-        )
+        def ask(model: DiffusionModel, asked: list[int] | None) -> Tensor:
+            return self.log_densities(model, steps if asked is None else steps.rows(asked))
+
+        return self.reference.values(steps.keys, ask)
 
     def log_densities(self, model: DiffusionModel, steps: Steps) -> Tensor:
         """log p(winner | x_t) and log p(loser | x_t) by a model, [steps, 2]."""

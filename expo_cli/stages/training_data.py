@@ -122,7 +122,7 @@ class PromptEmbeddings:
 @dataclass(frozen=True)
 class Rows:
     """Latents to denoise: `latents` and `noise` are fp32 [rows, channels, height, width],
-    `timesteps` int64 [rows]. `seeds` are those of noise and timestep."""
+    `timesteps` [rows]. `seeds` are those of noise and timestep."""
 
     latents: Tensor
     noise: Tensor
@@ -196,10 +196,10 @@ class Denoiser:
         )
 
     def reference_errors(self, rows: Rows, noisy: NoisyRows) -> Tensor:
-        values = self.reference.values(
-            rows.keys(), lambda model, asked: noisy.rows(asked).errors(model)[:, None]
-        )
-        return values[:, 0]
+        def ask(model: DiffusionModel, asked: list[int] | None) -> Tensor:
+            return (noisy if asked is None else noisy.rows(asked)).errors(model)[:, None]
+
+        return self.reference.values(rows.keys, ask)[:, 0]
 
 
 def tensor_sha256(tensor: Tensor) -> str:
