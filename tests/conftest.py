@@ -25,6 +25,19 @@ def expo():
     return run
 
 
+@pytest.fixture
+def program(tmp_path):
+    """Write an executable program of the given body, Python's by default; returns its path."""
+
+    def write(body: str, interpreter: str = sys.executable) -> Path:
+        path = tmp_path / "program"
+        path.write_text(f"#!{interpreter}\n{body}\n")
+        path.chmod(0o755)
+        return path
+
+    return write
+
+
 @pytest.fixture(scope="session")
 def tiny_sd(tmp_path_factory) -> Path:
     """Random weights in SD 1.5's layout; tests must not write into the folder."""

@@ -4,7 +4,7 @@
 
 Both read the records and the scores of a rollout of four images a prompt, leave out broken images,
 and write the best and the worst image of each prompt to JSONL; the pairs are compared. Each way runs
-in a process of its own. Needs the extra `bench`.
+in a process of its own. Needs pandas.
 """
 
 import argparse

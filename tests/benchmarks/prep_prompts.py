@@ -4,7 +4,7 @@
 
 All drop empty rows and duplicates after Unicode and white-space normalisation, count CLIP tokens with
 the same fast tokenizer, drop what is too long, hold out by the same hash, and sample by the same
-hash; the prompts are compared. Each way runs in a process of its own. Needs the extra `bench`.
+hash; the prompts are compared. Each way runs in a process of its own. Needs pandas and datasets.
 """
 
 import argparse

@@ -3,11 +3,11 @@
 import cProfile
 import inspect
 import pstats
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 
-def show_shares(call: Callable[[], object], functions: Mapping[str, Callable]) -> None:
-    """Print the share of the call's time that each function took, with all that it called.
+def show_shares(call: Callable[[], object], parts: Mapping[str, Sequence[Callable]]) -> None:
+    """Print the share of the call's time that each part took: its functions, with all they called.
 
     The functions must not call each other.
     """
@@ -16,10 +16,10 @@ def show_shares(call: Callable[[], object], functions: Mapping[str, Callable]) -
     stats = pstats.Stats(profiler)
     left = 1.0
     print("where the time goes:")
-    for name, function in functions.items():
-        code = inspect.unwrap(function).__code__
-        key = (code.co_filename, code.co_firstlineno, code.co_name)
-        share = stats.stats[key][3] / stats.total_tt if key in stats.stats else 0.0
+    for name, functions in parts.items():
+        codes = [inspect.unwrap(function).__code__ for function in functions]
+        places = [(code.co_filename, code.co_firstlineno, code.co_name) for code in codes]
+        share = sum(stats.stats[p][3] for p in places if p in stats.stats) / stats.total_tt
         left -= share
         print(f"  {name:<40} {share:10.1%}")
     print(f"  {'the rest':<40} {left:10.1%}")

@@ -184,13 +184,13 @@ def measure(work: Path, arguments: argparse.Namespace) -> None:
     show_shares(
         ours,
         {
-            "UNet": type(model).predict,
-            "VAE": type(model).decode,
-            "text encoder and tokenizer": type(model).encode,
-            "scheduler": DDIMScheduler.step,
-            "image checks": image_checks,
-            "PNG files": drawing.write_image,
-            "latents": write_tensors,
+            "UNet": [type(model).predict],
+            "VAE": [type(model).decode],
+            "text encoder and tokenizer": [type(model).encode],
+            "scheduler": [DDIMScheduler.step],
+            "image checks": [image_checks],
+            "PNG files": [drawing.write_image],
+            "latents": [write_tensors],
         },
     )
 

@@ -192,13 +192,13 @@ def measure(work: Path, arguments: argparse.Namespace) -> None:
     show_shares(
         ours,
         {
-            "image tower": open_clip.CLIP.encode_image,
-            "text tower": open_clip.CLIP.encode_text,
-            "reading image files": ImageIndex.images,
-            "resizing": open_clip_network.fit_into_square,
-            "tokenizer": open_clip.SimpleTokenizer.__call__,
-            "embeddings": write_tensors,
-            "scores": jsonl.write,
+            "image tower": [open_clip.CLIP.encode_image],
+            "text tower": [open_clip.CLIP.encode_text],
+            "reading image files": [ImageIndex.images],
+            "resizing": [open_clip_network.fit_into_square],
+            "tokenizer": [open_clip.SimpleTokenizer.__call__],
+            "embeddings": [write_tensors],
+            "scores": [jsonl.write],
         },
     )
 

@@ -16,10 +16,6 @@ the time of ours goes.
 """
 
 import argparse
-import cProfile
-import pstats
-import resource
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -40,7 +36,7 @@ from expo_cli.contracts import jsonl
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import Pair, SampleRef
 from expo_cli.contracts.sources import model_folder
-from expo_cli.contracts.tensors import write_tensors
+from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.core.noise import training_noise, uniform_timestep
 from expo_cli.core.visits import visits
 from expo_cli.models.loading import load_encoder
@@ -57,6 +53,8 @@ from expo_cli.stages.training import Trainer
 from expo_cli.stages.training_data import PromptEmbeddings
 from expo_cli.stages.training_pairs import read_pairs
 from tests.benchmarks.alternating import alternate, report_against, timed
+from tests.benchmarks.children import Child, show_work
+from tests.benchmarks.profiles import show_shares
 from tests.benchmarks.sd15 import stable_diffusion_15
 
 BETA = 5000.0
@@ -97,21 +95,31 @@ class Work:
         )
 
 
-def make_work(folder: Path, options: argparse.Namespace) -> Work:
+def policy_of(options: argparse.Namespace) -> str:
+    return str(options.sd15) if options.sd15 else "embedded:emoji-sd"
+
+
+def prompts_of(options: argparse.Namespace) -> list[str]:
+    return [f"a picture of {n} cats and a dog" for n in range(options.pairs)]
+
+
+def open_work(folder: Path, options: argparse.Namespace) -> Work:
+    """What `make_work` made; no part of a model is loaded for it."""
+    pixels = read_tensors(folder / "pixels.safetensors")["pixels"]
+    return Work(policy_of(options), pixels, prompts_of(options), folder / "pairs.jsonl", options)
+
+
+def make_work(folder: Path, options: argparse.Namespace) -> None:
     """Random smooth images, each encoded once, as `make-pairs --layout ... --posterior mean` does."""
-    policy = "embedded:emoji-sd"
-    if options.sd15:
-        policy = str(options.sd15)
-        if not (options.sd15 / "model_index.json").exists():
-            stable_diffusion_15(options.sd15)
-    encoder = load_encoder(policy, torch.device("cpu"), DTYPES[options.precision])
+    if options.sd15 and not (options.sd15 / "model_index.json").exists():
+        stable_diffusion_15(options.sd15)
+    encoder = load_encoder(policy_of(options), torch.device("cpu"), DTYPES[options.precision])
     size = options.image_size if options.sd15 else encoder.image_size()
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(2 * options.pairs, 3, 8, 8, generator=generator) * 2 - 1
     pixels = F.interpolate(coarse, size=(size, size), mode="bicubic").clamp(-1, 1)
     latents = {f"s{n}": encoder.encode(pixels[n : n + 1])[0][0] for n in range(len(pixels))}
     write_tensors(folder / "part-00000.safetensors", latents)
-    prompts = [f"a picture of {n} cats and a dog" for n in range(options.pairs)]
 
     def ref(n: int) -> SampleRef:
         return SampleRef(sample_id=f"s{n}", part="part-00000.safetensors")
@@ -130,11 +138,11 @@ def make_work(folder: Path, options: argparse.Namespace) -> Work:
             source="offline",
             iteration=0,
         )
-        for n, prompt in enumerate(prompts)
+        for n, prompt in enumerate(prompts_of(options))
     ]
     jsonl.write(folder / "pairs.jsonl", pairs)
     pixels = pixels.unflatten(0, (options.pairs, 2))
-    return Work(policy, pixels, prompts, folder / "pairs.jsonl", options)
+    write_tensors(folder / "pixels.safetensors", {"pixels": pixels})
 
 
 class Theirs:
@@ -228,10 +236,11 @@ class Ours:
         config = work.config
         folder = work.pairs.parent / name
         if name != OURS:
-            cache = str(work.pairs.parent / "cache")
-            config = replace(config, reference_cache=cache)
-            quiet = RunOptions(quiet=True)
-            train_policy([work.pairs], folder, config, quiet, shard_text="0/1")
+            cache = work.pairs.parent / "cache"
+            config = replace(config, reference_cache=str(cache))
+            if not cache.exists():
+                quiet = RunOptions(quiet=True)
+                train_policy([work.pairs], folder, config, quiet, shard_text="0/1")
         self.forgets_prompts = name != SEEN
         objective = build_objective(config.objective)
         run = Run(
@@ -286,7 +295,7 @@ def take_steps(way: Ours | Theirs, steps: int) -> None:
         way.step()
 
 
-# What a step consists of: none of these is called by another of them.
+# What a step consists of, but for the policy's forward pass, which is nearly all of the rest.
 SHARES: dict[str, list[Callable]] = {
     "pairs: latents, noise": [PairData.rows],
     "text encoder": [PromptEmbeddings.rows],
@@ -302,31 +311,12 @@ SHARES: dict[str, list[Callable]] = {
 }
 
 
-def profile(name: str, ours: Ours, steps: int) -> None:
-    """Print the share of each part of ours. What is left is nearly all the policy's forward pass."""
-    profiler = cProfile.Profile()
-    profiler.enable()
-    for _ in range(steps):
-        ours.step()
-    profiler.disable()
-    stats = pstats.Stats(profiler).stats
-    total = sum(stat[2] for stat in stats.values())
-    print(f"{name}: {1000 * total / steps:.0f} ms a step")
-    left = total
-    for part, functions in SHARES.items():
-        codes = [function.__code__ for function in functions]
-        places = [(code.co_filename, code.co_firstlineno, code.co_name) for code in codes]
-        share = sum(stats[place][3] for place in places if place in stats)
-        left -= share
-        print(f"  {part:<30} {share / total:6.1%}")
-    print(f"  {'policy, forward; rest':<30} {left / total:6.1%}")
-
-
-def peak_memory(name: str) -> float:
+def peak_memory(name: str, work: Path) -> float:
     """GB of a process that takes two steps one way, torch and weights included."""
-    command = [sys.executable, "-m", "tests.benchmarks.train", *sys.argv[1:], "--only", name]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
+    only = ("--only", name, "--work", work)
+    child = Child("tests.benchmarks.train", *sys.argv[1:], *only)
+    child()
+    return child.peak_mib * 2**20 / 1e9
 
 
 def main() -> None:
@@ -342,15 +332,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--only", help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.only:
+        show_work(partial(take_steps, MAKE[options.only](open_work(options.work, options)), 2))
+        return
     with tempfile.TemporaryDirectory() as folder:
-        work = make_work(Path(folder), options)
-        if options.only:
-            way = MAKE[options.only](work)
-            way.step(), way.step()
-            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
-            return
+        make_work(Path(folder), options)
+        work = open_work(Path(folder), options)
         print(
             f"{work.policy}, {options.precision}, {'LoRA' if options.use_lora else 'all weights'}, "
             f"batches of {options.batch} pairs, {options.threads} threads"
@@ -362,11 +352,12 @@ def main() -> None:
         }
         seconds = alternate(timings, options.rounds)
         report_against(THEIRS, options.steps * options.batch, "pairs", seconds)
-        profile(OURS, ways[OURS], options.steps)
-        profile(SEEN, ways[SEEN], options.steps)
-    if not options.no_memory:
-        for name in MAKE:
-            print(f"  {name:<40} {peak_memory(name):6.2f} GB at its peak")
+        for name in (OURS, SEEN):
+            print(name, end=": ")
+            show_shares(partial(take_steps, ways[name], options.steps), SHARES)
+        if not options.no_memory:
+            for name in MAKE:
+                print(f"  {name:<40} {peak_memory(name, Path(folder)):6.2f} GB at its peak")
 
 
 if __name__ == "__main__":

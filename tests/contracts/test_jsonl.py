@@ -12,6 +12,7 @@ from expo_cli.contracts import jsonl, records
 from expo_cli.contracts.jsonl import STANDARD_STREAM
 from expo_cli.contracts.records import Checks, ImageEntry, Pair, Prompt, Sample, SampleRef, Score
 from expo_cli.errors import ContractError, ExpoError
+from tests.records import EXAMPLES, REF
 
 RECORDS = [Prompt, Sample, ImageEntry, Score, SampleRef, Pair]
 IDS = st.from_regex(records.ID, fullmatch=True)
@@ -49,7 +50,7 @@ def test_every_record_survives_a_round_trip(record, data, tmp_path):
 @pytest.mark.parametrize("record", RECORDS)
 def test_every_number_of_a_record_must_be_finite(record):
     """JSON has no NaN, so one that got into a record would be written as null."""
-    valid = examples()[record]
+    valid = EXAMPLES_BY_KIND[record]
     numbers = [f.name for f in fields(record) if isinstance(getattr(valid, f.name), float)]
     values = {field.name: getattr(valid, field.name) for field in fields(record)}
     for name in numbers:
@@ -68,58 +69,7 @@ def test_ids_hold_nothing_that_means_something_in_a_path(bad):
         SampleRef(sample_id=bad, part="main/part-00000.safetensors")
 
 
-def examples() -> dict[type, object]:
-    checks = Checks(
-        nan=False,
-        black=False,
-        saturation=0.1,
-        contrast=0.2,
-        colorfulness=0.3,
-        clipped=0.0,
-        edge_energy=0.4,
-    )
-    sample = Sample(
-        sample_id="s",
-        prompt_id="p",
-        prompt="a cat",
-        agent="main",
-        iteration=1,
-        index=0,
-        seed=1,
-        negative_prompt="",
-        policy="0" * 64,
-        scheduler="ddpm",
-        num_inference_steps=50,
-        guidance_scale=7.5,
-        eta=0.0,
-        width=64,
-        height=64,
-        kl=0.1,
-        checks=checks,
-    )
-    reference = SampleRef(sample_id="s", part="main/part-00000.safetensors", score=0.5)
-    pair = Pair(
-        pair_id="q",
-        prompt_id="p",
-        prompt="a cat",
-        winner=reference,
-        loser=reference,
-        winner_score=0.5,
-        loser_score=0.1,
-        margin=0.4,
-        reward="pickscore",
-        source="online",
-        iteration=1,
-    )
-    return {
-        Prompt: Prompt(prompt_id="p", prompt="a cat"),
-        Sample: sample,
-        ImageEntry: ImageEntry(image="a.png", prompt="a cat"),
-        Score: Score(sample_id="s", prompt_id="p", reward="r", score=1.0, raw=0.5, scale=2.0),
-        SampleRef: reference,
-        Pair: pair,
-    }
-
+EXAMPLES_BY_KIND = {type(example): example for example in [*EXAMPLES, REF]}
 
 GOOD = b'{"sample_id":"s","prompt_id":"p","reward":"r","score":1.0,"raw":1.0}\n'
 

@@ -243,7 +243,7 @@ def test_a_wrong_clock(name, disk):
     """In the year 2001, with time going backwards between two commands, as on a broken node."""
     if not shutil.which("faketime"):
         assert "EXPO_TEST_EVERYTHING" not in os.environ, "faketime is not installed"
-        pytest.skip("no faketime; `bash tests/faults/install.sh` installs it")
+        pytest.skip("no faketime; `bash tests/install.sh` installs it")
     command = disk.set_up(name, when="before")
     expo = [sys.executable, "-m", "expo_cli", *command.arguments]
     done = subprocess.run(["faketime", "2001-02-03 04:05:06", *expo], cwd=disk.folder, text=True)

@@ -5,6 +5,7 @@ import random
 import resource
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,16 +31,9 @@ def judge(program: Path):
 
 
 @pytest.fixture
-def script(tmp_path):
+def script(program):
     """Write an executable shell script of the given body; returns its path."""
-
-    def write(body: str) -> Path:
-        path = tmp_path / "judge.sh"
-        path.write_text(f"#!/bin/sh\n{body}\n")
-        path.chmod(0o755)
-        return path
-
-    return write
+    return partial(program, interpreter="/bin/sh")
 
 
 def answers(tmp_path: Path, data: bytes):

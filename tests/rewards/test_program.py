@@ -1,6 +1,5 @@
 """`exec:PROGRAM`: a real program, and every way in which one can go wrong."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -33,19 +32,6 @@ BATCH = Batch(
     prompts=["one", "two words", "three « words »"],
     images=[Image.new("RGB", (4, 4), (value, 9, 9)) for value in (10, 20, 30)],
 )
-
-
-@pytest.fixture
-def program(tmp_path):
-    """Write an executable Python program with the given body; returns its path."""
-
-    def write(body: str) -> Path:
-        path = tmp_path / "judge.py"
-        path.write_text(f"#!{sys.executable}\n{body}")
-        path.chmod(0o755)
-        return path
-
-    return write
 
 
 def judge(path):

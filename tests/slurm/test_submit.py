@@ -26,7 +26,7 @@ PROJECT = HERE.parents[1]
 if not shutil.which("slurmctld", path=f"{os.environ['PATH']}:/usr/sbin"):
     # .ci/run installs it and sets the variable, so that there nobody skips these tests unnoticed.
     assert "EXPO_TEST_EVERYTHING" not in os.environ, "SLURM is not installed"
-    pytest.skip("no SLURM; `bash tests/slurm/install.sh` installs it", allow_module_level=True)
+    pytest.skip("no SLURM; `bash tests/install.sh` installs it", allow_module_level=True)
 
 TOY = {
     "ITERATIONS": 3,

@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
-from transformers.models.clip.configuration_clip import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPTextModel
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+from tests.tiny.clip import clip_text_config
+from tests.tiny.vae import vae
 
 
 def clip_tokenizer(folder: Path) -> CLIPTokenizer:
@@ -38,19 +39,9 @@ def clip_tokenizer(folder: Path) -> CLIPTokenizer:
 def stable_diffusion(folder: Path, prediction_type: str = "epsilon", seed: int = 0) -> Path:
     """A StableDiffusionPipeline folder of SD 1.5's layout: 4 UNet levels, VAE of factor 8."""
     torch.manual_seed(seed)
-    tokenizer = clip_tokenizer(folder / "tokenizer")
-    CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            hidden_act="quick_gelu",
-            bos_token_id=49406,
-            eos_token_id=49407,
-        )
-    ).save_pretrained(folder / "text_encoder")
+    clip_tokenizer(folder / "tokenizer")
+    text_config = clip_text_config(32, num_hidden_layers=2)
+    CLIPTextModel(text_config).save_pretrained(folder / "text_encoder")
     UNet2DConditionModel(
         sample_size=8,
         block_out_channels=(32, 32, 64, 64),
@@ -59,14 +50,7 @@ def stable_diffusion(folder: Path, prediction_type: str = "epsilon", seed: int =
         attention_head_dim=4,
         norm_num_groups=8,
     ).save_pretrained(folder / "unet")
-    AutoencoderKL(
-        block_out_channels=(8, 8, 16, 16),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=1,
-        norm_num_groups=4,
-        sample_size=64,
-    ).save_pretrained(folder / "vae")
+    vae().save_pretrained(folder / "vae")
     PNDMScheduler(
         beta_start=0.00085,
         beta_end=0.012,

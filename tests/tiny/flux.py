@@ -9,7 +9,7 @@ from transformers import CLIPTextModel
 from tests.tiny import clip_tokenizer
 from tests.tiny.clip import clip_text_config
 from tests.tiny.t5 import t5
-from tests.tiny.vae import vae
+from tests.tiny.vae import vae_of_16_channels
 
 
 def flux(folder: Path, dev: bool = True) -> Path:
@@ -17,14 +17,7 @@ def flux(folder: Path, dev: bool = True) -> Path:
     torch.manual_seed(0)
     tokenizer_2, text_encoder_2 = t5(32)
     FluxPipeline(
-        vae=vae(
-            latent_channels=16,
-            scaling_factor=0.3611,
-            shift_factor=0.1159,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-            force_upcast=True,
-        ),
+        vae=vae_of_16_channels(scaling_factor=0.3611, shift_factor=0.1159),
         text_encoder=CLIPTextModel(clip_text_config(16)),
         text_encoder_2=text_encoder_2,
         tokenizer=clip_tokenizer(folder / "tokenizer"),

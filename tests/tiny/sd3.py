@@ -13,7 +13,7 @@ from transformers import CLIPTextModelWithProjection
 from tests.tiny import clip_tokenizer
 from tests.tiny.clip import clip_text_config
 from tests.tiny.t5 import t5
-from tests.tiny.vae import vae
+from tests.tiny.vae import vae_of_16_channels
 
 
 def stable_diffusion_3(folder: Path, with_t5: bool = True) -> Path:
@@ -21,14 +21,7 @@ def stable_diffusion_3(folder: Path, with_t5: bool = True) -> Path:
     torch.manual_seed(0)
     tokenizer_3, text_encoder_3 = t5(64) if with_t5 else (None, None)
     StableDiffusion3Pipeline(
-        vae=vae(
-            latent_channels=16,
-            scaling_factor=1.5305,
-            shift_factor=0.0609,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-            force_upcast=True,
-        ),
+        vae=vae_of_16_channels(scaling_factor=1.5305, shift_factor=0.0609),
         text_encoder=CLIPTextModelWithProjection(clip_text_config(32)),
         text_encoder_2=CLIPTextModelWithProjection(clip_text_config(16, hidden_act="gelu")),
         text_encoder_3=text_encoder_3,

@@ -13,3 +13,15 @@ def vae(**settings) -> AutoencoderKL:
         sample_size=64,
         **settings,
     )
+
+
+def vae_of_16_channels(scaling_factor: float, shift_factor: float) -> AutoencoderKL:
+    """As SD 3 and FLUX have it."""
+    return vae(
+        latent_channels=16,
+        scaling_factor=scaling_factor,
+        shift_factor=shift_factor,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        force_upcast=True,
+    )

@@ -1,0 +1,97 @@
+"""One record of every kind, with a value in each of its fields."""
+
+from expo_cli.contracts.records import (
+    Checks,
+    EncodedImage,
+    ImageEntry,
+    Pair,
+    Prompt,
+    Sample,
+    SampleRef,
+    Score,
+    StepCandidates,
+    StepPair,
+)
+from expo_cli.contracts.results import EvaluatedSample
+
+CHECKS = Checks(
+    nan=False,
+    black=True,
+    saturation=0.25,
+    contrast=0.5,
+    colorfulness=33.0,
+    clipped=0.0,
+    edge_energy=0.125,
+)
+REF = SampleRef(sample_id="p1-main-1-0", part="main/part-00000.safetensors", score=0.5)
+STEP = {
+    "step_id": "s.1",
+    "prompt_id": "p1",
+    "prompt": "a cat",
+    "negative_prompt": "",
+    "iteration": 1,
+    "timestep": 999,
+    "previous_timestep": 749,
+    "guidance_scale": 5.0,
+    "eta": 1.0,
+    "reward": "pick",
+}
+EXAMPLES = [
+    Prompt(prompt_id="p1", prompt="a caf\u00e9", category="x", num_tokens=3, source="a.txt:1"),
+    Sample(
+        sample_id="p1-main-1-0",
+        prompt_id="p1",
+        prompt="a cat",
+        category="x",
+        agent="main",
+        iteration=1,
+        index=0,
+        seed=7,
+        negative_prompt="blurry",
+        policy="0" * 8,
+        scheduler="ddpm",
+        num_inference_steps=50,
+        guidance_scale=7.5,
+        eta=0.0,
+        width=64,
+        height=64,
+        image="images/a.png",
+        kl=1.5,
+        kl_steps=(1.0, 0.5),
+        checks=CHECKS,
+    ),
+    ImageEntry(image="a.png", prompt="a cat", prompt_id="p1", sample_id="s1", category="x"),
+    Score(sample_id="s1", prompt_id="p1", reward="pick", score=1.0, raw=0.5, scale=2.0),
+    Pair(
+        pair_id="q1",
+        prompt_id="p1",
+        prompt="a cat",
+        winner=REF,
+        loser=REF,
+        winner_score=0.5,
+        loser_score=0.25,
+        margin=0.25,
+        reward="pick",
+        source="online",
+        iteration=1,
+        explore=REF,
+        main=REF,
+    ),
+    StepPair(part="a.steps.safetensors", winner_score=1.0, loser_score=0.5, confidence=0.2, **STEP),
+    EncodedImage(sample_id="s1", source="a:1: jpg_0", width=4, height=4, problem="no image"),
+    StepCandidates(
+        sample_id="s1", number=0, scores=(1.0, 0.5, 0.75), winner=0, loser=1, continued=2, **STEP
+    ),
+    EvaluatedSample(
+        label="base",
+        sample_id="s1",
+        prompt_id="p1",
+        prompt="a cat",
+        category="x",
+        index=0,
+        seed=1,
+        scores={"pick": 1.0},
+        kl=0.5,
+        image="images/a.png",
+    ),
+]
