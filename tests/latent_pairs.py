@@ -9,12 +9,12 @@ from expo_cli.contracts.records import Pair, SampleRef
 from expo_cli.contracts.tensors import write_tensors
 
 
-def write_latent_pairs(folder: Path) -> Path:
+def write_latent_pairs(folder: Path, channels: int = 4) -> Path:
     """Six pairs of random latents, in a part beside their file; the last has no explore samples."""
     generator = torch.Generator().manual_seed(0)
     roles = ("winner", "loser", "explore", "main")
     latents = {
-        f"s{n}-{role}": torch.randn(4, 8, 8, generator=generator).half()
+        f"s{n}-{role}": torch.randn(channels, 8, 8, generator=generator).half()
         for n in range(6)
         for role in roles
     }

@@ -98,6 +98,15 @@ class RolloutConfig(CommonConfig):
         Precision, Flag("Precision of the weights; auto: the fastest this device has.", "Speed")
     ] = "auto"
 
+    text_cache: Annotated[
+        str | None,
+        Flag(
+            "SD 3, FLUX: folder that keeps what T5 says of each prompt, for this and other runs. T5 "
+            "says it before the network is loaded; without it both are loaded at once.",
+            "Speed",
+        ),
+    ] = None
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(

@@ -84,6 +84,14 @@ class TrainConfig(CommonConfig):
             "Speed",
         ),
     ] = None
+    text_cache: Annotated[
+        str | None,
+        Flag(
+            "SD 3, FLUX: folder that keeps what T5 says of each prompt, for this and other runs. "
+            "Default: in --out, until training is finished.",
+            "Speed",
+        ),
+    ] = None
     checkpointing_steps: Annotated[int, Flag("Save a resumable state every N steps.", "Output")] = (
         100
     )

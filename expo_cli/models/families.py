@@ -43,6 +43,21 @@ def pipeline_class(folder: Path) -> str:
     return name
 
 
+def has_t5(folder: Path) -> bool:
+    """Whether T5 is among its text encoders: so large that what it says is worth keeping."""
+    return any(
+        isinstance(part, list) and "T5EncoderModel" in part and (folder / name).is_dir()
+        for name, part in read_index(folder).items()
+    )
+
+
+def check_text_cache(cache: str | None, source: str) -> None:
+    """Raises UsageError for a cache of text encoders that are asked in less time than it takes to
+    read."""
+    if cache is not None and not has_t5(pipeline_folder(source)):
+        raise UsageError(f"--text-cache: {source} has no T5, and CLIP needs no cache")
+
+
 def scheduler_of(pipeline: str, wanted: str | None) -> str:
     """The sampler's name: the wanted one, or the family's own.
 

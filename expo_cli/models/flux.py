@@ -1,7 +1,6 @@
 """FLUX.1: T5 and a pooled CLIP embedding, patches of two by two latents, guidance as an input."""
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,9 @@ from transformers.models.clip.tokenization_clip import CLIPTokenizer
 from transformers.models.t5.modeling_t5 import T5EncoderModel
 from transformers.models.t5.tokenization_t5 import T5Tokenizer
 
-from expo_cli.models.component import load_component
 from expo_cli.models.flow_matching import FlowMatching
 from expo_cli.models.protocol import Conditioning
-from expo_cli.models.text import t5_embeddings, token_ids
+from expo_cli.models.text import TextEncoders, t5_embeddings, token_ids
 from expo_cli.models.vae import Geometry, pixels_a_latent
 
 T5_TOKENS = 512
@@ -28,6 +26,21 @@ LATENTS_A_SIDE = 128
 TRAINING_GUIDANCE = 3.5
 
 
+class FluxText(TextEncoders):
+    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__(folder, device, dtype)
+        self.clip_tokenizer = self.load_tokenizer(CLIPTokenizer, "tokenizer")
+        self.clip = self.load_encoder(CLIPTextModel, "text_encoder")
+        self.t5_tokenizer = self.load_tokenizer(T5Tokenizer, "tokenizer_2")
+        self.t5 = self.load_encoder(T5EncoderModel, "text_encoder_2")
+
+    def embed(self, prompts: Sequence[str]) -> Conditioning:
+        pooled = self.clip(token_ids(self.clip_tokenizer, prompts).to(self.device)).pooler_output
+        t5 = t5_embeddings(self.t5_tokenizer, self.t5, prompts, T5_TOKENS)
+        guidance = torch.full((len(prompts),), TRAINING_GUIDANCE, device=self.device)
+        return Conditioning(t5, pooled, guidance)
+
+
 class Flux(FlowMatching):
     """A folder in the layout of diffusers' FluxPipeline; see `protocol.DiffusionModel`.
 
@@ -36,11 +49,7 @@ class Flux(FlowMatching):
 
     network_name = "transformer"
     network_class = FluxTransformer2DModel
-
-    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
-        super().__init__(folder, device, dtype)
-        self.tokenizer = load_component(CLIPTokenizer, folder, "tokenizer")
-        self.tokenizer_2 = load_component(T5Tokenizer, folder, "tokenizer_2")
+    text_class = FluxText
 
     @classmethod
     def read_geometry(cls, folder: Path) -> Geometry:
@@ -50,22 +59,6 @@ class Flux(FlowMatching):
     @property
     def latent_channels(self) -> int:
         return self.network.config.in_channels // PATCH**2
-
-    @cached_property
-    def text_encoder(self) -> CLIPTextModel:
-        return self.load(CLIPTextModel, "text_encoder")
-
-    @cached_property
-    def text_encoder_2(self) -> T5EncoderModel:
-        return self.load(T5EncoderModel, "text_encoder_2")
-
-    @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> Conditioning:
-        ids = token_ids(self.tokenizer, prompts).to(self.device)
-        pooled = self.text_encoder(ids).pooler_output
-        t5 = t5_embeddings(self.tokenizer_2, self.text_encoder_2, prompts, T5_TOKENS)
-        guidance = torch.full((len(prompts),), TRAINING_GUIDANCE, device=self.device)
-        return Conditioning(t5, pooled, guidance)
 
     def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         height, width = latents.shape[-2:]

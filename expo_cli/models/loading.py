@@ -6,7 +6,7 @@ import torch
 
 from expo_cli.contracts.sources import model_folder
 from expo_cli.models.families import pipeline_class, pipeline_folder
-from expo_cli.models.protocol import Decoder, DiffusionModel, Encoder
+from expo_cli.models.protocol import Decoder, DiffusionModel, Encoder, TextEncoder
 from expo_cli.models.vae import LatentDecoder, LatentEncoder
 from expo_cli.registry import MODELS, find
 
@@ -36,6 +36,12 @@ def load_decoder(source: str, device: torch.device, dtype: torch.dtype) -> Decod
     folder = pipeline_folder(source)
     pipeline_class(folder)
     return LatentDecoder(folder, device, dtype)
+
+
+def load_text_encoder(source: str, device: torch.device, dtype: torch.dtype) -> TextEncoder:
+    """Only what turns prompts into the conditioning of a source's model."""
+    folder = pipeline_folder(source)
+    return family(folder).text_class(folder, device, dtype)
 
 
 def load_encoder(source: str, device: torch.device, dtype: torch.dtype) -> Encoder:

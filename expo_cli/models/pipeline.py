@@ -1,7 +1,7 @@
 """What all families share: a network that is trained, a VAE, and the folder both come from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from expo_cli.models.component import load_component, load_config
+from expo_cli.models.protocol import Conditioning, TextEncoder
+from expo_cli.models.text import TextEncoders
 from expo_cli.models.vae import Geometry, LatentDecoder
 
 
@@ -22,10 +24,12 @@ class Pipeline(ABC):
 
     network_name: ClassVar[str]
     network_class: ClassVar[type]
+    text_class: ClassVar[type[TextEncoders]]
 
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
         self.folder, self.device, self.dtype = folder, device, dtype
-        self.network = self.load(self.network_class, self.network_name)
+        network = load_component(self.network_class, folder, self.network_name, dtype)
+        self.network = network.to(device)
         self.geometry = self.read_geometry(folder)
 
     @classmethod
@@ -37,13 +41,16 @@ class Pipeline(ABC):
     def network_config(cls, folder: Path) -> dict[str, Any]:
         return load_config(cls.network_class, folder, cls.network_name)
 
-    def load(self, part_class: type, name: str) -> Any:
-        """A part of the pipeline that has weights."""
-        return load_component(part_class, self.folder, name, self.dtype).to(self.device)
-
     @property
     def latent_channels(self) -> int:
         return self.network.config.in_channels
+
+    @cached_property
+    def text(self) -> TextEncoder:
+        return self.text_class(self.folder, self.device, self.dtype)
+
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        return self.text.encode(prompts)
 
     @cached_property
     def _decoder(self) -> LatentDecoder:

@@ -30,6 +30,10 @@ class Conditioning:
     def tensors(self) -> tuple[Tensor | None, ...]:
         return self.prompt_embeds, self.pooled_prompt_embeds, self.guidance
 
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors() if tensor is not None)
+
     def rows(self, indices: Sequence[int]) -> "Conditioning":
         chosen = list(indices)
         return Conditioning(*(None if t is None else t[chosen] for t in self.tensors()))
@@ -57,10 +61,20 @@ class Encoder(Protocol):
         each [batch, channels, height, width]."""
 
 
-class DiffusionModel(Decoder, Protocol):
-    """A pipeline folder, loaded. `network` is what is trained; the rest is frozen."""
+class TextEncoder(Protocol):
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """The conditioning of each prompt, on the model's device."""
+
+
+class DiffusionModel(Decoder, TextEncoder, Protocol):
+    """A pipeline folder, loaded. `network` is what is trained; the rest is frozen.
+
+    `text` is what `encode` asks: the folder's own text encoders, loaded when they are first asked,
+    unless another is put in their place before.
+    """
 
     folder: Path
+    text: TextEncoder
     network: nn.Module
     network_name: str
     device: torch.device
@@ -78,9 +92,6 @@ class DiffusionModel(Decoder, Protocol):
 
         Raises UsageError when the size is not a multiple of what the model needs.
         """
-
-    def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """The conditioning of each prompt, on the model's device."""
 
     def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """The network's raw output for noisy latents [batch, channels, height, width]."""

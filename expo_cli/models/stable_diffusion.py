@@ -1,7 +1,6 @@
 """Stable Diffusion 1.x and 2.x: one CLIP text encoder, a UNet, epsilon or v-prediction."""
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -18,8 +17,19 @@ from expo_cli.models.component import load_component
 from expo_cli.models.pipeline import Pipeline
 from expo_cli.models.protocol import Conditioning
 from expo_cli.models.schedulers import make_scheduler
-from expo_cli.models.text import token_ids
+from expo_cli.models.text import TextEncoders, token_ids
 from expo_cli.models.vae import Geometry, pixels_a_latent
+
+
+class StableDiffusionText(TextEncoders):
+    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__(folder, device, dtype)
+        self.clip_tokenizer = self.load_tokenizer(CLIPTokenizer, "tokenizer")
+        self.clip = self.load_encoder(CLIPTextModel, "text_encoder")
+
+    def embed(self, prompts: Sequence[str]) -> Conditioning:
+        ids = token_ids(self.clip_tokenizer, prompts).to(self.device)
+        return Conditioning(self.clip(ids)[0])
 
 
 class StableDiffusion(Pipeline):
@@ -30,10 +40,10 @@ class StableDiffusion(Pipeline):
 
     network_name = "unet"
     network_class = UNet2DConditionModel
+    text_class = StableDiffusionText
 
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__(folder, device, dtype)
-        self.tokenizer = load_component(CLIPTokenizer, folder, "tokenizer")
         # Only its noise schedule and prediction type are used; samplers are made from its config.
         self.schedule = load_component(DDPMScheduler, folder, "scheduler")
         if self.schedule.config.prediction_type not in ("epsilon", "v_prediction"):
@@ -48,15 +58,6 @@ class StableDiffusion(Pipeline):
         config, pixels = cls.network_config(folder), pixels_a_latent(folder)
         halvings = len(config["block_out_channels"]) - 1
         return Geometry(config["sample_size"] * pixels, pixels * 2**halvings, pixels)
-
-    @cached_property
-    def text_encoder(self) -> CLIPTextModel:
-        return self.load(CLIPTextModel, "text_encoder")
-
-    @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> Conditioning:
-        ids = token_ids(self.tokenizer, prompts).to(self.device)
-        return Conditioning(self.text_encoder(ids)[0])
 
     def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         return self.network(

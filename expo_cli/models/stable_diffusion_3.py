@@ -1,7 +1,6 @@
 """Stable Diffusion 3 and 3.5: two CLIP text encoders and, where it is there, T5."""
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -15,13 +14,46 @@ from transformers.models.t5.modeling_t5 import T5EncoderModel
 from transformers.models.t5.tokenization_t5 import T5Tokenizer
 
 from expo_cli.core.noise import normal
-from expo_cli.models.component import load_component
+from expo_cli.models.component import load_config
 from expo_cli.models.flow_matching import FlowMatching
 from expo_cli.models.protocol import Conditioning
-from expo_cli.models.text import clip_embeddings, t5_embeddings
+from expo_cli.models.text import TextEncoders, clip_embeddings, t5_embeddings
 from expo_cli.models.vae import Geometry, pixels_a_latent
 
 T5_TOKENS = 256
+
+
+class StableDiffusion3Text(TextEncoders):
+    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__(folder, device, dtype)
+        self.tokenizers = [
+            self.load_tokenizer(CLIPTokenizer, n) for n in ("tokenizer", "tokenizer_2")
+        ]
+        self.encoders = [
+            self.load_encoder(CLIPTextModelWithProjection, n)
+            for n in ("text_encoder", "text_encoder_2")
+        ]
+        if self.has_t5:
+            self.t5_tokenizer = self.load_tokenizer(T5Tokenizer, "tokenizer_3")
+            self.t5 = self.load_encoder(T5EncoderModel, "text_encoder_3")
+        config = load_config(SD3Transformer2DModel, folder, "transformer")
+        self.width = config["joint_attention_dim"]
+
+    def embed(self, prompts: Sequence[str]) -> Conditioning:
+        """Without T5 its tokens are zeros, as in diffusers' pipeline."""
+        (first, first_pooled), (second, second_pooled) = (
+            clip_embeddings(tokenizer, encoder, prompts)
+            for tokenizer, encoder in zip(self.tokenizers, self.encoders, strict=True)
+        )
+        clip = torch.cat([first, second], dim=-1)
+        clip = F.pad(clip, (0, self.width - clip.shape[-1]))
+        if self.has_t5:
+            t5 = t5_embeddings(self.t5_tokenizer, self.t5, prompts, T5_TOKENS)
+        else:
+            t5 = clip.new_zeros(len(prompts), T5_TOKENS, self.width)
+        return Conditioning(
+            torch.cat([clip, t5], dim=1), torch.cat([first_pooled, second_pooled], dim=-1)
+        )
 
 
 class StableDiffusion3(FlowMatching):
@@ -29,49 +61,12 @@ class StableDiffusion3(FlowMatching):
 
     network_name = "transformer"
     network_class = SD3Transformer2DModel
-
-    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
-        super().__init__(folder, device, dtype)
-        self.tokenizer = load_component(CLIPTokenizer, folder, "tokenizer")
-        self.tokenizer_2 = load_component(CLIPTokenizer, folder, "tokenizer_2")
-        self.has_t5 = (folder / "text_encoder_3").is_dir()
+    text_class = StableDiffusion3Text
 
     @classmethod
     def read_geometry(cls, folder: Path) -> Geometry:
         config, pixels = cls.network_config(folder), pixels_a_latent(folder)
         return Geometry(config["sample_size"] * pixels, config["patch_size"] * pixels, pixels)
-
-    @cached_property
-    def text_encoder(self) -> CLIPTextModelWithProjection:
-        return self.load(CLIPTextModelWithProjection, "text_encoder")
-
-    @cached_property
-    def text_encoder_2(self) -> CLIPTextModelWithProjection:
-        return self.load(CLIPTextModelWithProjection, "text_encoder_2")
-
-    @cached_property
-    def tokenizer_3(self) -> T5Tokenizer:
-        return load_component(T5Tokenizer, self.folder, "tokenizer_3")
-
-    @cached_property
-    def text_encoder_3(self) -> T5EncoderModel:
-        return self.load(T5EncoderModel, "text_encoder_3")
-
-    @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """Without T5 its tokens are zeros, as in diffusers' pipeline."""
-        first, first_pooled = clip_embeddings(self.tokenizer, self.text_encoder, prompts)
-        second, second_pooled = clip_embeddings(self.tokenizer_2, self.text_encoder_2, prompts)
-        width = self.network.config.joint_attention_dim
-        clip = torch.cat([first, second], dim=-1)
-        clip = F.pad(clip, (0, width - clip.shape[-1]))
-        if self.has_t5:
-            t5 = t5_embeddings(self.tokenizer_3, self.text_encoder_3, prompts, T5_TOKENS)
-        else:
-            t5 = clip.new_zeros(len(prompts), T5_TOKENS, width)
-        return Conditioning(
-            torch.cat([clip, t5], dim=1), torch.cat([first_pooled, second_pooled], dim=-1)
-        )
 
     def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         return self.network(

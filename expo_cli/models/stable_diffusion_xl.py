@@ -1,19 +1,44 @@
 """Stable Diffusion XL: two text encoders, their pooled embedding, and the image's size as input."""
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers.models.clip.modeling_clip import CLIPTextModelWithProjection
+from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
-from expo_cli.models.component import load_component
 from expo_cli.models.families import read_index
 from expo_cli.models.protocol import Conditioning
 from expo_cli.models.stable_diffusion import StableDiffusion
-from expo_cli.models.text import clip_embeddings, zeros_where
+from expo_cli.models.text import TextEncoders, clip_embeddings, zeros_where
+
+
+class StableDiffusionXLText(TextEncoders):
+    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__(folder, device, dtype)
+        self.tokenizers = [
+            self.load_tokenizer(CLIPTokenizer, n) for n in ("tokenizer", "tokenizer_2")
+        ]
+        self.encoders = [
+            self.load_encoder(CLIPTextModel, "text_encoder"),
+            self.load_encoder(CLIPTextModelWithProjection, "text_encoder_2"),
+        ]
+        # The default of diffusers' pipeline too.
+        self.zeros_for_empty = read_index(folder).get("force_zeros_for_empty_prompt", True)
+
+    def embed(self, prompts: Sequence[str]) -> Conditioning:
+        """An empty text is no prompt: zeros where model_index.json sets
+        `force_zeros_for_empty_prompt`, as diffusers' pipeline has it without a negative prompt."""
+        (first, _), (second, pooled) = (
+            clip_embeddings(tokenizer, encoder, prompts)
+            for tokenizer, encoder in zip(self.tokenizers, self.encoders, strict=True)
+        )
+        prompt_embeds = torch.cat([first, second], dim=-1)
+        if self.zeros_for_empty:
+            empty = [not prompt for prompt in prompts]
+            prompt_embeds, pooled = zeros_where(empty, prompt_embeds), zeros_where(empty, pooled)
+        return Conditioning(prompt_embeds, pooled)
 
 
 class StableDiffusionXL(StableDiffusion):
@@ -24,27 +49,7 @@ class StableDiffusionXL(StableDiffusion):
     own, and nothing is cropped. Training images that were drawn so are described so.
     """
 
-    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
-        super().__init__(folder, device, dtype)
-        self.tokenizer_2 = load_component(CLIPTokenizer, folder, "tokenizer_2")
-        # The default of diffusers' pipeline too.
-        self.zeros_for_empty = read_index(folder).get("force_zeros_for_empty_prompt", True)
-
-    @cached_property
-    def text_encoder_2(self) -> CLIPTextModelWithProjection:
-        return self.load(CLIPTextModelWithProjection, "text_encoder_2")
-
-    @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """An empty text is no prompt: zeros where model_index.json sets
-        `force_zeros_for_empty_prompt`, as diffusers' pipeline has it without a negative prompt."""
-        first, _ = clip_embeddings(self.tokenizer, self.text_encoder, prompts)
-        second, pooled = clip_embeddings(self.tokenizer_2, self.text_encoder_2, prompts)
-        prompt_embeds = torch.cat([first, second], dim=-1)
-        if self.zeros_for_empty:
-            empty = [not prompt for prompt in prompts]
-            prompt_embeds, pooled = zeros_where(empty, prompt_embeds), zeros_where(empty, pooled)
-        return Conditioning(prompt_embeds, pooled)
+    text_class = StableDiffusionXLText
 
     def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         size = [side * self.geometry.pixels_a_latent for side in latents.shape[-2:]]

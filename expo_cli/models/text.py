@@ -1,11 +1,46 @@
-"""Embeddings of prompts, as diffusers' pipelines take them from CLIP and T5."""
+"""From prompts to embeddings, as diffusers' pipelines take them from CLIP and T5."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from expo_cli.models.component import load_component
+from expo_cli.models.families import has_t5
+from expo_cli.models.protocol import Conditioning
+
+
+class TextEncoders(ABC):
+    """The tokenizers and text encoders of a pipeline folder alone; see `protocol.TextEncoder`.
+
+    Each family loads its own, and embeds a batch of prompts.
+    """
+
+    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+        self.folder, self.device, self.dtype = folder, device, dtype
+        self.has_t5 = has_t5(folder)
+
+    @abstractmethod
+    def embed(self, prompts: Sequence[str]) -> Conditioning: ...
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """With T5 each alone: a batch's size changes the last bits, and a prompt whose embeddings
+        are kept must have the same in every run."""
+        if not self.has_t5:
+            return self.embed(prompts)
+        return Conditioning.concatenate([self.embed([prompt]) for prompt in prompts])
+
+    def load_tokenizer(self, cls: type, name: str) -> Any:
+        return load_component(cls, self.folder, name)
+
+    def load_encoder(self, cls: type, name: str) -> Any:
+        return load_component(cls, self.folder, name, self.dtype).to(self.device)
 
 
 def token_ids(

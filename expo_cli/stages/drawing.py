@@ -31,6 +31,7 @@ from expo_cli.stages.device import default_device, resolve_dtype
 from expo_cli.stages.image_files import image_bytes
 from expo_cli.stages.progress import Bar, Notes
 from expo_cli.stages.stopping import StopRequest, stop_on_signal
+from expo_cli.stages.text_cache import ask_ahead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,10 @@ class Drawing:
         )
         return drawn or prompt.negative_prompt or ""
 
+    def texts(self, prompt: Prompt) -> tuple[str, str]:
+        """What is encoded of a prompt."""
+        return prompt.prompt, self.negative_prompt(prompt)
+
 
 def draw_parts(drawing: Drawing, folder: Path, parts: Sequence[int], notes: Notes) -> None:
     """Draw the given parts into `folder`, one after the other; each appears whole.
@@ -67,13 +72,17 @@ def draw_parts(drawing: Drawing, folder: Path, parts: Sequence[int], notes: Note
     config = drawing.config
     device = default_device()
     dtype = resolve_dtype(config.dtype, device)
-    model = load_model(drawing.policy, device, dtype)
-    reference = load_model(config.kl_to, device, dtype) if config.kl_to else None
-    judge = load_step_judge(drawing, model, notes)
-    width, height = config.width or model.image_size(), config.height or model.image_size()
     part_prompts = {
         n: drawing.prompts[n * config.part_size : (n + 1) * config.part_size] for n in parts
     }
+    texts = (t for prompts in part_prompts.values() for p in prompts for t in drawing.texts(p))
+    text = ask_ahead(config.text_cache, drawing.policy, device, dtype, texts, notes)
+    model = load_model(drawing.policy, device, dtype)
+    if text is not None:
+        model.text = text
+    reference = load_model(config.kl_to, device, dtype) if config.kl_to else None
+    judge = load_step_judge(drawing, model, notes)
+    width, height = config.width or model.image_size(), config.height or model.image_size()
     total = sum(map(len, part_prompts.values())) * config.num_images_per_prompt
     notes.say(f"rollout: {total} images of {width}x{height} on {device}, {dtype}")
     with stop_on_signal() as stop, notes.bar(total, "images") as bar:

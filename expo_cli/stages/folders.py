@@ -7,8 +7,8 @@ from pathlib import Path
 from expo_cli.config import RunOptions
 from expo_cli.contracts.files import remove_abandoned
 from expo_cli.contracts.parts import START_ANEW, Shard, check_same_plan
-from expo_cli.contracts.provenance import Run, read_run, write_run
-from expo_cli.errors import ExpoError, UsageError
+from expo_cli.contracts.provenance import Run, read_run, run_path, write_run
+from expo_cli.errors import ContractError, ExpoError, UsageError
 
 
 def clear_if_asked(folder: Path, options: RunOptions, shard: Shard) -> None:
@@ -59,6 +59,21 @@ def begin_or_continue(
     place = folder if name == "run.json" else folder / name
     check_same_plan(place, begun.plan, json.loads(json.dumps(run.plan)), remedy)
     check_same_plan(place, _digests(begun), _digests(run), remedy)
+
+
+def begin_cache(folder: Path, run: Run, flag: str) -> None:
+    """Write the provenance of a folder that later runs add to, or check that it is of the same plan.
+
+    Raises ContractError, which names the `flag` that chose it, when it is not.
+    """
+    remedy = f"choose another {flag}"
+    # In this order: another worker may begin it meanwhile, and writes run.json first.
+    filled = any(folder.rglob("*.safetensors"))
+    if not run_path(folder).exists():
+        if filled:
+            raise ContractError(f"{folder}: has no run.json to say of what it is; {remedy}")
+        write_run(folder, run)
+    check_same_plan(folder, read_run(folder).plan, run.plan, remedy)
 
 
 def _digests(run: Run) -> dict[str, str]:

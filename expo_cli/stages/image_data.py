@@ -1,7 +1,7 @@
 """Training data of the objectives that learn from labelled images."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,7 +11,7 @@ from expo_cli.config import TrainConfig
 from expo_cli.contracts.ids import pair_seed
 from expo_cli.core.noise import training_noise
 from expo_cli.core.objectives import DiffusionKTO, Errors, ImageErrors
-from expo_cli.core.visits import balanced, drops_caption, visits
+from expo_cli.core.visits import Visit, balanced, drops_caption, visits
 from expo_cli.errors import UsageError
 from expo_cli.models.protocol import DiffusionModel
 from expo_cli.stages.reference import Reference
@@ -36,17 +36,37 @@ class ImageData:
         reference: Reference | None,
         config: TrainConfig,
     ) -> None:
-        self.mismatched = objective.reference_point == "mismatched"
+        self.mismatched = is_mismatched(objective)
         if self.mismatched and config.train_batch_size < 2:
             raise UsageError("reference_point=mismatched needs a --train-batch-size of at least 2")
-        self.by_label = {
-            label: [image for image in images if image.desirable == label]
-            for label in (True, False)
-        }
+        self.by_label = by_label(images)
         self.objective, self.config = objective, config
         self.training_timestep = policy.training_timestep
         self.latents = Latents(images[0].folder, images[0].ref, policy)
         self.denoiser = Denoiser(policy, reference)
+
+    @staticmethod
+    def prompts(
+        records: Sequence[TrainingImage],
+        objective: DiffusionKTO,
+        config: TrainConfig,
+        start: int,
+        count: int,
+    ) -> Iterator[str]:
+        if config.caption_dropout:
+            yield ""
+        for image, _ in image_visits(by_label(records), objective, config, start, count):
+            yield image.prompt
+
+    @staticmethod
+    def distinct_visits(
+        records: Sequence[TrainingImage], objective: DiffusionKTO, config: TrainConfig
+    ) -> int | None:
+        if config.noise_draws is None or is_mismatched(objective):
+            return None
+        shares = {True: objective.desirable_fraction, False: 1 - objective.desirable_fraction}
+        visits_of_all = (len(images) / shares[label] for label, images in by_label(records).items())
+        return math.ceil(config.noise_draws * max(visits_of_all)) + 1
 
     def evidence(self, start: int, count: int) -> ImageErrors:
         images, rows = self.rows(start, count)
@@ -63,23 +83,11 @@ class ImageData:
         if self.mismatched:
             self.denoiser.refer(under_other_prompts(rows))
 
-    def distinct_visits(self) -> int | None:
-        draws, share = self.config.noise_draws, self.objective.desirable_fraction
-        if draws is None or self.mismatched:
-            return None
-        shares = {True: share, False: 1 - share}
-        visits_of_all = (len(self.by_label[label]) / shares[label] for label in shares)
-        return math.ceil(draws * max(visits_of_all)) + 1
-
     def rows(self, start: int, count: int) -> tuple[list[TrainingImage], Rows]:
         """The micro-batch of some visits, an image a row."""
         seed, dropout = self.config.seed, self.config.caption_dropout
         images, noises, timesteps, prompts, seeds = [], [], [], [], []
-        for place in range(start, start + count):
-            label, number = balanced(place, self.objective.desirable_fraction)
-            candidates = self.by_label[label]
-            (visit,) = visits(seed, len(candidates), number, 1, self.config.noise_draws)
-            image = candidates[visit.item]
+        for image, visit in image_visits(self.by_label, self.objective, self.config, start, count):
             noise, timestep = training_noise(
                 seed, image.image_id, visit.draw, self.latents.shape, self.training_timestep
             )
@@ -111,6 +119,29 @@ class ImageData:
         values["reference_point"] = objective.zero_point(errors)
         values["saturation"] = saturation(objective, errors)
         return values
+
+
+def is_mismatched(objective: DiffusionKTO) -> bool:
+    return objective.reference_point == "mismatched"
+
+
+def by_label(images: Sequence[TrainingImage]) -> dict[bool, list[TrainingImage]]:
+    return {label: [i for i in images if i.desirable == label] for label in (True, False)}
+
+
+def image_visits(
+    images: Mapping[bool, Sequence[TrainingImage]],
+    objective: DiffusionKTO,
+    config: TrainConfig,
+    start: int,
+    count: int,
+) -> Iterator[tuple[TrainingImage, Visit]]:
+    """Visits `start` to `start + count` of the stream, each with its image."""
+    for place in range(start, start + count):
+        label, number = balanced(place, objective.desirable_fraction)
+        candidates = images[label]
+        (visit,) = visits(config.seed, len(candidates), number, 1, config.noise_draws)
+        yield candidates[visit.item], visit
 
 
 def under_other_prompts(rows: Rows) -> Rows:

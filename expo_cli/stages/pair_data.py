@@ -1,6 +1,6 @@
 """Training data of the objectives that learn from pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -38,6 +38,25 @@ class PairData:
         self.latents = Latents(pairs[0].folder, pairs[0].pair.winner, policy)
         self.denoiser = Denoiser(policy, reference)
 
+    @staticmethod
+    def prompts(
+        records: Sequence[TrainingPair],
+        objective: PairObjective,
+        config: TrainConfig,
+        start: int,
+        count: int,
+    ) -> Iterator[str]:
+        if config.caption_dropout:
+            yield ""
+        for visit in pair_visits(config, len(records), start, count):
+            yield records[visit.item].pair.prompt
+
+    @staticmethod
+    def distinct_visits(
+        records: Sequence[TrainingPair], objective: PairObjective, config: TrainConfig
+    ) -> int | None:
+        return config.noise_draws and config.noise_draws * len(records)
+
     def evidence(self, start: int, count: int) -> PairErrors:
         chosen = self.visits(start, count)
         pairs = [self.pairs[visit.item].pair for visit in chosen]
@@ -47,14 +66,8 @@ class PairData:
     def refer(self, start: int, count: int) -> None:
         self.denoiser.refer(self.rows(self.visits(start, count))[1])
 
-    def distinct_visits(self) -> int | None:
-        draws = self.config.noise_draws
-        return draws and draws * len(self.pairs)
-
     def visits(self, start: int, count: int) -> list[Visit]:
-        return visits(
-            self.config.seed, len(self.pairs), start, count, num_draws=self.config.noise_draws
-        )
+        return pair_visits(self.config, len(self.pairs), start, count)
 
     def rows(self, chosen: Sequence[Visit]) -> tuple[list[tuple[str, int]], Rows]:
         """The micro-batch of some visits, and the role and the position of each row's sample.
@@ -106,6 +119,10 @@ class PairData:
         if hasattr(objective, "weight"):
             values["saturation"] = saturation(objective, errors)
         return values
+
+
+def pair_visits(config: TrainConfig, num_pairs: int, start: int, count: int) -> list[Visit]:
+    return visits(config.seed, num_pairs, start, count, num_draws=config.noise_draws)
 
 
 def by_role(pairs: Sequence[Pair], places: Sequence[tuple[str, int]], errors: Errors) -> PairErrors:

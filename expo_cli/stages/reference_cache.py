@@ -14,17 +14,18 @@ import torch
 from torch import Tensor
 
 from expo_cli.config import TrainConfig
-from expo_cli.contracts.parts import check_same_plan
-from expo_cli.contracts.provenance import Run, read_run, run_path, write_run
+from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.sources import model_folder, parts_sha256, source_sha256
 from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.models.loading import pipeline_folder
 from expo_cli.models.protocol import DiffusionModel
+from expo_cli.stages.folders import begin_cache
+from expo_cli.stages.text_cache import TEXT_PARTS
 
 FILES = "values-*.safetensors"
 # The parts of a pipeline that turn a prompt into conditioning, and latents into noisy ones.
-INPUT_PARTS = ("text_encoder", "tokenizer", "scheduler")
+INPUT_PARTS = (*TEXT_PARTS, "scheduler")
 
 
 class ReferenceCache:
@@ -34,15 +35,7 @@ class ReferenceCache:
         """Raises ContractError when the folder is of another reference or precision than `run`
         says, or one of its files is damaged."""
         self.folder = folder
-        if not run_path(folder).exists():
-            if any(folder.glob(FILES)):
-                raise ContractError(
-                    f"{folder}: has no run.json to say of what reference its values are; choose "
-                    "another --reference-cache"
-                )
-            write_run(folder, run)
-        remedy = "choose another --reference-cache"
-        check_same_plan(folder, read_run(folder).plan, run.plan, remedy)
+        begin_cache(folder, run, "--reference-cache")
         read = [read_values(path) for path in sorted(folder.glob(FILES))]
         keys = torch.cat([torch.empty(0, dtype=torch.int64), *(keys for keys, _ in read)])
         # Stable: of values that several workers computed, the same one is taken each time.

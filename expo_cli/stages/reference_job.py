@@ -1,6 +1,7 @@
 """Asking the reference before training: the inference-only jobs of `expo train --shard`."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from expo_cli.stages.progress import Notes
 from expo_cli.stages.reference import Reference
 from expo_cli.stages.reference_cache import ReferenceCache, cache_run
 from expo_cli.stages.stopping import stop_on_signal
+from expo_cli.stages.text_cache import ask_ahead
 from expo_cli.stages.train import global_batch_size
 from expo_cli.stages.training import DATA, use_fast_attention
 
@@ -30,19 +32,28 @@ def fill_cache(
     Interrupted, between two batches, when a signal asks to stop; finished parts are kept.
     """
     device = default_device()
-    model = load_model(config.ref, device, resolve_dtype(config.mixed_precision, device))
-    use_fast_attention(model)
+    dtype = resolve_dtype(config.mixed_precision, device)
     kind = learns_from(objective)
-    folder = Path(config.reference_cache)
-    cache = ReferenceCache(folder, cache_run(config, model, model.dtype, kind))
-    reference = Reference(lambda: model, cache=cache)
-    data = DATA[kind](records, objective, model, reference, config)
     count = config.max_train_steps * global_batch_size(config)
-    count = min(count, data.distinct_visits() or count)
+    count = min(count, DATA[kind].distinct_visits(records, objective, config) or count)
     batch = config.train_batch_size
     size = max(1, PART_VISITS // batch) * batch
     parts = [part for part in range(num_parts(count, size)) if shard.takes(part)]
     starts = {part: range(part * size, min((part + 1) * size, count), batch) for part in parts}
+    prompts = (
+        prompt
+        for start in chain.from_iterable(starts.values())
+        for prompt in DATA[kind].prompts(records, objective, config, start, batch)
+    )
+    text = ask_ahead(config.text_cache, config.ref, device, dtype, prompts, notes)
+    model = load_model(config.ref, device, dtype)
+    if text is not None:
+        model.text = text
+    use_fast_attention(model)
+    folder = Path(config.reference_cache)
+    cache = ReferenceCache(folder, cache_run(config, model, dtype, kind))
+    reference = Reference(lambda: model, cache=cache)
+    data = DATA[kind](records, objective, model, reference, config)
     total = sum(map(len, starts.values()))
     notes.say(f"train: {total} batches of visits for {config.ref}, {model.dtype} on {device}")
     with stop_on_signal() as stop, notes.bar(total, "batches") as bar:

@@ -29,6 +29,7 @@ from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.families import (
     check_gaussian_steps,
     check_negative_prompts,
+    check_text_cache,
     pipeline_class,
     pipeline_folder,
     scheduler_of,
@@ -112,6 +113,7 @@ def roll_out(
         )
     )
     pipeline = pipeline_of(policy)
+    check_text_cache(config.text_cache, policy)
     scheduler_of(pipeline, sampling.scheduler)
     if config.kl_to:
         check_gaussian_steps(pipeline, "--kl-to")
@@ -130,7 +132,8 @@ def roll_out(
     step_reward = build_step_reward(config, sampling)
     probability = negative_probability(config.neg_schedule, config.iteration, config.iterations)
     count = num_parts(len(prompts), config.part_size)
-    plan = asdict(config) | {
+    free = {"text_cache": config.text_cache}
+    plan = {name: value for name, value in asdict(config).items() if name not in free} | {
         "drawn_by": policy,
         "sampling": asdict(sampling),
         "negative_probability": probability,
@@ -160,7 +163,7 @@ def roll_out(
     if step_reward:
         inputs["step_reward"] = identity_sha256(step_reward[1])
     clear_if_asked(out, options, shard)
-    begin_or_continue(out, Run(command="rollout", plan=plan, inputs=inputs))
+    begin_or_continue(out, Run(command="rollout", plan=plan, free=free, inputs=inputs))
     missing = set(missing_parts(out, count, WITH_LATENTS))
     todo = [n for n in wanted if n in missing]
     if todo:

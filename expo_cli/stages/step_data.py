@@ -1,6 +1,6 @@
 """Training data of the objectives that learn from step pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -79,6 +79,21 @@ class StepData:
         self.prompts = PromptEmbeddings(policy)
         self.scheduler = policy.make_scheduler("ddim")
 
+    @staticmethod
+    def prompts(
+        records: Sequence[TrainingStep], objective: SPO, config: TrainConfig, start: int, count: int
+    ) -> Iterator[str]:
+        for visit in visits(config.seed, len(records), start, count):
+            pair = records[visit.item].pair
+            yield from (pair.prompt, pair.negative_prompt)
+
+    @staticmethod
+    def distinct_visits(
+        records: Sequence[TrainingStep], objective: SPO, config: TrainConfig
+    ) -> int:
+        """A step has no noise but its own."""
+        return len(records)
+
     def evidence(self, start: int, count: int) -> StepDensities:
         steps = self.steps_of(start, count)
         policy = self.log_densities(self.policy, steps)
@@ -88,10 +103,6 @@ class StepData:
 
     def refer(self, start: int, count: int) -> None:
         self.reference_log_densities(self.steps_of(start, count))
-
-    def distinct_visits(self) -> int:
-        """A step has no noise but its own."""
-        return len(self.steps)
 
     def steps_of(self, start: int, count: int) -> Steps:
         chosen = [

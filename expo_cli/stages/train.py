@@ -17,6 +17,7 @@ from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.sources import ADAPTER_CONFIG, base_source, model_folder, source_sha256
 from expo_cli.core.objectives import Objective, learns_from
 from expo_cli.errors import UsageError
+from expo_cli.models.families import check_text_cache
 from expo_cli.registry import OBJECTIVES, build, nearest
 from expo_cli.stages.folders import begin_or_continue
 from expo_cli.stages.launch import is_first, num_launched
@@ -44,6 +45,7 @@ FREE_SETTINGS = (
     "checkpoints_total_limit",
     "checkpointing_steps",
     "reference_cache",
+    "text_cache",
 )
 NOWHERE = HubConfig()
 GO_ON = (
@@ -163,6 +165,7 @@ def train_policy(
     notes = Notes(options)
     objective = build_objective(config.objective)
     check_reference_cache(config, objective, options, shard_text)
+    check_text_cache(config.text_cache, config.init_from)
     shard = None if shard_text is None else parse_shard(shard_text)
     kind = learns_from(objective)
     config = resolve(config)

@@ -25,8 +25,9 @@ from expo_cli.contracts.sources import base_source, lasting
 from expo_cli.core.learning_rate import learning_rate_factor
 from expo_cli.core.objectives import Objective, learns_from
 from expo_cli.errors import ExpoError, Interrupted, UsageError
+from expo_cli.models.families import has_t5, pipeline_folder
 from expo_cli.models.lora import save_adapter
-from expo_cli.models.protocol import DiffusionModel
+from expo_cli.models.protocol import DiffusionModel, TextEncoder
 from expo_cli.stages.checkpoint import write_checkpoint
 from expo_cli.stages.device import resolve_dtype
 from expo_cli.stages.folders import begin_or_continue, clear_if_asked
@@ -43,6 +44,7 @@ from expo_cli.stages.reference_cache import ReferenceCache, cache_run
 from expo_cli.stages.slices import Slices
 from expo_cli.stages.step_data import StepData
 from expo_cli.stages.stopping import stop_on_signal
+from expo_cli.stages.text_cache import TextCache, ask_ahead
 from expo_cli.stages.train import GO_ON, global_batch_size
 from expo_cli.stages.training_data import TrainingData
 from expo_cli.stages.training_state import (
@@ -81,7 +83,8 @@ def train(
         if config.report_to != "none":
             accelerator.init_trackers("expo")
         origin = origin_of(config, objective, run)
-        trainer = Trainer(records, objective, out, config, accelerator, notes, origin)
+        text = ask_text_encoders(records, objective, out, config, accelerator, notes)
+        trainer = Trainer(records, objective, out, config, accelerator, notes, origin, text)
         trainer.run()
         weights = trainer.masters.state()
         if accelerator.is_main_process:
@@ -95,6 +98,33 @@ def train(
             shutil.rmtree(states_folder(out), ignore_errors=True)
         accelerator.wait_for_everyone()
     accelerator.end_training()  # which also ends the process group
+
+
+def ask_text_encoders(
+    records: Sequence[Any],
+    objective: Objective,
+    out: Path,
+    config: TrainConfig,
+    accelerator: Accelerator,
+    notes: Notes,
+) -> TextCache | None:
+    """What they say of all prompts to be visited, where they are too large to stay in memory."""
+    if not has_t5(pipeline_folder(config.init_from)):
+        return None
+    device = accelerator.device
+    count = config.max_train_steps * global_batch_size(config)
+    prompts = DATA[learns_from(objective)].prompts(records, objective, config, 0, count)
+    text = ask_ahead(
+        config.text_cache or states_folder(out) / "text",
+        config.init_from,
+        device,
+        resolve_dtype(config.mixed_precision, device),
+        prompts,
+        notes,
+        Shard(accelerator.process_index, accelerator.num_processes),
+    )
+    accelerator.wait_for_everyone()
+    return text
 
 
 def weight_slices(config: TrainConfig, accelerator: Accelerator, dtype: torch.dtype) -> Slices:
@@ -130,12 +160,16 @@ class Trainer:
         accelerator: Accelerator,
         notes: Notes,
         origin: Origin,
+        text: TextEncoder | None = None,
     ) -> None:
+        """With `text` it is asked, instead of the policy's own text encoders."""
         self.objective, self.out, self.config = objective, out, config
         self.accelerator, self.notes, self.origin = accelerator, notes, origin
         dtype = resolve_dtype(config.mixed_precision, accelerator.device)
         self.base = lasting(base_source(config.init_from))
         self.policy, self.adapter = load_policy(config, accelerator.device)
+        if text is not None:
+            self.policy.text = text
         # The masters are copied before the network is rounded to its working precision.
         self.masters = MasterWeights(
             self.policy.network.named_parameters(), weight_slices(config, accelerator, dtype)

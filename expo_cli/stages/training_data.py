@@ -1,6 +1,6 @@
 """What every kind of training data is to the trainer, and what the kinds share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -49,6 +49,18 @@ class TrainingData(Protocol):
         The reference is None for an objective that needs none.
         """
 
+    @staticmethod
+    def prompts(
+        records: Sequence[Any], objective: Objective, config: TrainConfig, start: int, count: int
+    ) -> Iterable[str]:
+        """All texts that visits `start` to `start + count` of the stream may condition on."""
+
+    @staticmethod
+    def distinct_visits(
+        records: Sequence[Any], objective: Objective, config: TrainConfig
+    ) -> int | None:
+        """The number of visits after which the reference hears nothing new, if there is one."""
+
     def evidence(self, start: int, count: int) -> Any:
         """What the objective's `terms` takes, of visits `start` to `start + count` of the stream:
         tensors [count], those of the policy with gradients."""
@@ -56,9 +68,6 @@ class TrainingData(Protocol):
     def refer(self, start: int, count: int) -> None:
         """Ask the reference what `evidence` of the same visits would ask, and nothing of the
         policy's network."""
-
-    def distinct_visits(self) -> int | None:
-        """The number of visits after which the reference hears nothing new, if there is one."""
 
     def measure(self, evidence: Any) -> Mapping[str, Tensor]:
         """Scalars for `metrics.jsonl`, beside the loss and its terms.
@@ -101,9 +110,9 @@ class Latents:
 
 
 class PromptEmbeddings:
-    """Conditioning of prompts, each encoded once while it is among the `capacity` latest."""
+    """Conditioning of prompts, each encoded once while it is among the latest, `capacity` bytes."""
 
-    def __init__(self, model: DiffusionModel, capacity: int = 2048) -> None:
+    def __init__(self, model: DiffusionModel, capacity: int = 1 << 28) -> None:
         self.model, self.capacity = model, capacity
         self.cache: dict[str, Conditioning] = {}
 
@@ -114,7 +123,7 @@ class PromptEmbeddings:
             if prompt not in self.cache:
                 self.cache[prompt] = self.model.encode([prompt])
         conditioning = Conditioning.concatenate([self.cache[prompt] for prompt in prompts])
-        while len(self.cache) > self.capacity:
+        while self.cache and len(self.cache) * conditioning.nbytes // len(prompts) > self.capacity:
             del self.cache[next(iter(self.cache))]
         return conditioning
 

@@ -84,7 +84,7 @@ def pipeline_of(model: DiffusionModel) -> StableDiffusionPipeline:
     pipeline = StableDiffusionPipeline.from_pretrained(
         model.folder,
         unet=model.network,
-        text_encoder=model.text_encoder,
+        text_encoder=model.text.clip,
         vae=model._decoder.vae,
         scheduler=model.make_scheduler("ddim"),
     )

@@ -166,8 +166,9 @@ def test_distinct_visits_of_images_are_enough(fraction, pairs, tiny_sd):
     model = load_model(str(tiny_sd), torch.device("cpu"), torch.float32)
     config = TrainConfig(init_from="", noise_draws=2)
     objective = DiffusionKTO(desirable_fraction=fraction)
-    data = ImageData(read_images([pairs], None), objective, model, None, config)
-    _, first = data.rows(0, data.distinct_visits())
+    images = read_images([pairs], None)
+    data = ImageData(images, objective, model, None, config)
+    _, first = data.rows(0, ImageData.distinct_visits(images, objective, config))
     _, many = data.rows(0, 200)
     assert set(first.keys()) == set(many.keys())
     assert len(set(many.keys())) == 24
@@ -282,7 +283,7 @@ def test_a_cache_of_another_reference_or_precision_is_refused(
         )
     assert contents(cache) == before
     (cache / "run.json").unlink()
-    with pytest.raises(ContractError, match="has no run.json to say of what reference"):
+    with pytest.raises(ContractError, match="has no run.json to say of what it is"):
         fill(pairs, tiny_sd, cache)
 
 
