@@ -64,6 +64,14 @@ class TrainConfig(CommonConfig):
     use_lora: Annotated[bool, Flag("Train a LoRA adapter instead of all weights.", "LoRA")] = False
     lora_rank: Annotated[int, Flag("Rank.", "LoRA")] = 16
     lora_alpha: Annotated[int | None, Flag("Alpha; the rank by default.", "LoRA")] = None
+    lora_target_modules: Annotated[
+        tuple[str, ...],
+        Flag(
+            "Adapt the layers whose names end so, e.g. to_q; may be repeated. Default: those of "
+            "--init-from where it is a LoRA, else all projections of attention.",
+            "LoRA",
+        ),
+    ] = ()
     mixed_precision: Annotated[
         Precision, Flag("Of the forward pass; the optimiser's copy is always fp32.", "Speed")
     ] = "auto"
@@ -123,6 +131,8 @@ class TrainConfig(CommonConfig):
             checkpoints_total_limit=self.checkpoints_total_limit,
             logging_steps=self.logging_steps,
         )
+        if self.lora_target_modules and not self.use_lora:
+            raise ValueError("--lora-target-modules needs --use-lora")
         if not 0 <= self.caption_dropout <= 1:
             raise ValueError(f"--caption-dropout must be in [0, 1], got {self.caption_dropout}")
         if not 0 <= self.warmup_ratio <= 1:

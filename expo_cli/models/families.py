@@ -13,6 +13,10 @@ from expo_cli.registry import MODELS, nearest
 FLOW_MATCHING = frozenset({"StableDiffusion3Pipeline", "FluxPipeline"})
 # Their guidance is an input of the network, which leaves no place for a negative prompt.
 DISTILLED_GUIDANCE = frozenset({"FluxPipeline"})
+# The projections of attention, which is what the LoRA scripts of diffusers adapt. In the
+# transformers text has projections of its own.
+LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+LORA_TARGETS_OF_TEXT = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 MODEL_INDEX = "model_index.json"
 FLOW_MATCH_EULER = "flow-match-euler"
 
@@ -41,6 +45,11 @@ def pipeline_class(folder: Path) -> str:
     if name not in MODELS:
         raise ContractError(f"{index}: {name} is not supported; {nearest(name, MODELS)}")
     return name
+
+
+def lora_targets(pipeline: str) -> tuple[str, ...]:
+    """The ends of the names of the layers that LoRA adapts by default."""
+    return LORA_TARGETS + (LORA_TARGETS_OF_TEXT if pipeline in FLOW_MATCHING else ())
 
 
 def has_t5(folder: Path) -> bool:

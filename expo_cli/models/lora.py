@@ -18,21 +18,28 @@ from torch import Tensor
 from expo_cli.contracts.files import atomic, read_json
 from expo_cli.contracts.sources import ADAPTER_CONFIG, AdapterConfig
 from expo_cli.contracts.tensors import read_tensors, write_tensors
-from expo_cli.errors import ContractError, one_line
+from expo_cli.errors import ContractError, UsageError, one_line
 from expo_cli.models.kohya import KOHYA_WEIGHTS, write_kohya
 from expo_cli.models.modelspec import lora_modelspec
 from expo_cli.models.protocol import DiffusionModel
 
 ADAPTER_WEIGHTS = "pytorch_lora_weights.safetensors"
-TARGET_MODULES = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
-def new_adapter(network: PeftAdapterMixin, rank: int, alpha: int, seed: int) -> LoraConfig:
-    """Add a LoRA adapter to all attention projections; it changes nothing until trained."""
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=TARGET_MODULES)
+def new_adapter(
+    network: PeftAdapterMixin, rank: int, alpha: int, target_modules: list[str], seed: int
+) -> LoraConfig:
+    """Add a LoRA adapter to all layers whose names end so; it changes nothing until trained.
+
+    Raises UsageError when there are none, or they are of a kind that has no LoRA.
+    """
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=target_modules)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network.add_adapter(config)
+        try:
+            network.add_adapter(config)
+        except ValueError as error:
+            raise UsageError(f"--lora-target-modules: {one_line(str(error))}") from error
     return config
 
 

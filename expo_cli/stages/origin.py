@@ -61,7 +61,11 @@ def train_command(config: TrainConfig, paths: Sequence[str]) -> str:
     arguments = ["expo", "train", *map(told, paths)]
     for name, value in settings.items():
         flag = f"--{name.replace('_', '-')}"
-        arguments += [flag] if value is True else [flag, told(str(value))]
+        if value is True:
+            arguments.append(flag)
+        else:
+            values = value if isinstance(value, tuple) else (value,)
+            arguments += [argument for one in values for argument in (flag, told(str(one)))]
     return shlex.join([*arguments, "--out", "checkpoint"])
 
 

@@ -6,6 +6,7 @@ from peft import LoraConfig
 from expo_cli.config import TrainConfig
 from expo_cli.contracts.sources import ADAPTER_CONFIG, base_source, lasting, model_folder
 from expo_cli.errors import ExpoError
+from expo_cli.models.families import lora_targets, pipeline_class
 from expo_cli.models.loading import load_model
 from expo_cli.models.lora import new_adapter, read_config
 from expo_cli.models.protocol import DiffusionModel
@@ -27,8 +28,17 @@ def load_policy(
                 f"{folder}: has LoRA rank {adapter.r} and alpha {adapter.lora_alpha}, not "
                 f"{config.lora_rank} and {config.lora_alpha}"
             )
+        wanted = set(config.lora_target_modules)
+        if wanted and wanted != set(adapter.target_modules):
+            raise ExpoError(
+                f"{folder}: its LoRA adapts {', '.join(sorted(adapter.target_modules))}, not "
+                f"{', '.join(sorted(wanted))}"
+            )
     else:
-        adapter = new_adapter(policy.network, config.lora_rank, config.lora_alpha, config.seed)
+        targets = list(config.lora_target_modules or lora_targets(pipeline_class(policy.folder)))
+        adapter = new_adapter(
+            policy.network, config.lora_rank, config.lora_alpha, targets, config.seed
+        )
     for name, parameter in policy.network.named_parameters():
         parameter.requires_grad_("lora_" in name)
     return policy, adapter

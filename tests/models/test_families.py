@@ -209,6 +209,9 @@ def test_a_trained_checkpoint_draws_the_same_in_plain_diffusers(
 
     ours = drawn_by_us(checkpoint, family, None)
     if use_lora:
+        adapted = read_tensors(checkpoint / "pytorch_lora_weights.safetensors")
+        text = any(".attn.add_q_proj." in name for name in adapted)
+        assert text == (pipeline_class(folder) in FLOW_MATCHING)
         pipeline = load_diffusers(folder)
         pipeline.load_lora_weights(checkpoint, weight_name="pytorch_lora_weights.safetensors")
     else:

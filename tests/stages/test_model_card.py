@@ -106,10 +106,12 @@ def test_the_command_has_what_differs_from_the_defaults():
             use_lora=True,
             lora_alpha=8,
             learning_rate=3e-5,
+            lora_target_modules=("to_q", "ff.net.2"),
             report_to="tensorboard",
         )
     )
     assert train_command(config, ["/data/my pairs.jsonl", "run/pairs.jsonl"]) == (
         "expo train 'my pairs.jsonl' run/pairs.jsonl --init-from embedded:emoji-sd "
-        "--ref embedded:emoji-sd --learning-rate 3e-05 --use-lora --lora-alpha 8 --out checkpoint"
+        "--ref embedded:emoji-sd --learning-rate 3e-05 --use-lora --lora-alpha 8 "
+        "--lora-target-modules to_q --lora-target-modules ff.net.2 --out checkpoint"
     )

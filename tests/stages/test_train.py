@@ -220,6 +220,34 @@ def test_a_second_lora_run_goes_on_with_the_adapter(pairs, tiny_sd, tmp_path):
         train(pairs, tmp_path / "three", tmp_path / "one")
 
 
+def adapted(folder: Path) -> set[str]:
+    """The last parts of the names of the layers that an adapter's weights are of."""
+    names = read_tensors(folder / "pytorch_lora_weights.safetensors")
+    return {name.split(".lora_")[0].rsplit("transformer_blocks.0.")[-1] for name in names}
+
+
+def test_lora_adapts_the_layers_that_are_asked_for(pairs, tiny_sd, tmp_path):
+    settings = {"use_lora": True, "lora_rank": 2, "lora_target_modules": ("attn1.to_q", "ff.net.2")}
+    train(pairs, tmp_path / "one", tiny_sd, **settings)
+    assert adapted(tmp_path / "one") == {"attn1.to_q", "ff.net.2"}
+    StableDiffusionPipeline.from_pretrained(tiny_sd).load_lora_weights(tmp_path / "one")
+    # What goes on from an adapter keeps its layers, named again or not.
+    del settings["lora_target_modules"]
+    train(pairs, tmp_path / "two", tmp_path / "one", **settings)
+    assert adapted(tmp_path / "two") == {"attn1.to_q", "ff.net.2"}
+    settings["lora_target_modules"] = ("to_q",)
+    with pytest.raises(ExpoError, match="its LoRA adapts attn1.to_q, ff.net.2, not to_q"):
+        train(pairs, tmp_path / "three", tmp_path / "one", **settings)
+
+
+def test_layers_that_lora_cannot_adapt_are_refused(pairs, tiny_sd, tmp_path):
+    for name in ("to_w", "norm1"):
+        with pytest.raises(UsageError, match="^--lora-target-modules: Target module"):
+            train(pairs, tmp_path / name, tiny_sd, use_lora=True, lora_target_modules=(name,))
+    with pytest.raises(ValueError, match="--lora-target-modules needs --use-lora"):
+        TrainConfig(init_from=str(tiny_sd), lora_target_modules=("to_q",))
+
+
 def kill_after_step(step: int, command: list, out: Path, **settings) -> None:
     """Run a command that trains, in all its processes, until it has saved that step."""
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, **settings)
