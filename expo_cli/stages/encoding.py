@@ -5,12 +5,10 @@ diffusers' train_diffusion_dpo.py with --no_hflip, whose draw of the posterior i
 """
 
 import io
-import os
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 
@@ -31,6 +29,7 @@ from expo_cli.core.noise import generators, normal
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.loading import load_encoder
 from expo_cli.models.protocol import Encoder
+from expo_cli.stages.ahead import map_ahead
 from expo_cli.stages.device import default_device, resolve_dtype
 from expo_cli.stages.import_pairs import NeededImage, Preferences, flipped
 from expo_cli.stages.progress import Notes
@@ -40,6 +39,16 @@ from expo_cli.stages.stopping import stop_on_signal
 MAX_ASPECT = 20
 # Images that are decoded ahead of the encoder.
 AHEAD = 64
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image to decode: its contents, or where it lies, or None where there is none. Messages
+    call it `source`."""
+
+    sample_id: str
+    source: str
+    data: bytes | Path | None
 
 
 @dataclass(frozen=True)
@@ -153,22 +162,20 @@ def prepared(
     preferences: Preferences, images: Iterable[tuple[str, NeededImage]], size: int
 ) -> Iterator[Prepared]:
     """The images in their order, read one after the other, decoded by threads."""
-    waiting: deque = deque()
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+
+    def files() -> Iterator[ImageFile]:
         for number, group in groupby(images, key=lambda item: item[1].input):
             chosen = list(group)
             path, places = preferences.inputs[number], [image.place for _, image in chosen]
             found = preferences.layout.read(path, places)
             for (sample_id, image), data in zip(chosen, found, strict=True):
-                source = preferences.source(image)
-                waiting.append(threads.submit(prepare, sample_id, source, data, size))
-                if len(waiting) > AHEAD:
-                    yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+                yield ImageFile(sample_id, preferences.source(image), data)
+
+    return map_ahead(partial(prepare, size=size), files(), AHEAD)
 
 
-def prepare(sample_id: str, source: str, data: bytes | Path | None, size: int) -> Prepared:
+def prepare(file: ImageFile, size: int) -> Prepared:
+    sample_id, source, data = file.sample_id, file.source, file.data
     try:
         if data is None:
             raise ContractError(f"{source}: holds no image")

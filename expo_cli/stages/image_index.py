@@ -1,7 +1,7 @@
 """Images that no rollout made: a folder and a JSONL index of it."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from expo_cli.contracts.ids import digest, prompt_id
 from expo_cli.contracts.images import open_rgb
 from expo_cli.contracts.records import ImageEntry
 from expo_cli.errors import ContractError
+from expo_cli.stages.ahead import map_ahead
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,19 @@ class ImageIndex:
         start = part * self.samples_per_part
         return self.entries[start : start + self.samples_per_part]
 
-    def images(self, entries: Sequence[ImageEntry]) -> list[Image.Image]:
-        """Raises ContractError, with the index and its line, when an image cannot be used."""
-        images = []
-        for entry in entries:
-            try:
-                images.append(open_rgb(inside(self.folder, entry.image)))
-            except ContractError as error:
-                line = self.lines[entry.sample_id]
-                raise ContractError(f"{self.path}:{line}: {error}") from error
-        return images
+    def images(self, entries: Sequence[ImageEntry], ahead: int) -> Iterator[Image.Image]:
+        """Their images, of which threads open the `ahead` next ones.
+
+        Raises ContractError, with the index and its line, at an image that cannot be used.
+        """
+        return map_ahead(self.image, entries, ahead)
+
+    def image(self, entry: ImageEntry) -> Image.Image:
+        try:
+            return open_rgb(inside(self.folder, entry.image))
+        except ContractError as error:
+            line = self.lines[entry.sample_id]
+            raise ContractError(f"{self.path}:{line}: {error}") from error
 
 
 def read_index(

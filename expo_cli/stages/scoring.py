@@ -1,7 +1,8 @@
 """The work of `expo score`: one pass over the images of each part, by all rewards it lacks."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 
@@ -22,8 +23,8 @@ from expo_cli.stages.progress import Bar, Notes
 from expo_cli.stages.stopping import StopRequest, stop_on_signal
 
 Samples = Sequence[Sample | ImageEntry]
-# The images of some samples of a part.
-ImageReader = Callable[[int, Samples], list[Image]]
+# The images of some samples of a part, one after the other.
+ImageReader = Callable[[int, Samples], Iterator[Image]]
 
 
 def score_parts(
@@ -43,7 +44,7 @@ def score_parts(
     needed = {label for labels in todo.values() for label in labels}
     for label in sorted(needed):
         rewards[label].load(device, dtype)
-    read = image_reader(source, device, dtype)
+    read = image_reader(source, device, dtype, config.batch_size)
     scored: dict[str, list[float]] = {label: [] for label in sorted(needed)}
     sizes = {
         part: min(source.samples_per_part, source.num_samples - part * source.samples_per_part)
@@ -64,17 +65,23 @@ def score_parts(
     return {label: len(scores) for label, scores in scored.items()}
 
 
-def image_reader(source: ImageSource, device: torch.device, dtype: torch.dtype) -> ImageReader:
+def image_reader(
+    source: ImageSource, device: torch.device, dtype: torch.dtype, batch_size: int
+) -> ImageReader:
     if isinstance(source, ImageIndex):
-        return lambda part, samples: source.images(samples)
+        return lambda part, samples: source.images(samples, ahead=batch_size)
     # Imported here: only a rollout needs diffusers, whose import is slow.
     from expo_cli.stages.decoding import LatentDecoder
 
     decoder = LatentDecoder(source.vae, device, dtype)
     latents_path = source.rollout.latents_path
-    return lambda part, samples: decoder.images(
-        latents_path(part), [sample.sample_id for sample in samples]
-    )
+
+    def decode(part: int, samples: Samples) -> Iterator[Image]:
+        for start in range(0, len(samples), batch_size):
+            rows = samples[start : start + batch_size]
+            yield from decoder.images(latents_path(part), [sample.sample_id for sample in rows])
+
+    return decode
 
 
 def judge_part(
@@ -94,10 +101,11 @@ def judge_part(
     whole = [label for label, reward in rewards.items() if reward.whole_parts]
     in_batches = [label for label in rewards if label not in whole]
     kept: list[Image] = []
+    unread = read(part, samples)
     for start in range(0, len(samples), batch_size):
         stop.check()
         rows = samples[start : start + batch_size]
-        images = read(part, rows)
+        images = list(islice(unread, len(rows)))
         for label in in_batches:
             judged[label].append(judge(label, rewards[label], rows, images, stop))
         if whole:

@@ -32,6 +32,7 @@ from expo_cli.contracts.rollouts import score_path
 from expo_cli.contracts.tensors import write_tensors
 from expo_cli.rewards import open_clip_network
 from expo_cli.rewards.hpsv2 import HPSv2
+from expo_cli.stages.ahead import map_ahead
 from expo_cli.stages.image_index import ImageIndex, read_index
 from expo_cli.stages.progress import Notes
 from expo_cli.stages.scoring import score_parts
@@ -149,7 +150,7 @@ def check_equal(expected: Sequence[float], found: Sequence[float], name: str) ->
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--width", choices=["narrow", "full"], default="narrow")
-    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--batch-size", type=int, default=ScoreConfig.batch_size)
     parser.add_argument("--rounds", type=int, default=5)
@@ -194,7 +195,7 @@ def measure(work: Path, arguments: argparse.Namespace) -> None:
         {
             "image tower": [open_clip.CLIP.encode_image],
             "text tower": [open_clip.CLIP.encode_text],
-            "reading image files": [ImageIndex.images],
+            "waiting for image files": [map_ahead],
             "resizing": [open_clip_network.fit_into_square],
             "tokenizer": [open_clip.SimpleTokenizer.__call__],
             "embeddings": [write_tensors],

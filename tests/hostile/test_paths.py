@@ -120,7 +120,7 @@ def test_images_of_an_index(folder, path):
 
     def read() -> object:
         entries = read_index(folder, index, 1)
-        return entries.images(entries.samples(0))
+        return list(entries.images(entries.samples(0), ahead=1))
 
     assert read_or_fault(read, at(index, 1)) is None
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DDIMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler
 
 from expo_cli.config import (
     MakePairsConfig,
@@ -101,9 +101,12 @@ def noise(shape: tuple[int, ...]) -> torch.Tensor:
     return torch.stack([normal(generator, shape) for generator in generators(SEEDS)])
 
 
-def drawn_by_us(source: Path, family: Family, negative: list[str] | None) -> torch.Tensor:
+def drawn_by_us(
+    source: Path, family: Family, negative: list[str] | None, scheduler: str | None = None
+) -> torch.Tensor:
     model = load_model(str(source), CPU, torch.float32)
-    plan = SamplingPlan(scheduler=family.scheduler, num_inference_steps=3, guidance_scale=5.0)
+    scheduler = scheduler or family.scheduler
+    plan = SamplingPlan(scheduler=scheduler, num_inference_steps=3, guidance_scale=5.0)
     conditioning, other = model.encode(PROMPTS), model.encode(negative or ["", ""])
     shape = model.latent_shape(HEIGHT, WIDTH)
     return draw(model, conditioning, other, SEEDS, shape, plan).latents
@@ -126,6 +129,18 @@ def test_latents_and_images_are_those_of_diffusers_pipeline(family, folder, nega
     images = pipeline.image_processor.postprocess(decoded, output_type="pt")
     decoder = load_decoder(str(folder), CPU, torch.float32)
     torch.testing.assert_close(decoder.decode(ours), images, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "cls"), [("ddim", DDIMScheduler), ("dpm-solver++", DPMSolverMultistepScheduler)]
+)
+def test_sdxl_draws_the_same_with_diffusers_other_samplers(name, cls, tmp_path):
+    folder = stable_diffusion_xl(tmp_path / "m")
+    ours = drawn_by_us(folder, FAMILIES["sdxl"], ["blurry", "dark"], name)
+    pipeline = load_diffusers(folder)
+    pipeline.scheduler = cls.from_config(pipeline.scheduler.config, clip_sample=False)
+    expected = drawn_by_diffusers(pipeline, noise(ours.shape[1:]), ["blurry", "dark"])
+    torch.testing.assert_close(ours, expected, atol=5e-4, rtol=1e-3)
 
 
 def test_images_are_encoded_as_the_vae_was_trained(folder):

@@ -19,7 +19,7 @@ from expo_cli.contracts.provenance import read_run
 from expo_cli.contracts.records import EncodedImage, Pair
 from expo_cli.contracts.tensors import read_tensors
 from expo_cli.errors import ContractError, ExpoError, UsageError
-from expo_cli.stages.encoding import prepare, to_pixels
+from expo_cli.stages.encoding import ImageFile, prepare, to_pixels
 from expo_cli.stages.make_pairs import make_pairs
 from tests.preferences import (
     pick_a_pic_rows,
@@ -280,7 +280,7 @@ def test_an_unusable_image_is_one_line_or_counted(importing, tmp_path, kind):
 
 def test_transparency_is_laid_over_white():
     clear = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
-    found = prepare("s", "here", png(clear), 64)
+    found = prepare(ImageFile("s", "here", png(clear)), 64)
     assert torch.equal(found.pixels, torch.ones(3, 64, 64))
 
 
@@ -292,7 +292,7 @@ def test_damaged_bytes_are_pixels_or_a_problem(data, image_format):
     whole = png(picture(0, 24, 24), image_format)
     position = data.draw(st.integers(0, len(whole) - 1))
     damage = data.draw(st.binary(max_size=4))
-    found = prepare("s", "here", whole[:position] + damage + whole[position + 1 :], 8)
+    found = prepare(ImageFile("s", "here", whole[:position] + damage + whole[position + 1 :]), 8)
     assert (found.pixels is None) == bool(found.record.problem)
     assert found.pixels is None or found.pixels.shape == (3, 8, 8)
 

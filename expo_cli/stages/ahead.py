@@ -1,0 +1,33 @@
+"""Work that threads do ahead of whoever needs its results."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+NUM_THREADS = min(8, os.cpu_count() or 1)
+
+
+def map_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Iterator[Result]:
+    """`function` of each item, in their order, while threads are at the `ahead` next ones.
+
+    What the function raises is raised in place of its result. Items are taken by the caller's
+    thread, one after the other.
+    """
+    waiting: deque[Future[Result]] = deque()
+    threads = ThreadPoolExecutor(NUM_THREADS)
+    try:
+        for item in items:
+            waiting.append(threads.submit(function, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        threads.shutdown(cancel_futures=True)
