@@ -18,12 +18,24 @@ disable_progress_bar()
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
-# What is read of configs beside what the libraries themselves check.
+Offset = Annotated[int, msgspec.Meta(ge=0, le=1 << 20)]
+Real = Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
+# Settings whose wrong types would be noticed only when they are used.
 SETTINGS: dict[str, Any] = {
+    "beta_end": Real,
+    "beta_start": Real,
     "block_out_channels": Annotated[list[Size], msgspec.Meta(min_length=1)],
+    "downsample_padding": Offset,
+    "freq_shift": Real,
+    "layer_norm_eps": Real,
+    "mid_block_scale_factor": Real,
+    "norm_eps": Real,
+    "norm_num_groups": Size | None,
     "num_train_timesteps": Size,
     "sample_size": Size,
-    "scaling_factor": float,
+    "scaling_factor": Real,
+    "steps_offset": Offset,
+    "trained_betas": list[float] | None,
 }
 
 
@@ -45,12 +57,12 @@ def load_component(cls: type, folder: Path, name: str, dtype: torch.dtype | None
     except Exception as error:  # tokenizers, safetensors and the checks of configs share no class
         reason = one_line(str(error)) or type(error).__name__
         raise ContractError(f"{part}: cannot be loaded as {cls.__name__}: {reason}") from error
+    component, loading = loaded if dtype is not None else (loaded, None)
+    check_settings(part, settings_of(component))
     if dtype is None:
-        return loaded
+        return component
     if (part / WEIGHTS).exists():
         check_sha256(part / WEIGHTS)
-    component, loading = loaded
-    check_settings(part, getattr(component.config, "items", dict)())
     check_whole(part, cls.__name__, loading)
     return component.requires_grad_(False).eval()
 
@@ -67,6 +79,12 @@ def load_config(cls: type, folder: Path, name: str) -> dict[str, Any]:
     config = {p.name: p.default for p in parameters if p.default is not p.empty} | config
     check_settings(folder / name, config.items())
     return config
+
+
+def settings_of(component: Any) -> Iterable[tuple[str, Any]]:
+    """Those of diffusers are mappings, those of transformers are not, and a tokenizer has none."""
+    config = getattr(component, "config", {})
+    return (config.to_dict() if hasattr(config, "to_dict") else config).items()
 
 
 def check_settings(part: Path, settings: Iterable[tuple[str, Any]]) -> None:

@@ -52,6 +52,11 @@ class StableDiffusion(Pipeline):
                 "is not supported; epsilon and v_prediction are"
             )
         self.num_train_timesteps = self.schedule.config.num_train_timesteps
+        if len(self.schedule.betas) != self.num_train_timesteps:
+            raise ContractError(
+                f"{folder / 'scheduler'}: has {len(self.schedule.betas)} betas for "
+                f"{self.num_train_timesteps} timesteps"
+            )
 
     @classmethod
     def read_geometry(cls, folder: Path) -> Geometry:

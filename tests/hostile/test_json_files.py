@@ -202,8 +202,10 @@ def other_values(settings: dict, names: tuple[str, ...]) -> Iterator[tuple[str, 
     ("part", "name", "settings"),
     [
         ("unet", "config.json", ("sample_size", "block_out_channels")),
+        ("unet", "config.json", ("norm_eps", "norm_num_groups", "freq_shift")),
         ("vae", "config.json", ("scaling_factor", "block_out_channels")),
         ("scheduler", "scheduler_config.json", ("num_train_timesteps", "prediction_type")),
+        ("scheduler", "scheduler_config.json", ("beta_start", "steps_offset", "trained_betas")),
         ("text_encoder", "config.json", ("hidden_size", "hidden_act", "max_position_embeddings")),
         ("tokenizer", "vocab.json", ()),
         ("tokenizer", "merges.txt", ()),
@@ -227,7 +229,12 @@ def test_parts_of_a_model(model, part, name, settings):
             return load_encoder(str(model), cpu, torch.float32)
         loaded = load_model(str(model), cpu, torch.float32)
         loaded.latent_shape(loaded.image_size(), loaded.image_size())
-        loaded.encode(["a cat"])
+        conditioning = loaded.encode(["a cat"])
+        shape = loaded.latent_shape(64, 64)
+        latents, timesteps = torch.zeros(1, *shape), torch.tensor([5])
+        noisy = loaded.add_noise(latents, latents, timesteps)
+        loaded.predict(noisy, timesteps, conditioning)
+        loaded.set_timesteps(loaded.make_scheduler("ddpm"), 2, shape)
         return loaded
 
     def check(data: bytes) -> None:
