@@ -31,7 +31,7 @@ from expo_cli.models.loading import load_encoder
 from expo_cli.models.protocol import Encoder
 from expo_cli.stages.ahead import map_ahead
 from expo_cli.stages.device import default_device, resolve_dtype
-from expo_cli.stages.import_pairs import NeededImage, Preferences, flipped
+from expo_cli.stages.preferences import NeededImage, Preferences, flipped
 from expo_cli.stages.progress import Notes
 from expo_cli.stages.stopping import stop_on_signal
 

@@ -6,9 +6,7 @@ Everything here is known before torch is imported.
 """
 
 import hashlib
-import itertools
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +16,6 @@ import msgspec
 
 from expo_cli.config import MakePairsConfig, PairImagesConfig, RunOptions
 from expo_cli.contracts import jsonl
-from expo_cli.contracts.ids import digest, prompt_id
 from expo_cli.contracts.parts import (
     WITH_LATENTS,
     missing_parts,
@@ -28,21 +25,20 @@ from expo_cli.contracts.parts import (
     part_path,
 )
 from expo_cli.contracts.provenance import Run
-from expo_cli.contracts.records import ID, EncodedImage, Pair, SampleRef
+from expo_cli.contracts.records import EncodedImage, Pair, SampleRef
 from expo_cli.contracts.sources import base_source, source_sha256
 from expo_cli.core.combination import ZScoreSum
-from expo_cli.core.pairing import Candidate, Group, what_it_pairs
-from expo_cli.core.pairs import PairRule, Tally, pair_group
+from expo_cli.core.pairing import what_it_pairs
+from expo_cli.core.pairs import PairRule, Tally
 from expo_cli.errors import ExpoError, UsageError
 from expo_cli.registry import LAYOUTS, PAIRINGS, build
 from expo_cli.stages.folders import begin_or_continue, clear_if_asked
 from expo_cli.stages.output_file import finished_run, write_run_beside
-from expo_cli.stages.preferences import ImagePlace, Layout, NoRanking, Ranking
+from expo_cli.stages.preferences import Layout, NeededImage, Preferences, flipped
 from expo_cli.stages.progress import Notes
 
 # What the preferences are by, as a pair's `reward` says.
 REWARD = "human"
-FLIPPED = "-flip"
 # Settings of pairs of rollouts.
 OTHERS = ("reward", "scores", "combine", "source")
 
@@ -56,83 +52,6 @@ class ImportResult:
     counts: dict[str, Any]
     parts_encoded: int
     parts_missing: int
-
-
-@dataclass(frozen=True, slots=True)
-class NeededImage:
-    """An image to encode: the number of its input, and where it is there."""
-
-    input: int
-    place: ImagePlace
-
-
-@dataclass(frozen=True)
-class Preferences:
-    """The rows of all inputs, read anew each time."""
-
-    inputs: Sequence[Path]
-    layout: Layout
-    rule: PairRule
-    limit: int | None
-    flip: bool
-
-    def pairs(self, tally: Tally) -> Iterator[tuple[Pair, dict[str, NeededImage]]]:
-        """Every pair, and its row's images by sample_id; the pair's parts are yet unknown.
-
-        Two pairs of the same images are two judgements: the second one's id ends in -1. `tally`
-        counts rows as prompts. Raises ContractError, with input and row, at the first wrong one.
-        """
-        earlier: Counter[str] = Counter()
-        for number, row in itertools.islice(self.rows(), self.limit):
-            if isinstance(row, NoRanking):
-                tally.num_prompts += 1
-                tally.dropped[row.reason] += 1
-                continue
-            images = {self.sample_id(number, at): NeededImage(number, at) for at in row.images}
-            group = group_of(row, images)
-            tally.add_group(group)
-            for pair in pair_group(group, self.rule, tally):
-                again = earlier[pair.pair_id]
-                earlier[pair.pair_id] += 1
-                yield replace(pair, pair_id=f"{pair.pair_id}-{again}") if again else pair, images
-
-    def rows(self) -> Iterator[tuple[int, Ranking | NoRanking]]:
-        for number, path in enumerate(self.inputs):
-            for row in self.layout.rankings(path):
-                yield number, row
-
-    def sample_id(self, number: int, at: ImagePlace) -> str:
-        """An image's own identity where that can be one, else a hash of it or of its place.
-
-        A mirrored image that comes from outside is none of those that --flip makes.
-        """
-        own = ID.fullmatch(at.identity) and at.name != at.identity
-        if own and not (self.flip and at.identity.endswith(FLIPPED)):
-            return at.identity
-        place = (at.identity,) if at.identity else (at.row, at.name)
-        return f"{digest('image', number, input_name(self.inputs[number]), *place):016x}"
-
-    def place(self, image: NeededImage) -> str:
-        """Where an image is, for errors: its input, row, and column or file."""
-        return f"{self.inputs[image.input]}:{image.place.row}: {image.place.name}"
-
-    def source(self, image: NeededImage) -> str:
-        """The same without folders, for records: it is equal wherever the input lies."""
-        name = input_name(self.inputs[image.input])
-        return f"{name}:{image.place.row}: {image.place.name}"
-
-
-def input_name(path: Path) -> str:
-    """The name of a file, or of a folder whatever it is called from where we are."""
-    return path.name or path.resolve().name
-
-
-def group_of(row: Ranking, images: Mapping[str, NeededImage]) -> Group:
-    candidates = {
-        sample_id: Candidate(sample_id=sample_id, agent="main", part="", scores=(score,))
-        for sample_id, score in zip(images, row.scores, strict=True)
-    }
-    return Group(prompt_id(row.prompt), row.prompt, iteration=0, candidates=candidates)
 
 
 def import_pairs(
@@ -255,11 +174,6 @@ def needed_images(preferences: Preferences) -> tuple[dict[str, NeededImage], Tal
 def latents_folder(out: Path) -> Path:
     """Where the parts of the pairs at `out` are: `pairs.latents` beside `pairs.jsonl`."""
     return out.with_name(f"{out.stem}.latents")
-
-
-def flipped(identity: str) -> str:
-    """The id of a mirrored image, or of a pair of these."""
-    return f"{identity}{FLIPPED}"
 
 
 def finished_pairs(

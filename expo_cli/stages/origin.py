@@ -15,7 +15,7 @@ from expo_cli.config import TrainConfig
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.sources import EMBEDDED, base_source, shipped
 from expo_cli.core.objectives import Objective, learns_from
-from expo_cli.stages.train import FREE_SETTINGS
+from expo_cli.stages.training_plan import FREE_SETTINGS
 
 # Settings of a machine, not of what is made; the batch's parts make up the global batch.
 UNTOLD = set(FREE_SETTINGS) - {"train_batch_size", "gradient_accumulation_steps"}

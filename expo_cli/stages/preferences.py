@@ -1,9 +1,19 @@
-"""Preferences over images that exist: what a layout of such data is to `expo make-pairs`."""
+"""Preferences over images that exist: what a layout of such data is to `expo make-pairs`, the rows
+of all inputs, and the pairs that they make."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
+
+from expo_cli.contracts.ids import digest, prompt_id
+from expo_cli.contracts.records import ID, Pair
+from expo_cli.core.pairing import Candidate, Group
+from expo_cli.core.pairs import PairRule, Tally, pair_group
+
+FLIPPED = "-flip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +62,85 @@ class Layout(Protocol):
         The places are in the order of their rows. Raises ContractError for a file that is not
         below its folder.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class NeededImage:
+    """An image to encode: the number of its input, and where it is there."""
+
+    input: int
+    place: ImagePlace
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """The rows of all inputs, read anew each time."""
+
+    inputs: Sequence[Path]
+    layout: Layout
+    rule: PairRule
+    limit: int | None
+    flip: bool
+
+    def pairs(self, tally: Tally) -> Iterator[tuple[Pair, dict[str, NeededImage]]]:
+        """Every pair, and its row's images by sample_id; the pair's parts are yet unknown.
+
+        Two pairs of the same images are two judgements: the second one's id ends in -1. `tally`
+        counts rows as prompts. Raises ContractError, with input and row, at the first wrong one.
+        """
+        earlier: Counter[str] = Counter()
+        for number, row in itertools.islice(self.rows(), self.limit):
+            if isinstance(row, NoRanking):
+                tally.num_prompts += 1
+                tally.dropped[row.reason] += 1
+                continue
+            images = {self.sample_id(number, at): NeededImage(number, at) for at in row.images}
+            group = group_of(row, images)
+            tally.add_group(group)
+            for pair in pair_group(group, self.rule, tally):
+                again = earlier[pair.pair_id]
+                earlier[pair.pair_id] += 1
+                yield replace(pair, pair_id=f"{pair.pair_id}-{again}") if again else pair, images
+
+    def rows(self) -> Iterator[tuple[int, Ranking | NoRanking]]:
+        for number, path in enumerate(self.inputs):
+            for row in self.layout.rankings(path):
+                yield number, row
+
+    def sample_id(self, number: int, at: ImagePlace) -> str:
+        """An image's own identity where that can be one, else a hash of it or of its place.
+
+        A mirrored image that comes from outside is none of those that --flip makes.
+        """
+        own = ID.fullmatch(at.identity) and at.name != at.identity
+        if own and not (self.flip and at.identity.endswith(FLIPPED)):
+            return at.identity
+        place = (at.identity,) if at.identity else (at.row, at.name)
+        return f"{digest('image', number, input_name(self.inputs[number]), *place):016x}"
+
+    def place(self, image: NeededImage) -> str:
+        """Where an image is, for errors: its input, row, and column or file."""
+        return f"{self.inputs[image.input]}:{image.place.row}: {image.place.name}"
+
+    def source(self, image: NeededImage) -> str:
+        """The same without folders, for records: it is equal wherever the input lies."""
+        name = input_name(self.inputs[image.input])
+        return f"{name}:{image.place.row}: {image.place.name}"
+
+
+def input_name(path: Path) -> str:
+    """The name of a file, or of a folder whatever it is called from where we are."""
+    return path.name or path.resolve().name
+
+
+def group_of(row: Ranking, images: Mapping[str, NeededImage]) -> Group:
+    candidates = {
+        sample_id: Candidate(sample_id=sample_id, agent="main", part="", scores=(score,))
+        for sample_id, score in zip(images, row.scores, strict=True)
+    }
+    return Group(prompt_id(row.prompt), row.prompt, iteration=0, candidates=candidates)
+
+
+def flipped(identity: str) -> str:
+    """The id of a mirrored image, or of a pair of these."""
+    return f"{identity}{FLIPPED}"

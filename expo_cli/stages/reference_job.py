@@ -15,8 +15,8 @@ from expo_cli.stages.reference import Reference
 from expo_cli.stages.reference_cache import ReferenceCache, cache_run
 from expo_cli.stages.stopping import stop_on_signal
 from expo_cli.stages.text_cache import ask_ahead
-from expo_cli.stages.train import global_batch_size
 from expo_cli.stages.training import DATA, use_fast_attention
+from expo_cli.stages.training_plan import global_batch_size
 
 # Visits a part: what a shard takes and a file holds.
 PART_VISITS = 256

@@ -5,7 +5,7 @@ Everything here is known before diffusers and accelerate, the slow imports, are.
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,17 @@ from expo_cli.contracts.checkpoints import is_finished, states_folder
 from expo_cli.contracts.files import alone, lock_path, sha256
 from expo_cli.contracts.parts import parse_shard
 from expo_cli.contracts.provenance import Run
-from expo_cli.contracts.sources import ADAPTER_CONFIG, base_source, model_folder, source_sha256
+from expo_cli.contracts.sources import source_sha256
 from expo_cli.core.objectives import Objective, learns_from
 from expo_cli.errors import UsageError
 from expo_cli.models.families import check_text_cache
 from expo_cli.registry import OBJECTIVES, build, nearest
 from expo_cli.stages.folders import begin_or_continue
-from expo_cli.stages.launch import is_first, num_launched
+from expo_cli.stages.launch import is_first
 from expo_cli.stages.progress import Notes
 from expo_cli.stages.training_images import read_images
 from expo_cli.stages.training_pairs import read_pairs
+from expo_cli.stages.training_plan import GO_ON, plan_and_free, resolve
 from expo_cli.stages.training_steps import read_steps
 
 # By what an objective learns from: what its files hold, as the data class of that kind takes it
@@ -34,24 +35,7 @@ READERS: dict[str, Callable[[Sequence[Path], int | None], Sequence[Any]]] = {
     "steps": read_steps,
 }
 
-# A run may be continued with other values of these, at the same global batch: they do not change
-# what it makes, beyond the order in which floats are added.
-FREE_SETTINGS = (
-    "report_to",
-    "num_processes",
-    "shard_optimizer",
-    "train_batch_size",
-    "gradient_accumulation_steps",
-    "checkpoints_total_limit",
-    "checkpointing_steps",
-    "reference_cache",
-    "text_cache",
-)
 NOWHERE = HubConfig()
-GO_ON = (
-    "give the settings it was begun with (the global batch is processes x --train-batch-size x "
-    "--gradient-accumulation-steps), choose another --out, or --overwrite to start it anew"
-)
 
 
 @dataclass(frozen=True)
@@ -72,40 +56,6 @@ class ReferenceResult:
     values_computed: int
     values_known: int
     plan: dict[str, Any]
-
-
-def resolve(config: TrainConfig) -> TrainConfig:
-    """The configuration with its reference, LoRA alpha and number of processes spelled out.
-
-    Raises UsageError when --init-from is a LoRA checkpoint and --use-lora is not given.
-    """
-    starts_from_adapter = (model_folder(config.init_from) / ADAPTER_CONFIG).exists()
-    if starts_from_adapter and not config.use_lora:
-        raise UsageError(f"--init-from {config.init_from} is a LoRA checkpoint; add --use-lora")
-    return replace(
-        config,
-        ref=config.ref or base_source(config.init_from),
-        lora_alpha=config.lora_alpha or config.lora_rank,
-        num_processes=config.num_processes or num_launched(),
-    )
-
-
-def global_batch_size(config: TrainConfig) -> int:
-    """Items an optimiser step, over all processes of a resolved configuration."""
-    return config.train_batch_size * config.gradient_accumulation_steps * config.num_processes
-
-
-def plan_and_free(
-    config: TrainConfig, objective: Objective
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings that a later run must share, and those that it may change."""
-    mixes_batch = getattr(objective, "mixes_batch", False)
-    free = [name for name in FREE_SETTINGS if not (mixes_batch and name == "train_batch_size")]
-    settings = asdict(config) | {"global_batch_size": global_batch_size(config)}
-    return (
-        {name: value for name, value in settings.items() if name not in free},
-        {name: settings[name] for name in free},
-    )
 
 
 def build_objective(spec: str) -> Objective:

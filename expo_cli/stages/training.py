@@ -45,8 +45,8 @@ from expo_cli.stages.slices import Slices
 from expo_cli.stages.step_data import StepData
 from expo_cli.stages.stopping import stop_on_signal
 from expo_cli.stages.text_cache import TextCache, ask_ahead
-from expo_cli.stages.train import GO_ON, global_batch_size
 from expo_cli.stages.training_data import TrainingData
+from expo_cli.stages.training_plan import GO_ON, global_batch_size
 from expo_cli.stages.training_state import (
     State,
     load_state,

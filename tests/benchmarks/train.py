@@ -48,10 +48,11 @@ from expo_cli.stages.pair_data import PairData
 from expo_cli.stages.processes import start_processes
 from expo_cli.stages.progress import Notes
 from expo_cli.stages.reference import Reference
-from expo_cli.stages.train import build_objective, resolve, train_policy
+from expo_cli.stages.train import build_objective, train_policy
 from expo_cli.stages.training import Trainer
 from expo_cli.stages.training_data import PromptEmbeddings
 from expo_cli.stages.training_pairs import read_pairs
+from expo_cli.stages.training_plan import resolve
 from tests.benchmarks.alternating import alternate, report_against, timed
 from tests.benchmarks.children import Child, show_work
 from tests.benchmarks.profiles import show_shares

@@ -13,7 +13,8 @@ from expo_cli.contracts.provenance import Run
 from expo_cli.core.objectives import DiffusionDPO
 from expo_cli.report.model_card import model_card
 from expo_cli.stages.origin import Origin, origin_of, told, train_command
-from expo_cli.stages.train import plan_and_free, resolve, train_policy
+from expo_cli.stages.train import train_policy
+from expo_cli.stages.training_plan import plan_and_free, resolve
 from tests.latent_pairs import write_latent_pairs
 
 HOSTILE = 'a`b``c\n---\n# <script>alert("1")</script> | [x](javascript:y) {{ 7 * 7 }} \x1b[31m: é'

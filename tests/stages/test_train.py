@@ -25,9 +25,10 @@ from expo_cli.core.visits import visits
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.loading import load_model
 from expo_cli.stages.status import read_status
-from expo_cli.stages.train import plan_and_free, resolve, train_policy
+from expo_cli.stages.train import train_policy
 from expo_cli.stages.training import Trainer, weight_slices
 from expo_cli.stages.training_data import PromptEmbeddings
+from expo_cli.stages.training_plan import plan_and_free, resolve
 from tests.conftest import EXPO
 from tests.first_step import assert_same_first_step
 from tests.latent_pairs import write_latent_pairs
