@@ -6,17 +6,20 @@ Everything here is known before diffusers and accelerate, the slow imports, are.
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from expo_cli.config import HubConfig, RunOptions, TrainConfig
+from expo_cli.contracts import jsonl
 from expo_cli.contracts.checkpoints import is_finished, states_folder
 from expo_cli.contracts.files import alone, lock_path, sha256
 from expo_cli.contracts.parts import parse_shard
 from expo_cli.contracts.provenance import Run
+from expo_cli.contracts.records import Pair, StepPair
 from expo_cli.contracts.sources import source_sha256
 from expo_cli.core.objectives import Objective, learns_from
-from expo_cli.errors import UsageError
+from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.families import check_text_cache
 from expo_cli.registry import OBJECTIVES, build, nearest
 from expo_cli.stages.folders import begin_or_continue
@@ -66,6 +69,30 @@ def build_objective(spec: str) -> Objective:
             f"{spec} learns from {learns_from(objective)!r}; {nearest(learns_from(objective), READERS)}"
         )
     return objective
+
+
+def read_records(
+    kind: str, paths: Sequence[Path], limit: int | None, objective: str
+) -> Sequence[Any]:
+    """What the objective learns from. Errors as the reader's; UsageError for the other kind of pairs."""
+    try:
+        return READERS[kind](paths, limit)
+    except ContractError as error:
+        other, name = (Pair, "pairs") if kind == "steps" else (StepPair, "step pairs")
+        for path in paths:
+            if path != jsonl.STANDARD_STREAM and begins_with(path, other):
+                raise UsageError(
+                    f"{path}: holds {name}, of which --objective {objective} learns nothing; step "
+                    "pairs are for spo, pairs for all others"
+                ) from error
+        raise
+
+
+def begins_with(path: Path, record_type: type) -> bool:
+    try:
+        return any(True for _ in islice(jsonl.read(path, record_type), 1))
+    except ExpoError:
+        return False
 
 
 def remove_rest(out: Path) -> None:
@@ -119,7 +146,7 @@ def train_policy(
     shard = None if shard_text is None else parse_shard(shard_text)
     kind = learns_from(objective)
     config = resolve(config)
-    records = READERS[kind](paths, config.limit)
+    records = read_records(kind, paths, config.limit, config.objective)
     plan, free = plan_and_free(config, objective)
     plan |= {f"num_{kind}": len(records)}
     notes.say(

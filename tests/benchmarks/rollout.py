@@ -33,7 +33,7 @@ from expo_cli.stages import drawing
 from expo_cli.stages.device import DTYPES
 from expo_cli.stages.progress import Notes
 from tests.benchmarks.alternating import alternate, report, timed
-from tests.benchmarks.profiles import show_shares
+from tests.benchmarks.profiles import show_arithmetic, show_shares
 
 EMBEDDED = "embedded:emoji-sd"
 # What differs where a batch is summed up in another order, in 8-bit steps on average.
@@ -193,6 +193,7 @@ def measure(work: Path, arguments: argparse.Namespace) -> None:
             "latents": [write_tensors],
         },
     )
+    show_arithmetic(ours, model.dtype)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ from expo_cli.stages.training_pairs import read_pairs
 from expo_cli.stages.training_plan import resolve
 from tests.benchmarks.alternating import alternate, report_against, timed
 from tests.benchmarks.children import Child, show_work
-from tests.benchmarks.profiles import show_shares
+from tests.benchmarks.profiles import show_arithmetic, show_shares
 from tests.benchmarks.sd15 import stable_diffusion_15
 
 BETA = 5000.0
@@ -84,7 +84,7 @@ class Work:
             TrainConfig(
                 init_from=self.policy,
                 objective=f"dpo:beta={BETA}",
-                max_train_steps=COMPARED + options.steps * (options.rounds + 2),
+                max_train_steps=COMPARED + options.steps * (options.rounds + 2) + 2,
                 train_batch_size=options.batch,
                 learning_rate=LEARNING_RATE,
                 warmup_ratio=0.0,
@@ -356,6 +356,7 @@ def main() -> None:
         for name in (OURS, SEEN):
             print(name, end=": ")
             show_shares(partial(take_steps, ways[name], options.steps), SHARES)
+        show_arithmetic(ways[SEEN].step, DTYPES[options.precision])
         if not options.no_memory:
             for name in MAKE:
                 print(f"  {name:<40} {peak_memory(name, Path(folder)):6.2f} GB at its peak")

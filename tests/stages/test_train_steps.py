@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPipeline
 
 from expo_cli.config import MakePairsConfig, PairImagesConfig, RunOptions, TrainConfig
 from expo_cli.contracts import jsonl
-from expo_cli.contracts.records import Pair, SampleRef, StepPair
+from expo_cli.contracts.records import StepPair
 from expo_cli.contracts.rollouts import step_tensor
 from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.core.visits import visits
@@ -21,6 +21,7 @@ from expo_cli.stages import training
 from expo_cli.stages.make_pairs import make_pairs
 from expo_cli.stages.train import train_policy
 from tests.first_step import assert_same_first_step
+from tests.latent_pairs import write_latent_pairs
 
 OPTIONS = RunOptions(quiet=True)
 SMALL = {
@@ -238,40 +239,21 @@ def test_caption_dropout_is_refused(step_pairs, tiny_sd, tmp_path):
         train(step_pairs, tmp_path / "out", tiny_sd, caption_dropout=0.1)
 
 
-def sample_pairs(folder: Path) -> Path:
-    ref = SampleRef(sample_id="s", part="part-00000.safetensors")
-    pair = Pair(
-        pair_id="pair",
-        prompt_id="p",
-        prompt="a cat",
-        winner=ref,
-        loser=ref,
-        winner_score=1.0,
-        loser_score=0.0,
-        margin=1.0,
-        reward="r",
-        source="online",
-        iteration=1,
-    )
-    jsonl.write(folder / "pairs.jsonl", [pair])
-    return folder / "pairs.jsonl"
-
-
 @pytest.mark.parametrize("objective", ["dpo", "expo", "sft", "kto"])
 def test_step_pairs_are_no_pairs_of_samples(objective, step_pairs, tiny_sd, tmp_path):
-    with pytest.raises(ContractError, match="step-pairs.jsonl:1: Object missing required field"):
+    with pytest.raises(UsageError, match="step-pairs.jsonl: holds step pairs, of which"):
         train(step_pairs, tmp_path / "out", tiny_sd, objective=objective)
     assert not (tmp_path / "out").exists()
 
 
 def test_pairs_of_samples_are_no_step_pairs(tiny_sd, tmp_path, expo):
-    pairs = sample_pairs(tmp_path)
+    pairs = write_latent_pairs(tmp_path)
     out = tmp_path / "out"
     done = expo(
         *("train", pairs, "--init-from", tiny_sd, "--out", out, "--objective", "spo", "--quiet")
     )
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
-    assert f"{pairs}:1: " in done.stderr
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert f"{pairs}: holds pairs, of which --objective spo learns nothing" in done.stderr
     assert not out.exists()
 
 
