@@ -97,7 +97,6 @@ class RolloutConfig(CommonConfig):
     dtype: Annotated[
         Precision, Flag("Precision of the weights; auto: the fastest this device has.", "Speed")
     ] = "auto"
-
     text_cache: Annotated[
         str | None,
         Flag(

@@ -1,7 +1,6 @@
 """Asking the reference before training: the inference-only jobs of `expo train --shard`."""
 
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +41,8 @@ def fill_cache(
     starts = {part: range(part * size, min((part + 1) * size, count), batch) for part in parts}
     prompts = (
         prompt
-        for start in chain.from_iterable(starts.values())
-        for prompt in DATA[kind].prompts(records, objective, config, start, batch)
+        for part in parts
+        for prompt in DATA[kind].prompts(records, objective, config, part * size, size)
     )
     text = ask_ahead(config.text_cache, config.ref, device, dtype, prompts, notes)
     model = load_model(config.ref, device, dtype)
