@@ -41,7 +41,7 @@ def program(tmp_path):
 @pytest.fixture(scope="session")
 def tiny_sd(tmp_path_factory) -> Path:
     """Random weights in SD 1.5's layout; tests must not write into the folder."""
-    from tests.tiny import stable_diffusion
+    from tests.checkpoints.sd import stable_diffusion
 
     return stable_diffusion(tmp_path_factory.mktemp("tiny") / "sd")
 
@@ -49,7 +49,7 @@ def tiny_sd(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_sd_other(tmp_path_factory) -> Path:
     """The same layout, other weights."""
-    from tests.tiny import stable_diffusion
+    from tests.checkpoints.sd import stable_diffusion
 
     return stable_diffusion(tmp_path_factory.mktemp("tiny") / "sd-other", seed=1)
 
@@ -57,7 +57,7 @@ def tiny_sd_other(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_sd_v(tmp_path_factory) -> Path:
     """The same layout with v-prediction."""
-    from tests.tiny import stable_diffusion
+    from tests.checkpoints.sd import stable_diffusion
 
     return stable_diffusion(tmp_path_factory.mktemp("tiny") / "sd-v", "v_prediction")
 

@@ -12,12 +12,10 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
-import numpy as np
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.utils.logging import disable_progress_bar
-from PIL import Image
 
 from expo_cli.config import RolloutConfig, RunOptions
 from expo_cli.contracts.ids import prompt_id
@@ -34,6 +32,7 @@ from expo_cli.stages.device import DTYPES
 from expo_cli.stages.progress import Notes
 from tests.benchmarks.alternating import alternate, report, timed
 from tests.benchmarks.profiles import show_arithmetic, show_shares
+from tests.pixels import mean_difference
 
 EMBEDDED = "embedded:emoji-sd"
 # What differs where a batch is summed up in another order, in 8-bit steps on average.
@@ -117,17 +116,6 @@ def draw_theirs(
             image.save(folder / "images" / f"{sample.sample_id}.png")
 
 
-def mean_difference(ours: Path, theirs: Path) -> float:
-    """In 8-bit steps, over all pixels. Fails when one drew images that the other did not."""
-    names = [{path.name for path in (folder / "images").iterdir()} for folder in (ours, theirs)]
-    assert names[0] == names[1], "not the same images"
-    pixels = [
-        np.stack([np.asarray(Image.open(folder / "images" / name)) for name in sorted(names[0])])
-        for folder in (ours, theirs)
-    ]
-    return float(np.abs(pixels[0].astype(float) - pixels[1]).mean())
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=["embedded", "sd15"], default="embedded")
@@ -147,9 +135,9 @@ def measure(work: Path, arguments: argparse.Namespace) -> None:
     policy = EMBEDDED
     if arguments.model == "sd15":
         # Imported here: the embedded model needs none of it.
-        from tests.benchmarks.sd15 import stable_diffusion_15
+        from tests.checkpoints.sd import stable_diffusion
 
-        policy = str(stable_diffusion_15(work / "sd15"))
+        policy = str(stable_diffusion(work / "sd15", full=True))
     model = load_model(policy, torch.device("cpu"), DTYPES[arguments.dtype])
     model.image_size = lambda: arguments.size
     plan = planned_drawing(policy, arguments)

@@ -56,7 +56,7 @@ from expo_cli.stages.training_plan import resolve
 from tests.benchmarks.alternating import alternate, report_against, timed
 from tests.benchmarks.children import Child, show_work
 from tests.benchmarks.profiles import show_arithmetic, show_shares
-from tests.benchmarks.sd15 import stable_diffusion_15
+from tests.checkpoints.sd import stable_diffusion
 
 BETA = 5000.0
 LEARNING_RATE = 1e-5
@@ -113,7 +113,7 @@ def open_work(folder: Path, options: argparse.Namespace) -> Work:
 def make_work(folder: Path, options: argparse.Namespace) -> None:
     """Random smooth images, each encoded once, as `make-pairs --layout ... --posterior mean` does."""
     if options.sd15 and not (options.sd15 / "model_index.json").exists():
-        stable_diffusion_15(options.sd15)
+        stable_diffusion(options.sd15, full=True)
     encoder = load_encoder(policy_of(options), torch.device("cpu"), DTYPES[options.precision])
     size = options.image_size if options.sd15 else encoder.image_size()
     generator = torch.Generator().manual_seed(0)

@@ -6,8 +6,8 @@ Each command finds what those before it made.
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.checkpoints.sd import stable_diffusion
 from tests.preferences import write_pick_a_pic
-from tests.tiny import stable_diffusion
 from tests.tiny_rewards import clip_model, open_clip_model
 
 

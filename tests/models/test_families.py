@@ -36,9 +36,9 @@ from expo_cli.stages.make_pairs import make_pairs
 from expo_cli.stages.rollout import roll_out
 from expo_cli.stages.score import score_folder
 from expo_cli.stages.train import train_policy
-from tests.tiny.flux import flux
-from tests.tiny.sd3 import stable_diffusion_3
-from tests.tiny.sdxl import stable_diffusion_xl
+from tests.checkpoints.flux import flux
+from tests.checkpoints.sd3 import stable_diffusion_3
+from tests.checkpoints.sdxl import stable_diffusion_xl
 
 CPU = torch.device("cpu")
 OPTIONS = RunOptions(quiet=True)

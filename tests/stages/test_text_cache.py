@@ -19,9 +19,9 @@ from expo_cli.stages.progress import Notes
 from expo_cli.stages.rollout import roll_out
 from expo_cli.stages.text_cache import TextCache, ask_ahead
 from expo_cli.stages.train import READERS, build_objective, train_policy
+from tests.checkpoints.flux import flux
+from tests.checkpoints.sd3 import stable_diffusion_3
 from tests.latent_pairs import write_latent_pairs
-from tests.tiny.flux import flux
-from tests.tiny.sd3 import stable_diffusion_3
 
 CPU = torch.device("cpu")
 OPTIONS = RunOptions(quiet=True)

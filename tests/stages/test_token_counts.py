@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models
 from expo_cli.core.prompts import normalise
 from expo_cli.errors import ContractError, ExpoError
 from expo_cli.stages.token_counts import TokenCounter, clip_tokenizer, load_tokenizer
-from tests.tiny import clip_tokenizer as write_clip_files
+from tests.checkpoints.clip import clip_tokenizer as write_clip_files
 
 CURIOUS = [
     "",
