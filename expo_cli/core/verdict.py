@@ -132,11 +132,11 @@ def _broken(policy: PolicyResult, baseline: PolicyResult) -> Iterator[Alarm]:
         yield Alarm(
             level="alarm",
             policy=policy.label,
-            text=f"{policy.num_nan} images hold values that are not finite",
+            text=f"images that hold values that are not finite: {policy.num_nan}",
         )
     if policy.num_black > baseline.num_black or (policy is baseline and policy.num_black):
         yield Alarm(
             level="alarm",
             policy=policy.label,
-            text=f"{policy.num_black} images are black",
+            text=f"images that are black: {policy.num_black}",
         )

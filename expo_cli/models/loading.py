@@ -16,12 +16,17 @@ def family(folder: Path) -> type:
     return find(MODELS, pipeline_class(folder))
 
 
+def load_base(source: str, device: torch.device, dtype: torch.dtype) -> DiffusionModel:
+    """The model of a source without its LoRA adapter; frozen, on `device`."""
+    pipeline = pipeline_folder(source)
+    return family(pipeline)(pipeline, device, dtype)
+
+
 def load_model(source: str, device: torch.device, dtype: torch.dtype) -> DiffusionModel:
     """The model of a source, its LoRA adapter applied if it has one; frozen, on `device`."""
+    model = load_base(source, device, dtype)
     folder = model_folder(source)
-    pipeline = pipeline_folder(source)
-    model = family(pipeline)(pipeline, device, dtype)
-    if folder != pipeline:
+    if folder != model.folder:
         # Imported here: peft takes a second, and most sources have no adapter.
         from expo_cli.models.lora import apply_adapter
 

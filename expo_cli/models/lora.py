@@ -29,7 +29,7 @@ ADAPTER_WEIGHTS = "pytorch_lora_weights.safetensors"
 def new_adapter(
     network: PeftAdapterMixin, rank: int, alpha: int, target_modules: list[str], seed: int
 ) -> LoraConfig:
-    """Add a LoRA adapter to all layers whose names end so; it changes nothing until trained.
+    """Add a LoRA adapter in fp32 to all layers whose names end so; it changes nothing until trained.
 
     Raises UsageError when there are none, or they are of a kind that has no LoRA.
     """
@@ -37,10 +37,18 @@ def new_adapter(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            network.add_adapter(config)
+            add_adapter(network, config)
         except ValueError as error:
             raise UsageError(f"--lora-target-modules: {one_line(str(error))}") from error
     return config
+
+
+def add_adapter(network: PeftAdapterMixin, config: LoraConfig) -> None:
+    network.add_adapter(config)
+    # peft rounds it to what the network is in.
+    for name, parameter in network.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
 
 
 def read_config(folder: Path) -> LoraConfig:
@@ -56,7 +64,7 @@ def prefix(network_name: str) -> str:
 
 
 def apply_adapter(network: PeftAdapterMixin, network_name: str, folder: Path) -> None:
-    """Load the adapter of a checkpoint folder into `network`.
+    """Load the adapter of a checkpoint folder into `network`, in fp32.
 
     Raises ContractError when the file holds other weights than the configuration says.
     """
@@ -69,7 +77,7 @@ def apply_adapter(network: PeftAdapterMixin, network_name: str, folder: Path) ->
     if ranks != {(config.r,)}:
         raise ContractError(f"{path}: does not fit {ADAPTER_CONFIG}, whose rank is {config.r}")
     try:
-        network.add_adapter(config)
+        add_adapter(network, config)
         outcome = set_peft_model_state_dict(network, tensors)
     except (ValueError, RuntimeError) as error:
         reason = one_line(str(error))

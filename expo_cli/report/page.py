@@ -12,6 +12,7 @@ from expo_cli.report.wording import (
     decimals,
     direction,
     fixed,
+    images_a_prompt,
     interval,
     kl_decimals,
     policy_settings,
@@ -39,6 +40,7 @@ def render_page(
         "visible": visible,
         "fixed": fixed,
         "interval": interval,
+        "images_a_prompt": images_a_prompt,
         "policy_settings": policy_settings,
         "reward_settings": reward_settings,
     }

@@ -11,6 +11,7 @@ from expo_cli.core.verdict import largest_shift
 from expo_cli.report.wording import (
     direction,
     fixed,
+    images_a_prompt,
     kl_decimals,
     policy_settings,
     reward_decimals,
@@ -84,7 +85,7 @@ def style_table(results: Results) -> Table:
 def settings_lines(results: Results) -> Iterator[str]:
     """What the figures belong to: sampler and seed of each policy, version of each reward."""
     ways = {policy.label: policy_settings(policy) for policy in results.policies}
-    images = f"{results.num_images_per_prompt:g} images a prompt"
+    images = images_a_prompt(results.num_images_per_prompt)
     if len(set(ways.values())) == 1:
         yield f"all policies: {next(iter(ways.values()))}, {images}"
     else:

@@ -70,6 +70,10 @@ def sampling(way: Sampling) -> str:
     )
 
 
+def images_a_prompt(number: float) -> str:
+    return "1 image a prompt" if number == 1 else f"{number:g} images a prompt"
+
+
 def policy_settings(policy: PolicyResult) -> str:
     """How a policy's images were drawn, in a line."""
     seed = [] if policy.seed is None else [f"seed {policy.seed}"]

@@ -7,19 +7,20 @@ from expo_cli.config import TrainConfig
 from expo_cli.contracts.sources import ADAPTER_CONFIG, base_source, lasting, model_folder
 from expo_cli.errors import ExpoError
 from expo_cli.models.families import lora_targets, pipeline_class
-from expo_cli.models.loading import load_model
-from expo_cli.models.lora import new_adapter, read_config
+from expo_cli.models.loading import load_base, load_model
+from expo_cli.models.lora import apply_adapter, new_adapter, read_config
 from expo_cli.models.protocol import DiffusionModel
 
 
 def load_policy(
-    config: TrainConfig, device: torch.device
+    config: TrainConfig, device: torch.device, dtype: torch.dtype
 ) -> tuple[DiffusionModel, LoraConfig | None]:
-    """The policy in fp32, with only what is to be trained requiring gradients."""
-    policy = load_model(config.init_from, device, torch.float32)
+    """The policy: what is to be trained requires gradients and is in fp32, the rest in `dtype`."""
     if not config.use_lora:
+        policy = load_model(config.init_from, device, torch.float32)
         policy.network.requires_grad_(True)
         return policy, None
+    policy = load_base(config.init_from, device, dtype)
     folder = model_folder(config.init_from)
     if (folder / ADAPTER_CONFIG).exists():
         adapter = read_config(folder)
@@ -34,6 +35,7 @@ def load_policy(
                 f"{folder}: its LoRA adapts {', '.join(sorted(adapter.target_modules))}, not "
                 f"{', '.join(sorted(wanted))}"
             )
+        apply_adapter(policy.network, policy.network_name, folder)
     else:
         targets = list(config.lora_target_modules or lora_targets(pipeline_class(policy.folder)))
         adapter = new_adapter(

@@ -167,7 +167,7 @@ class Trainer:
         self.accelerator, self.notes, self.origin = accelerator, notes, origin
         dtype = resolve_dtype(config.mixed_precision, accelerator.device)
         self.base = lasting(base_source(config.init_from))
-        self.policy, self.adapter = load_policy(config, accelerator.device)
+        self.policy, self.adapter = load_policy(config, accelerator.device, dtype)
         if text is not None:
             self.policy.text = text
         # The masters are copied before the network is rounded to its working precision.

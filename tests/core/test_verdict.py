@@ -99,8 +99,8 @@ def test_drift_alarm_needs_both_size_and_certainty():
 def test_broken_images_are_alarmed():
     found = alarms(results(policy("it1", UP, UP, num_nan=2, num_black=1)))
     assert [alarm.text for alarm in found] == [
-        "2 images hold values that are not finite",
-        "1 images are black",
+        "images that hold values that are not finite: 2",
+        "images that are black: 1",
     ]
 
 

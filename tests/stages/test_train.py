@@ -16,6 +16,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from diffusers import StableDiffusionPipeline
+from peft.utils import get_peft_model_state_dict
 
 from expo_cli.config import RunOptions, TrainConfig
 from expo_cli.contracts.tensors import read_tensors, write_tensors
@@ -24,6 +25,8 @@ from expo_cli.core.objectives import DiffusionDPO, DiffusionKTO
 from expo_cli.core.visits import visits
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.loading import load_model
+from expo_cli.models.lora import ADAPTER_WEIGHTS
+from expo_cli.stages.policies import load_policy
 from expo_cli.stages.status import read_status
 from expo_cli.stages.train import train_policy
 from expo_cli.stages.training import Trainer, weight_slices
@@ -219,6 +222,20 @@ def test_a_second_lora_run_goes_on_with_the_adapter(pairs, tiny_sd, tmp_path):
     assert metrics[0]["winner_error_change"] != 0
     with pytest.raises(UsageError, match="add --use-lora"):
         train(pairs, tmp_path / "three", tmp_path / "one")
+
+
+def test_only_the_adapter_of_a_lora_policy_is_in_fp32(pairs, tiny_sd, tmp_path):
+    """Twice the memory for the rest would say nothing, and a rounded adapter would forget."""
+    settings = {"use_lora": True, "lora_rank": 4, "learning_rate": 1e-2}
+    train(pairs, tmp_path / "one", tiny_sd, **settings)
+    config = resolve(TrainConfig(init_from=str(tmp_path / "one"), use_lora=True, lora_rank=4))
+    policy, _ = load_policy(config, torch.device("cpu"), torch.bfloat16)
+    kept = read_tensors(tmp_path / "one" / ADAPTER_WEIGHTS)
+    adapter = get_peft_model_state_dict(policy.network)
+    assert all(tensor.equal(kept[f"unet.{name}"]) for name, tensor in adapter.items())
+    assert len(adapter) == len(kept)
+    others = {p.dtype for name, p in policy.network.named_parameters() if "lora_" not in name}
+    assert others == {torch.bfloat16}
 
 
 def adapted(folder: Path) -> set[str]:
