@@ -1,10 +1,10 @@
 """recipes/slurm on a private SLURM of one node, while its jobs are stopped, requeued and killed.
 
-Three iterations by arrays of four, at toy size. The environment may say another; that of the embedded
+Two iterations by arrays of four, at toy size. The environment may say another; that of the embedded
 world is
 
-    OFFLINE_PROMPTS=384 OFFLINE_PAIRS=384 NUM_PROMPTS=96 HELDOUT_PROMPTS=144 IMAGES=2 STEPS=40 BATCH=16 \\
-        PART_SIZE=24 python -m pytest tests/slurm -k disturbed
+    ITERATIONS=3 OFFLINE_PROMPTS=384 OFFLINE_PAIRS=384 NUM_PROMPTS=96 HELDOUT_PROMPTS=144 IMAGES=2 \\
+        STEPS=40 BATCH=16 PART_SIZE=24 python -m pytest tests/slurm -k disturbed
 """
 
 import json
@@ -29,7 +29,7 @@ if not shutil.which("slurmctld", path=f"{os.environ['PATH']}:/usr/sbin"):
     pytest.skip("no SLURM; `bash tests/install.sh` installs it", allow_module_level=True)
 
 TOY = {
-    "ITERATIONS": 3,
+    "ITERATIONS": 2,
     "CURVE": "none",
     "OFFLINE_PROMPTS": 2,
     "OFFLINE_PAIRS": 2,
