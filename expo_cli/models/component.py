@@ -7,8 +7,11 @@ from typing import Annotated, Any
 
 import msgspec
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
+from expo_cli.contracts.files import read_json
 from expo_cli.contracts.tensors import check_sha256, check_whole
 from expo_cli.errors import ContractError, one_line
 
@@ -39,6 +42,12 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+class WeightsIndex(msgspec.Struct):
+    """Of weights in several files: parameter -> file."""
+
+    weight_map: dict[str, str]
+
+
 def load_component(cls: type, folder: Path, name: str, dtype: torch.dtype | None = None) -> Any:
     """`folder/name` by `cls.from_pretrained`; a network comes frozen, in evaluation mode.
 
@@ -65,6 +74,14 @@ def load_component(cls: type, folder: Path, name: str, dtype: torch.dtype | None
         check_sha256(part / WEIGHTS)
     check_whole(part, cls.__name__, loading)
     return component.requires_grad_(False).eval()
+
+
+def stored_weights(part: Path) -> dict[str, Tensor]:
+    """A network's weights as its folder holds them: mapped, so they take no memory of their own."""
+    names = {WEIGHTS}
+    if not (part / WEIGHTS).exists():
+        names = set(read_json(part / f"{WEIGHTS}.index.json", WeightsIndex).weight_map.values())
+    return {key: t for name in names for key, t in load_file(part / name).items()}
 
 
 def load_config(cls: type, folder: Path, name: str) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 import torch
 from peft import LoraConfig
+from torch import Tensor
 
 from expo_cli.config import TrainConfig
 from expo_cli.contracts.sources import ADAPTER_CONFIG, base_source, lasting, model_folder
 from expo_cli.errors import ExpoError
+from expo_cli.models.component import stored_weights
 from expo_cli.models.families import lora_targets, pipeline_class
 from expo_cli.models.loading import load_base, load_model
 from expo_cli.models.lora import apply_adapter, new_adapter, read_config
@@ -44,6 +46,16 @@ def load_policy(
     for name, parameter in policy.network.named_parameters():
         parameter.requires_grad_("lora_" in name)
     return policy, adapter
+
+
+def starting_weights(policy: DiffusionModel) -> dict[str, Tensor]:
+    """What is trained, as it is now: those weights that the policy's files hold stay there."""
+    stored = stored_weights(policy.folder / policy.network_name)
+    return {
+        name: stored[name] if name in stored else parameter.detach().clone()
+        for name, parameter in policy.network.named_parameters()
+        if parameter.requires_grad
+    }
 
 
 def load_reference(

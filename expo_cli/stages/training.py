@@ -36,7 +36,7 @@ from expo_cli.stages.master_weights import GradientSum, MasterWeights
 from expo_cli.stages.metrics import MetricsLog, floats, means
 from expo_cli.stages.origin import Origin, lora_metadata, origin_of
 from expo_cli.stages.pair_data import PairData
-from expo_cli.stages.policies import load_policy, load_reference
+from expo_cli.stages.policies import load_policy, load_reference, starting_weights
 from expo_cli.stages.processes import start_processes
 from expo_cli.stages.progress import Notes
 from expo_cli.stages.reference import Reference
@@ -174,7 +174,7 @@ class Trainer:
         self.masters = MasterWeights(
             self.policy.network.named_parameters(), weight_slices(config, accelerator, dtype)
         )
-        self.start = [master.detach().clone() for master in self.masters.masters]
+        self.start = starting_weights(self.policy)
         self.policy.set_dtype(dtype)
         if config.gradient_checkpointing:
             self.policy.network.enable_gradient_checkpointing()
@@ -395,9 +395,11 @@ class Trainer:
 
     def weight_change(self) -> float:
         """||weights - start|| / ||start||."""
-        pairs = list(zip(self.masters.masters, self.start, strict=True))
-        moved = sum((master - start).detach().square().sum() for master, start in pairs)
-        size = sum(start.square().sum() for _, start in pairs)
+        moved = size = torch.zeros((), device=self.accelerator.device)
+        for name, master in zip(self.masters.names, self.masters.masters, strict=True):
+            start = self.masters.slices.own(self.start[name].to(master.device).float())
+            moved = moved + (master.detach() - start).square().sum()
+            size = size + start.square().sum()
         return (self.masters.total(moved) / self.masters.total(size)).sqrt().item()
 
     def warn(self) -> None:

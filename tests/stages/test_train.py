@@ -224,6 +224,15 @@ def test_a_second_lora_run_goes_on_with_the_adapter(pairs, tiny_sd, tmp_path):
         train(pairs, tmp_path / "three", tmp_path / "one")
 
 
+def test_the_weight_change_is_how_far_the_weights_moved(pairs, tiny_sd, tmp_path):
+    last = train(pairs, tmp_path / "out", tiny_sd, learning_rate=1e-3)[-1]
+    file = Path("unet", "diffusion_pytorch_model.safetensors")
+    before, after = read_tensors(tiny_sd / file), read_tensors(tmp_path / "out" / file)
+    before, after = (torch.cat([w[name].flatten() for name in before]) for w in (before, after))
+    expected = (after - before).norm() / before.norm()
+    assert last["weight_change"] == pytest.approx(expected.item(), rel=1e-4)
+
+
 def test_only_the_adapter_of_a_lora_policy_is_in_fp32(pairs, tiny_sd, tmp_path):
     """Twice the memory for the rest would say nothing, and a rounded adapter would forget."""
     settings = {"use_lora": True, "lora_rank": 4, "learning_rate": 1e-2}
