@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +25,20 @@ METADATA = "__metadata__"
 # The entry of a file's metadata that vouches for all others and for the tensors. Files that others
 # wrote have none.
 SHA256 = "expo.sha256"
+# torch's names and safetensors', in the order of its files: the widest first, so that all are aligned.
+DTYPES = {
+    "int64": "I64",
+    "float64": "F64",
+    "float32": "F32",
+    "int32": "I32",
+    "bfloat16": "BF16",
+    "float16": "F16",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+ORDER = list(DTYPES)
 
 
 def write_tensors(
@@ -32,38 +46,56 @@ def write_tensors(
 ) -> None:
     """Write `tensors` to a safetensors file, with its own sha256, that appears whole or not at all.
 
-    The header is our own: safetensors orders several entries of metadata anew each time.
+    Each is copied only while it is written: safetensors itself would hold all of them twice more,
+    and orders several entries of metadata anew each time.
     """
-    data = packed(tensors)
-    start = tensors_start(data)
-    header = {METADATA: dict(metadata or {}), **json.loads(data[LENGTH_BYTES:start])}
+    header = {METADATA: dict(metadata or {}), **layout(tensors)}
     digest = digest_of(header)
-    digest.update(memoryview(data)[start:])
-    header[METADATA][SHA256] = digest.hexdigest()
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % LENGTH_BYTES)
+
+    def beginning(sha256: str) -> bytes:
+        whole = header | {METADATA: header[METADATA] | {SHA256: sha256}}
+        text = json.dumps(whole, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % LENGTH_BYTES)
+        return len(text).to_bytes(LENGTH_BYTES, "little") + text
+
     with atomic(path) as file:
-        file.write(len(text).to_bytes(LENGTH_BYTES, "little") + text)
-        file.write(memoryview(data)[start:])
+        file.write(beginning("0" * len(digest.hexdigest())))
+        for data in contents(tensors):
+            digest.update(data)
+            file.write(data)
+        file.seek(0)
+        file.write(beginning(digest.hexdigest()))
 
 
-def packed(tensors: Mapping[str, Tensor]) -> bytes:
-    """A safetensors file of `tensors`, without metadata."""
-    # Imported here, as torch above.
-    from safetensors.torch import save
+def layout(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
+    """What a safetensors header says of each tensor, in the order of the file."""
+    entries, end = {}, 0
+    types = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
+    for name in sorted(tensors, key=lambda name: (ORDER.index(types[name]), name)):
+        start, end = end, end + tensors[name].nbytes
+        entries[name] = {
+            "dtype": DTYPES[types[name]],
+            "shape": list(tensors[name].shape),
+            "data_offsets": [start, end],
+        }
+    return entries
 
-    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
+def contents(tensors: Mapping[str, Tensor]) -> Iterator[memoryview]:
+    """The bytes of each tensor, in the order of the file."""
+    import torch
 
-def tensors_start(data: bytes) -> int:
-    """Where the tensors' own bytes begin in a safetensors file."""
-    return LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
+    for name in layout(tensors):
+        flat = tensors[name].detach().cpu().contiguous().reshape(-1)
+        yield memoryview(flat.view(torch.uint8).numpy())
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     """Of what a safetensors file of these tensors holds after its header."""
-    data = packed(tensors)
-    return hashlib.sha256(memoryview(data)[tensors_start(data) :]).hexdigest()
+    digest = hashlib.sha256()
+    for data in contents(tensors):
+        digest.update(data)
+    return digest.hexdigest()
 
 
 def digest_of(header: Mapping[str, Any]) -> hashlib._Hash:

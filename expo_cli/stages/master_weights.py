@@ -5,6 +5,7 @@ whose weights are in low precision runs faster than one under autocast.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +83,11 @@ class GradientSum:
 
     def __init__(self, masters: MasterWeights) -> None:
         self.masters = masters
-        self.sums = [torch.zeros_like(working, dtype=torch.float32) for working in masters.working]
+
+    @cached_property
+    def sums(self) -> list[Tensor]:
+        """As large as the weights, so objectives without such a term do without."""
+        return [torch.zeros_like(p, dtype=torch.float32) for p in self.masters.working]
 
     def add(self, loss: Tensor) -> None:
         if not loss.requires_grad:  # no pair of the micro-batch has an explore sample

@@ -1,10 +1,21 @@
+import json
 import pickle
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save
 
-from expo_cli.contracts.tensors import TensorFiles, open_tensors, read_tensors, write_tensors
+from expo_cli.contracts.tensors import (
+    DTYPES,
+    TensorFiles,
+    open_tensors,
+    read_tensors,
+    write_tensors,
+)
 from expo_cli.errors import ContractError, ExpoError
 
 
@@ -27,6 +38,33 @@ def test_the_same_tensors_are_the_same_bytes(tmp_path):
     write_tensors(tmp_path / "1", tensors)
     write_tensors(tmp_path / "2", dict(reversed(tensors.items())))
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+
+
+def header_and_contents(data: bytes) -> tuple[dict, bytes]:
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    header.pop("__metadata__", None)
+    return header, data[start:]
+
+
+@given(
+    st.dictionaries(
+        st.text(min_size=1).filter(lambda name: name != "__metadata__"),
+        st.tuples(st.sampled_from(sorted(DTYPES)), st.lists(st.integers(0, 3), max_size=3)),
+    )
+)
+def test_but_for_the_metadata_a_file_is_what_safetensors_itself_writes(kinds):
+    tensors = {
+        name: (100 * torch.rand(shape)).to(getattr(torch, dtype))
+        for name, (dtype, shape) in kinds.items()
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "t.safetensors")
+        write_tensors(path, tensors)
+        assert header_and_contents(path.read_bytes()) == header_and_contents(save(tensors))
+        assert all(
+            torch.equal(tensor, tensors[name]) for name, tensor in read_tensors(path).items()
+        )
 
 
 class Trap:
