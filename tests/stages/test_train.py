@@ -15,8 +15,9 @@ import psutil
 import pytest
 import torch
 from accelerate import Accelerator
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft.utils import get_peft_model_state_dict
+from torch.nn.utils import parameters_to_vector
 
 from expo_cli.config import RunOptions, TrainConfig
 from expo_cli.contracts.tensors import read_tensors, write_tensors
@@ -224,11 +225,16 @@ def test_a_second_lora_run_goes_on_with_the_adapter(pairs, tiny_sd, tmp_path):
         train(pairs, tmp_path / "three", tmp_path / "one")
 
 
-def test_the_weight_change_is_how_far_the_weights_moved(pairs, tiny_sd, tmp_path):
-    last = train(pairs, tmp_path / "out", tiny_sd, learning_rate=1e-3)[-1]
-    file = Path("unet", "diffusion_pytorch_model.safetensors")
-    before, after = read_tensors(tiny_sd / file), read_tensors(tmp_path / "out" / file)
-    before, after = (torch.cat([w[name].flatten() for name in before]) for w in (before, after))
+@pytest.mark.parametrize("max_shard_size", ["100KB", "1GB"])
+def test_the_weight_change_is_how_far_the_weights_moved(max_shard_size, pairs, tiny_sd, tmp_path):
+    """Whether they come in one file or in many."""
+    network = UNet2DConditionModel.from_pretrained(tiny_sd / "unet")
+    base = shutil.copytree(tiny_sd, tmp_path / "base")
+    shutil.rmtree(base / "unet")
+    network.save_pretrained(base / "unet", max_shard_size=max_shard_size)
+    last = train(pairs, tmp_path / "out", base, learning_rate=1e-3)[-1]
+    trained = UNet2DConditionModel.from_pretrained(tmp_path / "out" / "unet")
+    before, after = (parameters_to_vector(n.parameters()).detach() for n in (network, trained))
     expected = (after - before).norm() / before.norm()
     assert last["weight_change"] == pytest.approx(expected.item(), rel=1e-4)
 
