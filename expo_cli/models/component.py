@@ -19,21 +19,27 @@ disable_progress_bar()
 
 # diffusers' name of a network's weights; `expo train` writes them with a sha256.
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+CONFIG = "config.json"
 
 Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 Offset = Annotated[int, msgspec.Meta(ge=0, le=1 << 20)]
+Layers = Annotated[int, msgspec.Meta(ge=0, le=1000)]
 Real = Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
 # Settings whose wrong types would be noticed only when they are used.
 SETTINGS: dict[str, Any] = {
+    "attention_head_dim": Size | list[Size] | None,
     "beta_end": Real,
     "beta_start": Real,
     "block_out_channels": Annotated[list[Size], msgspec.Meta(min_length=1)],
     "downsample_padding": Offset,
+    "eos_token_id": Offset,
     "freq_shift": Real,
     "layer_norm_eps": Real,
+    "layers_per_block": Layers | list[Layers],
     "mid_block_scale_factor": Real,
     "norm_eps": Real,
     "norm_num_groups": Size | None,
+    "num_attention_heads": Size | list[Size] | None,
     "num_train_timesteps": Size,
     "sample_size": Size,
     "scaling_factor": Real,
@@ -61,6 +67,8 @@ def load_component(cls: type, folder: Path, name: str, dtype: torch.dtype | None
         pickles = list(part.glob("*.bin")) + list(part.glob("*.pt")) + list(part.glob("*.ckpt"))
         found = f"only the pickle {pickles[0].name}" if pickles else "no weights"
         raise ContractError(f"{part}: {found}; weights must be safetensors")
+    if (part / CONFIG).exists():  # before anything of such a size is made
+        check_settings(part, read_json(part / CONFIG, dict).items())
     try:
         loaded = cls.from_pretrained(str(part), local_files_only=True, **weights)
     except Exception as error:  # tokenizers, safetensors and the checks of configs share no class
