@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -49,6 +49,7 @@ def write_tensors(
     Each is copied only while it is written: safetensors itself would hold all of them twice more,
     and orders several entries of metadata anew each time.
     """
+    tensors = in_file_order(tensors)
     header = {METADATA: dict(metadata or {}), **layout(tensors)}
     digest = digest_of(header)
 
@@ -60,41 +61,48 @@ def write_tensors(
 
     with atomic(path) as file:
         file.write(beginning("0" * len(digest.hexdigest())))
-        for data in contents(tensors):
+        for tensor in tensors.values():
+            data = contents(tensor)
             digest.update(data)
             file.write(data)
         file.seek(0)
         file.write(beginning(digest.hexdigest()))
 
 
+def in_file_order(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    names = sorted(tensors, key=lambda name: (ORDER.index(type_of(tensors[name])), name))
+    return {name: tensors[name] for name in names}
+
+
 def layout(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
-    """What a safetensors header says of each tensor, in the order of the file."""
+    """What a safetensors header says of tensors that stand in the order of the file."""
     entries, end = {}, 0
-    types = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
-    for name in sorted(tensors, key=lambda name: (ORDER.index(types[name]), name)):
-        start, end = end, end + tensors[name].nbytes
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
         entries[name] = {
-            "dtype": DTYPES[types[name]],
-            "shape": list(tensors[name].shape),
+            "dtype": DTYPES[type_of(tensor)],
+            "shape": list(tensor.shape),
             "data_offsets": [start, end],
         }
     return entries
 
 
-def contents(tensors: Mapping[str, Tensor]) -> Iterator[memoryview]:
-    """The bytes of each tensor, in the order of the file."""
+def type_of(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def contents(tensor: Tensor) -> memoryview:
     import torch
 
-    for name in layout(tensors):
-        flat = tensors[name].detach().cpu().contiguous().reshape(-1)
-        yield memoryview(flat.view(torch.uint8).numpy())
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return memoryview(flat.view(torch.uint8).numpy())
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     """Of what a safetensors file of these tensors holds after its header."""
     digest = hashlib.sha256()
-    for data in contents(tensors):
-        digest.update(data)
+    for tensor in in_file_order(tensors).values():
+        digest.update(contents(tensor))
     return digest.hexdigest()
 
 

@@ -1,6 +1,8 @@
 """The images of a rollout once more, by diffusers' own pipeline, in a process of its own.
 
-python -m tests.full_width.by_diffusers ROLLOUT CHECKPOINT OUT [--lora FOLDER] [--scheduler CLASS]
+    python -m tests.full_width.by_diffusers ROLLOUT CHECKPOINT OUT [--lora FOLDER] [--scheduler CLASS]
+
+OUT/images gets a PNG file a sample, drawn in bf16.
 """
 
 import argparse
