@@ -42,7 +42,10 @@ def numbered(path: Path, record_type: type[Record]) -> Iterator[tuple[int, Recor
                 line.decode()  # msgspec does not check the keys that it skips
             yield number, decoder.decode(line)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise ContractError(f"{path}:{number}: {_problem(line, error)}") from error
+            problem = f"{path}:{number}: {_problem(line, error)}"
+            if made_by := getattr(record_type, "made_by", None):
+                problem += f"; `{made_by}` writes such lines"
+            raise ContractError(problem) from error
 
 
 def _problem(line: bytes, error: Exception) -> str:

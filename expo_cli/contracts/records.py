@@ -6,7 +6,7 @@ Fields are only ever added. Every number is finite; a reader gives the file and 
 import math
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from expo_cli.contracts.files import leaves
 
@@ -39,6 +39,8 @@ def check_below(name: str, path: str | None) -> None:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """A line of `prompts.jsonl`."""
+
+    made_by: ClassVar = "expo prep-prompts"
 
     prompt_id: str
     prompt: str
@@ -79,6 +81,8 @@ class Sample:
     Its final latents are the tensor `sample_id` of `part-00012.safetensors`. `policy` is the
     sha256 of the weights that drew it. `kl` is in nats over the whole trajectory.
     """
+
+    made_by: ClassVar = "expo rollout"
 
     sample_id: str
     prompt_id: str
@@ -133,6 +137,8 @@ class ImageEntry:
 class Score:
     """A line of `scores/part-00012.<reward>.jsonl`. `score = raw * scale`; higher is better."""
 
+    made_by: ClassVar = "expo score"
+
     sample_id: str
     prompt_id: str
     reward: str
@@ -166,6 +172,8 @@ class SampleRef:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
     """A line of `pairs.jsonl`. `explore` and `main` are the samples of Eq. 7's second term."""
+
+    made_by: ClassVar = "expo make-pairs"
 
     pair_id: str
     prompt_id: str
@@ -226,6 +234,8 @@ class StepCandidates:
     `STEP_ID.winner` and `STEP_ID.loser`. A `previous_timestep` below 0 is that of a finished image.
     """
 
+    made_by: ClassVar = "expo rollout"
+
     step_id: str
     sample_id: str
     prompt_id: str
@@ -266,6 +276,8 @@ class StepPair:
     folder of the file that holds this record, and stays below it. `confidence` is the difference of
     the softmax over the two scores.
     """
+
+    made_by: ClassVar = "expo make-pairs"
 
     step_id: str
     part: str

@@ -99,6 +99,7 @@ def test_a_bad_line_is_named(line, problem, tmp_path):
         list(jsonl.read(path, Score))
     assert str(raised.value).startswith(f"{path}:2: ")
     assert problem in str(raised.value)
+    assert str(raised.value).endswith("; `expo score` writes such lines")
 
 
 @given(st.binary())
