@@ -40,16 +40,16 @@ PAIRINGS = {
 
 # Preferences over images that `expo make-pairs` reads.
 LAYOUTS = {
-    "pick-a-pic": "expo_cli.stages.preference_layouts.PickAPic",
-    "hpdv2": "expo_cli.stages.preference_layouts.HPDv2",
-    "image-preferences": "expo_cli.stages.preference_layouts.ImagePreferences",
-    "imagefolder": "expo_cli.stages.preference_layouts.ImageFolder",
+    "pick-a-pic": "expo_cli.stages.preferences.layouts.PickAPic",
+    "hpdv2": "expo_cli.stages.preferences.layouts.HPDv2",
+    "image-preferences": "expo_cli.stages.preferences.layouts.ImagePreferences",
+    "imagefolder": "expo_cli.stages.preferences.layouts.ImageFolder",
 }
 
 # Pairs with their images as others read them.
 EXPORTS = {
-    "pick-a-pic": "expo_cli.stages.pair_exports.PickAPicExport",
-    "imagefolder": "expo_cli.stages.pair_exports.ImageFolderExport",
+    "pick-a-pic": "expo_cli.stages.preferences.exports.PickAPicExport",
+    "imagefolder": "expo_cli.stages.preferences.exports.ImageFolderExport",
 }
 
 COMBINATIONS = {

@@ -14,7 +14,7 @@ TEMPLATE = "model_card.md.jinja"
 
 
 class Origin(Protocol):
-    """See `stages.origin.Origin`; everything in it may be a stranger's text."""
+    """See `stages.training.origin.Origin`; everything in it may be a stranger's text."""
 
     hub_base: str | None
     objective: str

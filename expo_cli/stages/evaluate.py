@@ -28,9 +28,9 @@ from expo_cli.report.gallery import Gallery, Prompts, choose_pictures
 from expo_cli.report.page import render_page
 from expo_cli.report.plots import draw_plots
 from expo_cli.report.terminal import settings_lines, style_table, summary_table
-from expo_cli.stages.evaluation_record import provenance, remarks
-from expo_cli.stages.progress import Notes
-from expo_cli.stages.scored_rollouts import (
+from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.evaluation.record import provenance, remarks
+from expo_cli.stages.evaluation.scored_rollouts import (
     Draw,
     ScoredRollout,
     check_same_draws,

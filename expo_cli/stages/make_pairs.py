@@ -15,14 +15,14 @@ from expo_cli.contracts.records import Pair, StepPair
 from expo_cli.core.pairing import Pairing, what_it_pairs
 from expo_cli.errors import UsageError
 from expo_cli.registry import PAIRINGS, build
-from expo_cli.stages.export_pairs import ExportResult, export_pairs
-from expo_cli.stages.import_pairs import ImportResult, import_pairs
-from expo_cli.stages.output_file import finished_run, write_run_beside
-from expo_cli.stages.progress import Notes
-from expo_cli.stages.sample_pairs import SamplePairs
-from expo_cli.stages.scored_groups import PairSource
-from expo_cli.stages.step_pairs import StepPairs
-from expo_cli.stages.stopping import stop_on_signal
+from expo_cli.stages.common.output_file import finished_run, write_run_beside
+from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.common.stopping import stop_on_signal
+from expo_cli.stages.pairing.sample_pairs import SamplePairs
+from expo_cli.stages.pairing.scored_groups import PairSource
+from expo_cli.stages.pairing.step_pairs import StepPairs
+from expo_cli.stages.preferences.export_pairs import ExportResult, export_pairs
+from expo_cli.stages.preferences.import_pairs import ImportResult, import_pairs
 
 
 class PairMaker(Protocol):

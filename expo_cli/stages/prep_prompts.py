@@ -24,12 +24,12 @@ from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.sources import shipped
 from expo_cli.core.prompts import is_heldout
 from expo_cli.errors import ExpoError, UsageError
-from expo_cli.stages.output_file import finished_run, write_run_beside
-from expo_cli.stages.progress import Notes
-from expo_cli.stages.prompt_sieve import Pool, Sieve
-from expo_cli.stages.prompt_sources import PromptFile, Row, read_rows, resolve_layout
-from expo_cli.stages.stopping import stop_on_signal
-from expo_cli.stages.token_counts import load_tokenizer
+from expo_cli.stages.common.output_file import finished_run, write_run_beside
+from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.common.stopping import stop_on_signal
+from expo_cli.stages.prompts.sieve import Pool, Sieve
+from expo_cli.stages.prompts.sources import PromptFile, Row, read_rows, resolve_layout
+from expo_cli.stages.prompts.token_counts import load_tokenizer
 
 ROWS_A_BATCH = 4096
 

@@ -36,8 +36,8 @@ from expo_cli.models.families import (
 )
 from expo_cli.registry import EXPLORERS, REWARDS, build, split_label
 from expo_cli.rewards.protocol import Reward
-from expo_cli.stages.folders import begin_or_continue, clear_if_asked
-from expo_cli.stages.progress import Notes
+from expo_cli.stages.common.folders import begin_or_continue, clear_if_asked
+from expo_cli.stages.common.progress import Notes
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def roll_out(
     todo = [n for n in wanted if n in missing]
     if todo:
         # Imported here: when nothing is left to draw, torch and diffusers need not load.
-        from expo_cli.stages.drawing import Drawing, draw_parts
+        from expo_cli.stages.drawing.run import Drawing, draw_parts
 
         drawing = Drawing(
             prompts=prompts,

@@ -16,9 +16,9 @@ from expo_cli.contracts.rollouts import LABEL, reward_run_name, score_path
 from expo_cli.errors import UsageError
 from expo_cli.registry import REWARDS, build, split_label
 from expo_cli.rewards.protocol import Reward
-from expo_cli.stages.folders import begin_or_continue
-from expo_cli.stages.image_sources import RolloutImages, open_images
-from expo_cli.stages.progress import Notes
+from expo_cli.stages.common.folders import begin_or_continue
+from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.scoring.image_sources import RolloutImages, open_images
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def score_folder(
         runs = begin(out, plan, images.inputs(), rewards, config, options)
         if todo:
             # Imported here: scores that exist need no torch.
-            from expo_cli.stages.scoring import score_parts
+            from expo_cli.stages.scoring.run import score_parts
 
             by_label = {r.label: r.reward for r in rewards}
             num_scored |= score_parts(images, by_label, todo, out, config, notes)

@@ -16,7 +16,7 @@ from expo_cli.contracts.parts import WITH_LATENTS, missing_parts, ranges, shards
 from expo_cli.contracts.provenance import PartCount, Run, planned, read_run
 from expo_cli.contracts.rollouts import begun_rewards, reward_run_name
 from expo_cli.errors import ContractError, ExpoError, Interrupted, UsageError, printable
-from expo_cli.stages.output_file import run_name
+from expo_cli.stages.common.output_file import run_name
 
 EVALUATION_FILES = ("results.json", "samples.jsonl", "report.html")
 

@@ -22,16 +22,16 @@ from expo_cli.core.objectives import Objective, learns_from
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.families import check_text_cache
 from expo_cli.registry import OBJECTIVES, build, nearest
-from expo_cli.stages.folders import begin_or_continue
-from expo_cli.stages.launch import is_first
-from expo_cli.stages.progress import Notes
-from expo_cli.stages.training_images import read_images
-from expo_cli.stages.training_pairs import read_pairs
-from expo_cli.stages.training_plan import GO_ON, plan_and_free, resolve
-from expo_cli.stages.training_steps import read_steps
+from expo_cli.stages.common.folders import begin_or_continue
+from expo_cli.stages.common.launch import is_first
+from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.training.images import read_images
+from expo_cli.stages.training.pairs import read_pairs
+from expo_cli.stages.training.plan import GO_ON, plan_and_free, resolve
+from expo_cli.stages.training.steps import read_steps
 
 # By what an objective learns from: what its files hold, as the data class of that kind takes it
-# (see `stages.training`). Each is called with the files and --limit.
+# (see `stages.training.trainer`). Each is called with the files and --limit.
 READERS: dict[str, Callable[[Sequence[Path], int | None], Sequence[Any]]] = {
     "pairs": read_pairs,
     "images": read_images,
@@ -162,7 +162,7 @@ def train_policy(
     if options.dry_run:
         return result
     if shard is not None:
-        from expo_cli.stages.reference_job import fill_cache
+        from expo_cli.stages.training.reference_job import fill_cache
 
         folder = Path(config.reference_cache)
         computed, known = fill_cache(records, objective, config, shard, notes)
@@ -182,14 +182,14 @@ def train_policy(
     uploads = hub.push_to_hub and is_first()
     if uploads:
         # Imported here, as all that is slow and not always needed.
-        from expo_cli.stages.hub import open_repository, upload
+        from expo_cli.stages.training.hub import open_repository, upload
 
         repository = open_repository(hub, out)
     if finished:
         notes.say(f"train: nothing to train, {out} is finished")
     else:
         # Imported here: a finished checkpoint is known without diffusers.
-        from expo_cli.stages.training import train
+        from expo_cli.stages.training.run import train
 
         train(records, objective, out, config, options, run, notes)
     if uploads:

@@ -50,9 +50,9 @@ from expo_cli.rewards.clip_files import PREPROCESSING, TOKENIZER
 from expo_cli.rewards.pickscore import PickScore
 from expo_cli.rewards.step_clip import StepCLIP
 from expo_cli.rewards.step_pickscore import TIME_CONDITIONING, StepPickScore
-from expo_cli.stages.decoding import to_images
-from expo_cli.stages.device import DTYPES, default_device, resolve_dtype
-from expo_cli.stages.training_pairs import TrainingPair, read_pairs
+from expo_cli.stages.common.decoding import to_images
+from expo_cli.stages.common.device import DTYPES, default_device, resolve_dtype
+from expo_cli.stages.training.pairs import TrainingPair, read_pairs
 
 log = logging.getLogger("step_reward")
 PART_SIZE = 256  # draws a file

@@ -176,7 +176,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def measure(work: Path, arguments: argparse.Namespace) -> None:
-    from expo_cli.stages.token_counts import clip_tokenizer
+    from expo_cli.stages.prompts.token_counts import clip_tokenizer
 
     tokenizer = work / "tokenizer" / "tokenizer.json"
     tokenizer.parent.mkdir()

@@ -27,9 +27,9 @@ from expo_cli.core.image_statistics import image_checks
 from expo_cli.core.noise import generators, normal
 from expo_cli.models.loading import load_model
 from expo_cli.models.protocol import DiffusionModel
-from expo_cli.stages import drawing
-from expo_cli.stages.device import DTYPES
-from expo_cli.stages.progress import Notes
+from expo_cli.stages.common.device import DTYPES
+from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.drawing import run as drawing
 from tests.benchmarks.alternating import alternate, report, timed
 from tests.benchmarks.profiles import show_arithmetic, show_shares
 from tests.pixels import mean_difference

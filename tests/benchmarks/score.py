@@ -32,10 +32,10 @@ from expo_cli.contracts.rollouts import score_path
 from expo_cli.contracts.tensors import write_tensors
 from expo_cli.rewards import open_clip_network
 from expo_cli.rewards.hpsv2 import HPSv2
-from expo_cli.stages.ahead import map_ahead
-from expo_cli.stages.image_index import ImageIndex, read_index
-from expo_cli.stages.progress import Notes
-from expo_cli.stages.scoring import score_parts
+from expo_cli.stages.common.ahead import map_ahead
+from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.scoring.image_index import ImageIndex, read_index
+from expo_cli.stages.scoring.run import score_parts
 from tests.benchmarks.alternating import alternate, report, timed
 from tests.benchmarks.profiles import show_shares
 

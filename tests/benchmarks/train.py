@@ -40,19 +40,19 @@ from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.core.noise import training_noise, uniform_timestep
 from expo_cli.core.visits import visits
 from expo_cli.models.loading import load_encoder
-from expo_cli.stages.device import DTYPES
-from expo_cli.stages.master_weights import MasterWeights
-from expo_cli.stages.metrics import MetricsLog
-from expo_cli.stages.origin import origin_of
-from expo_cli.stages.pair_data import PairData
-from expo_cli.stages.processes import start_processes
-from expo_cli.stages.progress import Notes
-from expo_cli.stages.reference import Reference
+from expo_cli.stages.common.device import DTYPES
+from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.train import build_objective, train_policy
-from expo_cli.stages.training import Trainer
-from expo_cli.stages.training_data import PromptEmbeddings
-from expo_cli.stages.training_pairs import read_pairs
-from expo_cli.stages.training_plan import resolve
+from expo_cli.stages.training.data import PromptEmbeddings
+from expo_cli.stages.training.master_weights import MasterWeights
+from expo_cli.stages.training.metrics import MetricsLog
+from expo_cli.stages.training.origin import origin_of
+from expo_cli.stages.training.pair_data import PairData
+from expo_cli.stages.training.pairs import read_pairs
+from expo_cli.stages.training.plan import resolve
+from expo_cli.stages.training.processes import start_processes
+from expo_cli.stages.training.reference import Reference
+from expo_cli.stages.training.trainer import Trainer
 from tests.benchmarks.alternating import alternate, report_against, timed
 from tests.benchmarks.children import Child, show_work
 from tests.benchmarks.profiles import show_arithmetic, show_shares

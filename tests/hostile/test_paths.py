@@ -15,12 +15,12 @@ from expo_cli.contracts.records import ImageEntry, Pair, Sample, SampleRef, Scor
 from expo_cli.contracts.tensors import write_tensors
 from expo_cli.errors import ContractError
 from expo_cli.stages.evaluate import evaluate_policies
-from expo_cli.stages.image_index import read_index
-from expo_cli.stages.pair_images import PairImages
-from expo_cli.stages.preference_layouts import HPDv2, ImageFolder
-from expo_cli.stages.training_data import Latents
-from expo_cli.stages.training_pairs import read_pairs
-from expo_cli.stages.training_steps import read_steps
+from expo_cli.stages.preferences.layouts import HPDv2, ImageFolder
+from expo_cli.stages.preferences.pair_images import PairImages
+from expo_cli.stages.scoring.image_index import read_index
+from expo_cli.stages.training.data import Latents
+from expo_cli.stages.training.pairs import read_pairs
+from expo_cli.stages.training.steps import read_steps
 from tests.hostile.damage import at, fault, read_or_fault
 from tests.hostile.test_records import EXAMPLES
 from tests.preferences import picture

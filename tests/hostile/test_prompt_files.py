@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from expo_cli.errors import ContractError, ExpoError
-from expo_cli.stages.preference_layouts import HPDv2, ImageFolder
-from expo_cli.stages.preferences import Ranking
-from expo_cli.stages.prompt_sources import PromptFile, Row, read_rows
+from expo_cli.stages.preferences.layouts import HPDv2, ImageFolder
+from expo_cli.stages.preferences.protocol import Ranking
+from expo_cli.stages.prompts.sources import PromptFile, Row, read_rows
 from expo_cli.stages.rollout import read_negative_prompts
 from tests.hostile.damage import VALUES, at, changed, every, fault, read_or_fault, values_changed
 

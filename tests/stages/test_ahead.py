@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from expo_cli.stages.ahead import NUM_THREADS, map_ahead
+from expo_cli.stages.common.ahead import NUM_THREADS, map_ahead
 
 
 @given(st.lists(st.integers()), st.integers(0, 5))

@@ -21,7 +21,7 @@ from expo_cli.models.protocol import Conditioning, DiffusionModel
 from expo_cli.models.sampling import guided
 from expo_cli.models.schedulers import alphas_at
 from expo_cli.rewards.protocol import Batch
-from expo_cli.stages.decoding import to_images
+from expo_cli.stages.common.decoding import to_images
 from tests.branched import SETTINGS, Redness, roll_out_branched
 
 CPU = torch.device("cpu")

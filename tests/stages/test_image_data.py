@@ -12,9 +12,9 @@ from expo_cli.contracts.tensors import write_tensors
 from expo_cli.core.objectives import DiffusionKTO, Errors, ImageErrors
 from expo_cli.errors import UsageError
 from expo_cli.models.loading import load_model
-from expo_cli.stages.image_data import ImageData
-from expo_cli.stages.reference import Reference
-from expo_cli.stages.training_images import TrainingImage
+from expo_cli.stages.training.image_data import ImageData
+from expo_cli.stages.training.images import TrainingImage
+from expo_cli.stages.training.reference import Reference
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.registry import LAYOUTS, build
-from expo_cli.stages.preferences import ImagePlace, NoRanking, Ranking
+from expo_cli.stages.preferences.protocol import ImagePlace, NoRanking, Ranking
 from tests.preferences import write_parquet
 
 ROW = {"caption": "a cat", "jpg_0": b"left", "jpg_1": b"right", "label_0": 1.0, "label_1": 0.0}
@@ -98,6 +98,10 @@ class TestPickAPic:
         path.write_bytes(data[: int(len(data) * keep) if keep < 1 else keep])
         with pytest.raises(ContractError, match=r"t.parquet: not a whole parquet file"):
             rankings("pick-a-pic", path)
+
+    def test_a_file_that_is_not_there(self, tmp_path):
+        with pytest.raises(ContractError, match=r"t.parquet: cannot be read: no such file"):
+            rankings("pick-a-pic", tmp_path / "t.parquet")
 
 
 class TestImagePreferences:

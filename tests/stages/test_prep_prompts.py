@@ -16,9 +16,9 @@ from expo_cli.contracts.records import Prompt
 from expo_cli.core.prompts import identity, normalise
 from expo_cli.errors import ContractError, Interrupted
 from expo_cli.stages.prep_prompts import prepare_prompts, sort_rows
-from expo_cli.stages.prompt_sieve import Pool, Sieve
-from expo_cli.stages.prompt_sources import PromptFile, Row
-from expo_cli.stages.token_counts import clip_tokenizer
+from expo_cli.stages.prompts.sieve import Pool, Sieve
+from expo_cli.stages.prompts.sources import PromptFile, Row
+from expo_cli.stages.prompts.token_counts import clip_tokenizer
 
 QUIET = RunOptions(quiet=True)
 TOKENIZER = functools.cache(clip_tokenizer)

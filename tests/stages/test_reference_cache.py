@@ -13,14 +13,14 @@ from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.core.objectives import DiffusionDPO, DiffusionKTO
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.models.loading import load_model
-from expo_cli.stages import reference_job, training
-from expo_cli.stages.image_data import ImageData
-from expo_cli.stages.pair_data import PairData
-from expo_cli.stages.reference import Reference
 from expo_cli.stages.status import read_status
 from expo_cli.stages.train import train_policy
-from expo_cli.stages.training_images import read_images
-from expo_cli.stages.training_pairs import read_pairs
+from expo_cli.stages.training import reference_job, trainer
+from expo_cli.stages.training.image_data import ImageData
+from expo_cli.stages.training.images import read_images
+from expo_cli.stages.training.pair_data import PairData
+from expo_cli.stages.training.pairs import read_pairs
+from expo_cli.stages.training.reference import Reference
 from tests.conftest import EXPO
 from tests.latent_pairs import write_latent_pairs
 
@@ -76,7 +76,7 @@ def no_reference(monkeypatch):
         def load_reference(*arguments):
             raise AssertionError("the reference was loaded")
 
-        monkeypatch.setattr(training, "load_reference", load_reference)
+        monkeypatch.setattr(trainer, "load_reference", load_reference)
 
     return forbid
 
@@ -210,7 +210,7 @@ def test_an_interrupted_job_goes_on(pairs, tiny_sd, tmp_path, cache, monkeypatch
 def test_training_that_is_stopped_keeps_what_it_asked(pairs, tiny_sd, tmp_path, cache, monkeypatch):
     settings = {"reference_cache": str(cache), "noise_draws": 1, "max_train_steps": 6}
     train(pairs, tmp_path / "whole", tiny_sd, **settings | {"reference_cache": str(cache) + "2"})
-    step = training.Trainer.step
+    step = trainer.Trainer.step
 
     def stop_in_the_fourth(trainer, number):
         if number == 3:
@@ -218,7 +218,7 @@ def test_training_that_is_stopped_keeps_what_it_asked(pairs, tiny_sd, tmp_path, 
         step(trainer, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.Trainer, "step", stop_in_the_fourth)
+        patch.setattr(trainer.Trainer, "step", stop_in_the_fourth)
         with pytest.raises(KeyboardInterrupt):
             train(pairs, tmp_path / "out", tiny_sd, **settings)
     assert len(list(cache.glob("values-*"))) == 1

@@ -14,11 +14,13 @@ from expo_cli.core.objectives import learns_from
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.families import has_t5
 from expo_cli.models.loading import load_model
-from expo_cli.stages import drawing, reference_job, text_cache, training
-from expo_cli.stages.progress import Notes
+from expo_cli.stages.common import text_cache
+from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.common.text_cache import TextCache, ask_ahead
+from expo_cli.stages.drawing import run as drawing
 from expo_cli.stages.rollout import roll_out
-from expo_cli.stages.text_cache import TextCache, ask_ahead
 from expo_cli.stages.train import READERS, build_objective, train_policy
+from expo_cli.stages.training import reference_job, trainer
 from tests.checkpoints.flux import flux
 from tests.checkpoints.sd3 import stable_diffusion_3
 from tests.latent_pairs import write_latent_pairs
@@ -152,7 +154,7 @@ def test_t5_and_the_network_are_never_in_memory_at_once(
         monkeypatch.setattr(module, name, loading)
 
     note(drawing, "load_model")
-    note(training, "load_policy")
+    note(trainer, "load_policy")
     note(reference_job, "load_model")
     cache = str(tmp_path / "cache")
     draw(prompts, tmp_path / "drawn", flux_model, text_cache=cache)
@@ -173,7 +175,7 @@ def test_prompts_of_visits_are_those_that_are_asked(objective, start, pairs, flu
     config = TrainConfig(init_from=str(flux_model), caption_dropout=0.5, text_cache="unused")
     objective = build_objective(objective)
     kind = learns_from(objective)
-    data_class = training.DATA[kind]
+    data_class = trainer.DATA[kind]
     records = READERS[kind]([pairs], None)
     policy = load_model(str(flux_model), CPU, torch.float32)
     data = data_class(records, objective, policy, None, config)

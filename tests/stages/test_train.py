@@ -27,12 +27,12 @@ from expo_cli.core.visits import visits
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.loading import load_model
 from expo_cli.models.lora import ADAPTER_WEIGHTS
-from expo_cli.stages.policies import load_policy
 from expo_cli.stages.status import read_status
 from expo_cli.stages.train import train_policy
-from expo_cli.stages.training import Trainer, weight_slices
-from expo_cli.stages.training_data import PromptEmbeddings
-from expo_cli.stages.training_plan import plan_and_free, resolve
+from expo_cli.stages.training.data import PromptEmbeddings
+from expo_cli.stages.training.plan import plan_and_free, resolve
+from expo_cli.stages.training.policies import load_policy
+from expo_cli.stages.training.trainer import Trainer, weight_slices
 from tests.conftest import EXPO
 from tests.first_step import assert_same_first_step
 from tests.latent_pairs import write_latent_pairs

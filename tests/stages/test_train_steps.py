@@ -17,9 +17,9 @@ from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.core.visits import visits
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.models.loading import load_model
-from expo_cli.stages import training
 from expo_cli.stages.make_pairs import make_pairs
 from expo_cli.stages.train import train_policy
+from expo_cli.stages.training import trainer
 from tests.first_step import assert_same_first_step
 from tests.latent_pairs import write_latent_pairs
 
@@ -205,7 +205,7 @@ def test_what_the_reference_said_of_a_step_is_asked_once(
     config = TrainConfig(init_from=str(tiny_sd), **SMALL | settings | {"max_train_steps": 100})
     result = train_policy([step_pairs], tmp_path / "never", config, OPTIONS, shard_text="0/1")
     assert (result.values_computed, result.values_known) == (12, 0)
-    monkeypatch.setattr(training, "load_reference", None)
+    monkeypatch.setattr(trainer, "load_reference", None)
     train(step_pairs, tmp_path / "out", tiny_sd, **settings)
     assert contents(tmp_path / "out") == contents(tmp_path / "plain")
 

@@ -9,9 +9,9 @@ from safetensors import safe_open
 from expo_cli.config import RunOptions
 from expo_cli.contracts.checkpoints import check_state, saved_steps, state_folder
 from expo_cli.errors import ExpoError
-from expo_cli.stages.master_weights import MasterWeights
-from expo_cli.stages.progress import Notes
-from expo_cli.stages.training_state import (
+from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.training.master_weights import MasterWeights
+from expo_cli.stages.training.state import (
     State,
     load_state,
     moments,

@@ -1,0 +1,110 @@
+"""What large text encoders said of prompts, on disk: they need not share memory with the network.
+
+T5 of SD 3 and FLUX weighs 9.5 GB in bf16, so it is asked once for each prompt, before the network
+is loaded. CLIP, which is asked in less time than a file is read, has no cache.
+
+A folder of `ab/abcd....safetensors`, each a prompt's conditioning, named by the prompt's sha256;
+what determines it beside that is the plan in `run.json`. Any number of workers add to it at once.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from accelerate.utils.memory import clear_device_cache
+
+from expo_cli.contracts.parts import Shard
+from expo_cli.contracts.provenance import Run
+from expo_cli.contracts.sources import parts_sha256
+from expo_cli.contracts.tensors import read_tensors, write_tensors
+from expo_cli.errors import ContractError
+from expo_cli.models.families import pipeline_folder
+from expo_cli.models.loading import load_text_encoder
+from expo_cli.models.protocol import Conditioning
+from expo_cli.stages.common.folders import begin_cache
+from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.common.stopping import stop_on_signal
+
+TEXT_PARTS = ("text_encoder", "tokenizer")
+WHOLE = Shard()
+
+
+class TextCache:
+    """The text encoder of a model source; see `models.protocol.TextEncoder`."""
+
+    def __init__(self, folder: Path, source: str, device: torch.device, dtype: torch.dtype) -> None:
+        """Raises ContractError when the folder is of other encoders or another precision."""
+        self.folder, self.source, self.device, self.dtype = folder, source, device, dtype
+        encoders = parts_sha256(pipeline_folder(source), TEXT_PARTS)
+        plan = {
+            "the sha256 of text encoders and tokenizers": encoders,
+            "precision": str(dtype).removeprefix("torch."),
+            "device": device.type,
+        }
+        begin_cache(folder, Run(command="text-cache", plan=plan), "--text-cache")
+
+    def path(self, prompt: str) -> Path:
+        name = sha256(prompt.encode()).hexdigest()
+        return self.folder / name[:2] / f"{name}.safetensors"
+
+    def fill(self, prompts: Iterable[str], notes: Notes, shard: Shard) -> None:
+        """Ask for the prompts of a shard that are not there, then let go of the encoders.
+
+        Raises Interrupted, between two prompts, when a signal asks to stop.
+        """
+        distinct = dict.fromkeys(prompts)
+        wanted = [prompt for n, prompt in enumerate(distinct) if shard.takes(n)]
+        missing = [prompt for prompt in wanted if not self.path(prompt).exists()]
+        if not missing:
+            return
+        notes.say(
+            f"text encoders: {len(missing)} prompts for {self.source}, {self.dtype} on "
+            f"{self.device}, into {self.folder}"
+        )
+        encoder = load_text_encoder(self.source, self.device, self.dtype)
+        with stop_on_signal() as stop, notes.bar(len(missing), "prompts") as bar:
+            for prompt in missing:
+                write_tensors(self.path(prompt), to_tensors(encoder.encode([prompt])))
+                bar.advance()
+                stop.check()
+        del encoder
+        clear_device_cache(garbage_collection=True)
+
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """What `fill` wrote of each. Raises ExpoError where there is no such file, ContractError
+        where it is damaged."""
+        return Conditioning.concatenate([self.read(prompt) for prompt in prompts])
+
+    def read(self, prompt: str) -> Conditioning:
+        path = self.path(prompt)
+        tensors = {name: tensor.to(self.device) for name, tensor in read_tensors(path).items()}
+        try:
+            return Conditioning(**tensors)
+        except TypeError as error:
+            raise ContractError(
+                f"{path}: is not the conditioning of a prompt; remove it"
+            ) from error
+
+
+def ask_ahead(
+    folder: str | Path | None,
+    source: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    prompts: Iterable[str],
+    notes: Notes,
+    shard: Shard = WHOLE,
+) -> TextCache | None:
+    """The cache in `folder`, with all prompts of the shard; None where there is no folder."""
+    if folder is None:
+        return None
+    cache = TextCache(Path(folder), source, device, dtype)
+    cache.fill(prompts, notes, shard)
+    return cache
+
+
+def to_tensors(conditioning: Conditioning) -> dict[str, torch.Tensor]:
+    named = {field.name: getattr(conditioning, field.name) for field in fields(conditioning)}
+    return {name: tensor for name, tensor in named.items() if tensor is not None}

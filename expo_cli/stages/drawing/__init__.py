@@ -1,0 +1,1 @@
+"""`expo rollout`: drawing the samples of a part."""

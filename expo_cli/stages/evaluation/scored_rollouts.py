@@ -1,0 +1,295 @@
+"""Scored rollouts of several policies, read into columns and checked to be comparable."""
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from expo_cli.contracts.parts import require_complete
+from expo_cli.contracts.provenance import Run, read_run
+from expo_cli.contracts.records import Sample
+from expo_cli.contracts.results import DRIFT_FIGURES, SAMPLER_SETTINGS, Sampling
+from expo_cli.contracts.rollouts import (
+    Rollout,
+    embeddings_path,
+    open_rollout,
+    reward_run_name,
+    score_path,
+    scored_rewards,
+    scores_by_sample,
+)
+from expo_cli.contracts.tensors import open_tensors, read_tensors
+from expo_cli.core.evaluation import PolicySamples
+from expo_cli.core.statistics import Floats, diversity
+from expo_cli.errors import ContractError, ExpoError
+from expo_cli.stages.common.progress import Bar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """What was to be drawn: it must be equal for two policies to be compared."""
+
+    sample_id: str
+    prompt_id: str
+    prompt: str
+    category: str | None
+    index: int
+    seed: int
+
+
+DRAW_FIELDS = tuple(field.name for field in fields(Draw))
+Settings: TypeAlias = tuple[Any, ...]  # the values of SAMPLER_SETTINGS
+
+
+@dataclass(frozen=True)
+class ScoredRollout:
+    """A rollout whose every part has the scores of `rewards`, in `scores`."""
+
+    label: str
+    rollout: Rollout
+    scores: Path
+    reward_runs: dict[str, Run]
+
+    @property
+    def rewards(self) -> list[str]:
+        return list(self.reward_runs)
+
+    @property
+    def folder(self) -> Path:
+        return self.rollout.folder
+
+    def input_files(self) -> list[Path]:
+        """Everything the figures are computed from, in a fixed order."""
+        parts = require_complete(self.folder, self.rollout.num_parts, "rollout")
+        return parts + [
+            score_path(self.scores, part, reward)
+            for reward in self.rewards
+            for part in range(len(parts))
+        ]
+
+
+def open_scored(label: str, folder: Path) -> ScoredRollout:
+    """Raises ExpoError when the rollout or one of its rewards is missing or unfinished."""
+    rollout = open_rollout(folder)
+    rollout.require_complete()
+    scores = folder / "scores"
+    rewards = scored_rewards(scores)
+    if not rewards:
+        raise ExpoError(f"{scores}: no scores; run `expo score {folder} --reward ...` first")
+    for reward in rewards:
+        require_complete(scores, rollout.num_parts, "score", f".{reward}.jsonl")
+    runs = {reward: read_run(scores, reward_run_name(reward)) for reward in rewards}
+    return ScoredRollout(label, rollout, scores, runs)
+
+
+def check_same_rewards(first: ScoredRollout, other: ScoredRollout) -> None:
+    """Raises ExpoError that names the first reward that only one has, or that differs."""
+    for reward in sorted(set(first.rewards) ^ set(other.rewards)):
+        has, lacks = (first, other) if reward in first.rewards else (other, first)
+        raise ExpoError(
+            f"{lacks.scores}: no scores by {reward!r}, which {has.label} has; "
+            f"run `expo score {lacks.folder}` with that reward"
+        )
+    for reward in first.rewards:
+        here, there = (each.reward_runs[reward] for each in (first, other))
+        settings, others = here.plan | here.inputs, there.plan | there.inputs
+        for key in sorted(settings.keys() | others.keys()):
+            if settings.get(key) != others.get(key):
+                raise ExpoError(
+                    f"{other.scores}: {reward} was made with {key}={others.get(key)!r}, for "
+                    f"{first.label} with {settings.get(key)!r}; scores compare only when made alike"
+                )
+
+
+def read_samples(
+    scored: ScoredRollout, limit: int | None, bar: Bar
+) -> tuple[list[Draw], list[str], PolicySamples]:
+    """The samples of a policy's first `limit` prompts (of all by default), ordered by sample_id, and
+    their prompt_ids in the order in which the rollout has them.
+
+    Raises ContractError when a sample stands there twice or has no score.
+    """
+    draws: list[Draw] = []
+    images: list[str | None] = []
+    kl: list[float | None] = []
+    checks: list[tuple[float, ...]] = []
+    scores: dict[str, list[float]] = {reward: [] for reward in scored.rewards}
+    diversities: dict[str, dict[str, float]] = {reward: {} for reward in scored.rewards}
+    step_sums: list[Floats | None] = []
+    prompt_ids: dict[str, None] = {}  # in the order of their first sample
+    negative_prompts: dict[Settings, dict[str, str]] = defaultdict(dict)
+    num_nan = num_black = 0
+    for part in range(scored.rollout.num_parts):
+        samples = scored.rollout.samples(part)
+        by_reward = {reward: _scores(scored, part, reward, samples) for reward in scored.rewards}
+        prompt_ids |= dict.fromkeys(sample.prompt_id for sample in samples)
+        if limit is not None:
+            prompt_ids = dict.fromkeys(list(prompt_ids)[:limit])
+            samples = [sample for sample in samples if sample.prompt_id in prompt_ids]
+        for sample in samples:
+            draws.append(Draw(**{name: getattr(sample, name) for name in DRAW_FIELDS}))
+            negative_prompts[_settings(sample)][sample.sample_id] = sample.negative_prompt
+            images.append(sample.image)
+            kl.append(sample.kl)
+            checks.append(tuple(getattr(sample.checks, name) for name in DRIFT_FIGURES))
+            num_nan += sample.checks.nan
+            num_black += sample.checks.black
+        step_sums.append(_sum_of_kl_steps(samples))
+        for reward in scored.rewards:
+            scores[reward].extend(by_reward[reward][sample.sample_id] for sample in samples)
+            diversities[reward] |= _diversities(scored, part, reward, samples)
+        bar.advance()
+    order = sorted(range(len(draws)), key=lambda i: draws[i].sample_id)
+    draws = [draws[i] for i in order]
+    for previous, draw in zip(draws, draws[1:], strict=False):
+        if previous.sample_id == draw.sample_id:
+            raise ContractError(f"{scored.folder}: sample {draw.sample_id} stands there twice")
+    has_kl = all(value is not None for value in kl)
+    columns = np.array(checks, dtype=np.float64)[order]
+    return (
+        draws,
+        list(prompt_ids),
+        PolicySamples(
+            label=scored.label,
+            scores={reward: np.array(values)[order] for reward, values in scores.items()},
+            kl=np.array(kl, dtype=np.float64)[order] if has_kl else None,
+            kl_per_step=_mean_kl_steps(step_sums, len(draws)),
+            num_dimensions=_num_dimensions(scored.rollout),
+            checks=dict(zip(DRIFT_FIGURES, columns.T, strict=True)),
+            num_nan=num_nan,
+            num_black=num_black,
+            diversity=_of_all_prompts(diversities, prompt_ids),
+            images=[images[i] for i in order],
+            seed=_seed(scored.rollout),
+            sampling=[
+                _sampling(settings, negative_prompts[settings])
+                for settings in sorted(negative_prompts)
+            ],
+        ),
+    )
+
+
+def check_same_draws(
+    first: str, draws: Sequence[Draw], other: str, other_draws: Sequence[Draw]
+) -> None:
+    """Raises ExpoError that names the first sample in which two policies are not comparable."""
+    advice = "compare rollouts of the same prompts, seed and images a prompt"
+    ids, other_ids = ({draw.sample_id for draw in some} for some in (draws, other_draws))
+    if ids != other_ids:
+        sample_id = min(ids ^ other_ids)
+        has, lacks = (first, other) if sample_id in ids else (other, first)
+        raise ExpoError(f"{lacks}: has no sample {sample_id}, which {has} has; {advice}")
+    for mine, theirs in zip(draws, other_draws, strict=True):
+        for name in DRAW_FIELDS if mine != theirs else ():
+            here, there = getattr(mine, name), getattr(theirs, name)
+            if here != there:
+                raise ExpoError(
+                    f"{other}: sample {mine.sample_id} has {name}={there!r}, in {first} it is "
+                    f"{here!r}; {advice}"
+                )
+
+
+def _settings(sample: Sample) -> Settings:
+    return tuple(getattr(sample, name) for name in SAMPLER_SETTINGS)
+
+
+def _sampling(settings: Settings, negative_prompts: Mapping[str, str]) -> Sampling:
+    """`negative_prompts` are those of all samples drawn with these settings, by sample_id."""
+    listing = "".join(f"{name}\x1f{negative_prompts[name]}\n" for name in sorted(negative_prompts))
+    return Sampling(
+        **dict(zip(SAMPLER_SETTINGS, settings, strict=True)),
+        num_samples=len(negative_prompts),
+        negative_prompts=hashlib.sha256(listing.encode()).hexdigest()
+        if any(negative_prompts.values())
+        else None,
+    )
+
+
+def _seed(rollout: Rollout) -> int | None:
+    """None in rollouts that something else than `expo rollout` made."""
+    seed = rollout.run.plan.get("seed")
+    return seed if isinstance(seed, int) else None
+
+
+def _scores(
+    scored: ScoredRollout, part: int, reward: str, samples: Sequence[Sample]
+) -> dict[str, float]:
+    """The scores of all samples of a part; errors as `scores_by_sample`, and for one without."""
+    scores = scores_by_sample(scored.scores, part, reward, samples)
+    for sample in samples:
+        if sample.sample_id not in scores:
+            raise ContractError(
+                f"{score_path(scored.scores, part, reward)}: no score of sample "
+                f"{sample.sample_id}; remove the file and run `expo score` again"
+            )
+    return scores
+
+
+def _sum_of_kl_steps(samples: Sequence[Sample]) -> Floats | None:
+    """Nats of each step, summed over samples: [steps]; None when they are not all recorded."""
+    steps = [sample.kl_steps for sample in samples]
+    if None in steps or len({len(each) for each in steps}) != 1:
+        return None
+    return np.sum(steps, axis=0)
+
+
+def _mean_kl_steps(sums: Sequence[Floats | None], num_samples: int) -> list[float] | None:
+    if any(each is None for each in sums) or len({len(each) for each in sums}) != 1:
+        return None
+    return (np.sum(sums, axis=0) / num_samples).tolist()
+
+
+def _num_dimensions(rollout: Rollout) -> int | None:
+    """Elements of one sample's latents; None when the latents are not kept."""
+    path = rollout.latents_path(0)
+    if not path.exists():
+        return None
+    with open_tensors(path, "numpy") as latents:
+        first = next(iter(latents.keys()), None)
+        if first is None:
+            raise ContractError(f"{path}: holds no latents")
+        return math.prod(latents.get_slice(first).get_shape())
+
+
+def _diversities(
+    scored: ScoredRollout, part: int, reward: str, samples: Sequence[Sample]
+) -> dict[str, float]:
+    """The diversity of each prompt of a part, NaN for a single image; none without embeddings.
+
+    Raises ContractError when one of the samples has no embedding, or one that is no direction.
+    """
+    path = embeddings_path(scored.scores, part, reward)
+    if not path.exists():
+        return {}
+    embeddings = read_tensors(path, "numpy")
+    groups: dict[str, list[Floats]] = defaultdict(list)
+    for sample in samples:
+        embedding = embeddings.get(sample.sample_id, np.zeros(0)).astype(np.float64)
+        group = groups[sample.prompt_id]
+        alike = embedding.ndim == 1 and embedding.shape == (group or [embedding])[0].shape
+        if not alike or not np.isfinite(embedding).all() or not embedding.any():
+            raise ContractError(f"{path}: {sample.sample_id} has no embedding like the others'")
+        group.append(embedding)
+    return {
+        prompt_id: diversity(np.stack(group)) if len(group) > 1 else math.nan
+        for prompt_id, group in groups.items()
+    }
+
+
+def _of_all_prompts(
+    diversities: Mapping[str, Mapping[str, float]], prompt_ids: Collection[str]
+) -> dict[str, Floats]:
+    """Diversities in prompt_id order by the reward whose embeddings they are.
+
+    A reward is left out when it wrote no embeddings, or a prompt has a single image.
+    """
+    known = {
+        reward: np.array([by_prompt.get(prompt_id, math.nan) for prompt_id in sorted(prompt_ids)])
+        for reward, by_prompt in diversities.items()
+    }
+    return {reward: values for reward, values in known.items() if np.isfinite(values).all()}

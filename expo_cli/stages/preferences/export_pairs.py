@@ -1,0 +1,153 @@
+"""`expo make-pairs --export`: pairs with their images, in a layout that other programs read."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+from expo_cli.config import MakePairsConfig, PairImagesConfig, RunOptions
+from expo_cli.contracts import jsonl
+from expo_cli.contracts.files import sha256
+from expo_cli.contracts.parts import num_parts, parse_shard
+from expo_cli.contracts.provenance import Run
+from expo_cli.contracts.records import Pair
+from expo_cli.errors import ContractError, UsageError
+from expo_cli.registry import EXPORTS, build
+from expo_cli.stages.common.folders import begin_or_continue, clear_if_asked
+from expo_cli.stages.common.image_files import ImageFormat
+from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.common.stopping import stop_on_signal
+from expo_cli.stages.preferences.pair_images import ImageFile, PairImages
+from expo_cli.stages.training.pairs import TrainingPair, read_pairs
+
+
+@dataclass(frozen=True)
+class ExportedPair:
+    """A pair with its images. `number` counts the pairs; `num_of_prompt` those of its prompt."""
+
+    number: int
+    num_of_prompt: int
+    pair: Pair
+    winner: ImageFile
+    loser: ImageFile
+
+
+class Export(Protocol):
+    """How pairs lie on disk for others. Its dataclass fields are the options of --export."""
+
+    images: ImageFormat
+    """What images become that are not kept as files already."""
+
+    def part_path(self, folder: Path, part: int, num_parts: int) -> Path:
+        """The file whose existence tells that a part is done."""
+
+    def write(self, path: Path, pairs: Sequence[ExportedPair]) -> None:
+        """Write a part, the file `path` last."""
+
+    def finish(self, folder: Path, parts: Sequence[Path]) -> None:
+        """Write what belongs to all parts, once they are done."""
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    path: Path
+    plan: dict[str, Any]
+    num_pairs: int
+    parts_written: int
+    parts_missing: int
+
+
+def export_pairs(
+    inputs: Sequence[Path],
+    out: Path,
+    config: MakePairsConfig,
+    images: PairImagesConfig,
+    options: RunOptions,
+    shard_text: str,
+) -> ExportResult:
+    """Write the missing parts of this shard into the folder `out`.
+
+    Raises ContractError for pairs or images that are wrong, UsageError for flags that do not fit,
+    Interrupted, between two parts, when a signal asks to stop.
+    """
+    notes = Notes(options)
+    shard = parse_shard(shard_text)
+    export: Export = build(EXPORTS, images.export)
+    if out == jsonl.STANDARD_STREAM:
+        raise UsageError("--out - contradicts --export, which writes a folder")
+    for field in fields(config):
+        if field.name not in ("seed", "limit") and getattr(config, field.name) != field.default:
+            flag = field.name.replace("_", "-")
+            raise UsageError(f"--{flag} contradicts --export: the pairs are made")
+    if any(path.resolve().is_relative_to(out.resolve()) for path in inputs):
+        raise UsageError(f"--out {out}: holds an input; choose a folder for the export alone")
+    pairs = read_pairs(inputs, config.limit)
+    require_distinct_samples(pairs)
+    count = num_parts(len(pairs), images.part_size)
+    plan = {
+        "export": images.export,
+        "vae": images.vae,
+        "dtype": images.dtype,
+        "batch_size": images.batch_size,
+        "part_size": images.part_size,
+        "limit": config.limit,
+        "num_pairs": len(pairs),
+        "num_parts": count,
+    }
+    paths = [export.part_path(out, part, count) for part in range(count)]
+    missing = [part for part, path in enumerate(paths) if not path.exists()]
+    if options.dry_run:
+        return ExportResult(out, plan, len(pairs), 0, len(missing))
+    clear_if_asked(out, options, shard)
+    inputs_sha256 = {str(path): sha256(path) for path in inputs}
+    begin_or_continue(out, Run(command="make-pairs", plan=plan, inputs=inputs_sha256))
+    todo = [part for part, path in enumerate(paths) if shard.takes(part) and not path.exists()]
+    reader = PairImages(images, export.images)
+    of_prompt = Counter(item.pair.prompt_id for item in pairs)
+    with stop_on_signal() as stop, notes.bar(len(todo), "parts") as bar:
+        for part in todo:
+            first = part * images.part_size
+            chosen = pairs[first : first + images.part_size]
+            export.write(paths[part], with_images(chosen, first, of_prompt, reader))
+            bar.advance()
+            stop.check()
+    missing = [part for part, path in enumerate(paths) if not path.exists()]
+    if not missing:
+        export.finish(out, paths)
+    notes.say(
+        f"make-pairs: {len(pairs)} pairs exported in {count} parts, {len(missing)} of them missing"
+    )
+    return ExportResult(out, plan, len(pairs), len(todo), len(missing))
+
+
+def with_images(
+    pairs: Sequence[TrainingPair], first: int, of_prompt: Mapping[str, int], reader: PairImages
+) -> list[ExportedPair]:
+    """The pairs, numbered from `first`, with their images."""
+    files = reader.files(
+        (item.folder, ref) for item in pairs for ref in (item.pair.winner, item.pair.loser)
+    )
+    return [
+        ExportedPair(
+            number=number,
+            num_of_prompt=of_prompt[item.pair.prompt_id],
+            pair=item.pair,
+            winner=files[item.pair.winner.sample_id],
+            loser=files[item.pair.loser.sample_id],
+        )
+        for number, item in enumerate(pairs, start=first)
+    ]
+
+
+def require_distinct_samples(pairs: Sequence[TrainingPair]) -> None:
+    """Raises ContractError when two samples have one id, which would be one image to readers."""
+    parts: dict[str, Path] = {}
+    for item in pairs:
+        for ref in (item.pair.winner, item.pair.loser):
+            part = item.folder / ref.part
+            if parts.setdefault(ref.sample_id, part) != part:
+                raise ContractError(
+                    f"{part}: {ref.sample_id} is another sample in {parts[ref.sample_id]}; export "
+                    "their pairs into folders of their own"
+                )

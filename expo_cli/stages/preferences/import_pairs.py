@@ -1,0 +1,222 @@
+"""`expo make-pairs --layout`: preferences over images become pairs of latents.
+
+The rows are read without their images first, which says which images are needed. Each of these is
+encoded once, in parts that any number of workers share; the pairs follow when all parts are there.
+Everything here is known before torch is imported.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from expo_cli.config import MakePairsConfig, PairImagesConfig, RunOptions
+from expo_cli.contracts import jsonl
+from expo_cli.contracts.parts import (
+    WITH_LATENTS,
+    missing_parts,
+    num_parts,
+    parse_shard,
+    part_name,
+    part_path,
+)
+from expo_cli.contracts.provenance import Run
+from expo_cli.contracts.records import EncodedImage, Pair, SampleRef
+from expo_cli.contracts.sources import base_source, source_sha256
+from expo_cli.core.combination import ZScoreSum
+from expo_cli.core.pairing import what_it_pairs
+from expo_cli.core.pairs import PairRule, Tally
+from expo_cli.errors import ExpoError, UsageError
+from expo_cli.registry import LAYOUTS, PAIRINGS, build
+from expo_cli.stages.common.folders import begin_or_continue, clear_if_asked
+from expo_cli.stages.common.output_file import finished_run, write_run_beside
+from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.preferences.protocol import Layout, NeededImage, Preferences, flipped
+
+# What the preferences are by, as a pair's `reward` says.
+REWARD = "human"
+# Settings of pairs of rollouts.
+OTHERS = ("reward", "scores", "combine", "source")
+
+
+@dataclass(frozen=True)
+class ImportResult:
+    """`path` is the pairs' file, or the folder of latents while parts of that are missing."""
+
+    path: Path
+    plan: dict[str, Any]
+    counts: dict[str, Any]
+    parts_encoded: int
+    parts_missing: int
+
+
+def import_pairs(
+    inputs: Sequence[Path],
+    out: Path,
+    config: MakePairsConfig,
+    images: PairImagesConfig,
+    options: RunOptions,
+    shard_text: str,
+) -> ImportResult:
+    """Encode the missing parts of this shard; write the pairs to `out` once no part is missing.
+
+    Raises ContractError for a row or an image that is wrong, ExpoError when no pair is left,
+    UsageError for flags that do not fit.
+    """
+    started = time.monotonic()
+    notes = Notes(options)
+    shard = parse_shard(shard_text)
+    preferences = open_preferences(inputs, out, config, images)
+    needed, tally, sha256 = needed_images(preferences)
+    count = num_parts(len(needed), images.part_size)
+    # What becomes of an unreadable image changes no latents, so that one may change one's mind.
+    settings = {key: value for key, value in asdict(images).items() if key != "unreadable"}
+    plan = settings | {
+        "seed": config.seed,
+        "limit": config.limit,
+        "pairing": config.pairing,
+        "min_margin": config.min_margin,
+        "num_pairs": tally.num_pairs * (1 + images.flip),
+        "num_images": len(needed),
+        "num_parts": count,
+    }
+    folder = latents_folder(out)
+    notes.say(
+        f"make-pairs: {tally.num_pairs} pairs of {tally.num_prompts} rows, dropped {tally.drops()}; "
+        f"{len(needed)} images in {count} parts"
+    )
+    if options.dry_run:
+        missing = len(missing_parts(folder, count, WITH_LATENTS))
+        return ImportResult(out, plan, counts={}, parts_encoded=0, parts_missing=missing)
+    run = Run(
+        command="make-pairs",
+        plan=plan,
+        inputs={"preferences": sha256, "vae": source_sha256(base_source(images.vae))},
+    )
+    clear_if_asked(folder, options, shard)
+    if options.overwrite:
+        out.unlink(missing_ok=True)  # its latents are gone
+    finished = finished_run(out, run, options)
+    begin_or_continue(folder, run)
+    missing = missing_parts(folder, count, WITH_LATENTS)
+    todo = [part for part in missing if shard.takes(part)]
+    if finished and not missing:
+        notes.say(f"make-pairs: nothing to do, {out} is made")
+        return ImportResult(out, plan, finished.counts, parts_encoded=0, parts_missing=0)
+    if todo:
+        # Imported here: what is encoded already needs no torch.
+        from expo_cli.stages.preferences.encoding import encode_parts
+
+        encode_parts(preferences, needed, folder, todo, images, config.seed, notes)
+    missing = missing_parts(folder, count, WITH_LATENTS)
+    if missing:
+        notes.say(f"make-pairs: {len(missing)} parts are left to other shards; {out} follows them")
+        return ImportResult(folder, plan, {}, len(todo), len(missing))
+    tally = Tally()
+    jsonl.write(out, finished_pairs(preferences, needed, folder, images, tally))
+    counts = {
+        "num_rows": tally.num_prompts,
+        "num_pairs": tally.num_pairs,
+        "num_images": len(needed),
+        "dropped": dict(tally.dropped),
+    }
+    seconds = round(time.monotonic() - started, 3)
+    write_run_beside(out, replace(run, counts=counts, seconds=seconds))
+    notes.say(f"make-pairs: {tally.num_pairs} pairs, dropped {tally.drops()}")
+    return ImportResult(out, plan, counts, len(todo), 0)
+
+
+def open_preferences(
+    inputs: Sequence[Path], out: Path, config: MakePairsConfig, images: PairImagesConfig
+) -> Preferences:
+    """Raises UsageError for an unknown layout, and for flags that have no meaning here."""
+    layout: Layout = build(LAYOUTS, images.layout)
+    pairing = build(PAIRINGS, config.pairing)
+    if what_it_pairs(pairing) != "samples":
+        raise UsageError(f"--pairing {config.pairing} contradicts --layout: images have no steps")
+    if out == jsonl.STANDARD_STREAM:
+        raise UsageError("--out - contradicts --layout: the latents need a folder beside the pairs")
+    for name in OTHERS:
+        if getattr(config, name) != getattr(MakePairsConfig, name):
+            raise UsageError(f"--{name} contradicts --layout: people have judged these images")
+    rule = PairRule(
+        pairing=pairing,
+        combination=ZScoreSum(),
+        weights={REWARD: 1.0},
+        min_margin=config.min_margin,
+        source="offline",
+        seed=config.seed,
+    )
+    return Preferences(inputs, layout, rule, config.limit, images.flip)
+
+
+def needed_images(preferences: Preferences) -> tuple[dict[str, NeededImage], Tally, str]:
+    """The images of all pairs by sample_id, in the order of their first pair; what the rows tell;
+    and one sha256 over the pairs and the places of their images (which are not hashed).
+
+    Raises ExpoError when there is no pair.
+    """
+    tally, needed = Tally(), {}
+    listing = hashlib.sha256()
+    for pair, images in preferences.pairs(tally):
+        for ref in (pair.winner, pair.loser):
+            needed.setdefault(ref.sample_id, images[ref.sample_id])
+        listing.update(msgspec.json.encode([pair, *images.values()]))
+    if not needed:
+        raise ExpoError(f"no pairs left of {tally.num_prompts} rows: dropped {tally.drops()}")
+    return needed, tally, listing.hexdigest()
+
+
+def latents_folder(out: Path) -> Path:
+    """Where the parts of the pairs at `out` are: `pairs.latents` beside `pairs.jsonl`."""
+    return out.with_name(f"{out.stem}.latents")
+
+
+def finished_pairs(
+    preferences: Preferences,
+    needed: Mapping[str, NeededImage],
+    folder: Path,
+    images: PairImagesConfig,
+    tally: Tally,
+) -> Iterator[Pair]:
+    """Every pair whose images could be read, each followed by its mirror image if asked for."""
+    count = num_parts(len(needed), images.part_size)
+    encoded = (
+        image
+        for part in range(count)
+        for image in jsonl.read(part_path(folder, part), EncodedImage)
+    )
+    unreadable = {image.sample_id for image in encoded if image.problem}
+    parts = {
+        sample_id: f"{folder.name}/{part_name(number // images.part_size)}.safetensors"
+        for number, sample_id in enumerate(needed)
+    }
+
+    def located(ref: SampleRef) -> SampleRef:
+        return replace(ref, part=parts[ref.sample_id])
+
+    num_pairs = 0
+    for pair, _ in preferences.pairs(tally):
+        if not unreadable.isdisjoint((pair.winner.sample_id, pair.loser.sample_id)):
+            tally.dropped["pairs_of_unreadable_images"] += 1
+            continue
+        pair = replace(pair, winner=located(pair.winner), loser=located(pair.loser))
+        for one in (pair, mirrored(pair)) if images.flip else (pair,):
+            num_pairs += 1
+            yield one
+    tally.num_pairs = num_pairs
+    if not num_pairs:
+        raise ExpoError(f"no pairs left of {tally.num_prompts} rows: dropped {tally.drops()}")
+
+
+def mirrored(pair: Pair) -> Pair:
+    return replace(
+        pair,
+        pair_id=flipped(pair.pair_id),
+        winner=replace(pair.winner, sample_id=flipped(pair.winner.sample_id)),
+        loser=replace(pair.loser, sample_id=flipped(pair.loser.sample_id)),
+    )

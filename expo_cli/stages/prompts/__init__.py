@@ -1,0 +1,1 @@
+"""`expo prep-prompts`: reading sources and dropping what is not wanted."""

@@ -1,0 +1,204 @@
+"""Reading prompts out of the files people have, a row at a time."""
+
+import codecs
+import csv
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from expo_cli.contracts import jsonl
+from expo_cli.contracts.json_array import json_array
+from expo_cli.errors import ContractError, UsageError
+from expo_cli.registry import nearest
+from expo_cli.stages.common import parquet
+
+LAYOUT_OF_ENDING = {
+    ".txt": "txt",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".parquet": "parquet",
+}
+
+# Of prompt and category, where they are called otherwise. PartiPrompts is a tsv.
+COLUMNS = {"pick-a-pic": ("caption", "category"), "parti-prompts": ("Prompt", "Category")}
+
+
+@dataclass(frozen=True)
+class PromptFile:
+    """An input: what the user calls it, where its bytes are, and how they are laid out."""
+
+    name: str
+    path: Path
+    layout: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of an input; `number` counts its lines, or items where one line may hold many."""
+
+    number: int
+    text: str
+    category: str | None = None
+    negative_prompt: str | None = None
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where a row's fields stand. A category that nobody asked for by name may be missing."""
+
+    prompt: str
+    category: str = "category"
+    category_required: bool = False
+    negative_prompt: str = "negative_prompt"
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        return self.prompt, self.category, self.negative_prompt
+
+    def check(self, present: Collection[str], place: str) -> None:
+        """Raises ContractError, with the nearest name, for a column that is needed and missing."""
+        if self.prompt not in present:
+            raise ContractError(
+                f"{place}: no column {self.prompt!r}; {nearest(self.prompt, list(present))} "
+                "(--prompt-column names it)"
+            )
+        if self.category_required and self.category not in present:
+            hint = nearest(self.category, list(present))
+            raise ContractError(f"{place}: no column {self.category!r}; {hint}")
+
+    def row(self, number: int, record: Mapping[str, Any], place: str) -> Row:
+        """Raises ContractError when a field is missing or is not text."""
+        self.check(record, place)
+        values = [record.get(name) for name in self.names]
+        for name, value in zip(self.names, values, strict=True):
+            if value is not None and not isinstance(value, str):
+                raise ContractError(f"{place}: {name!r} must be text, got {type(value).__name__}")
+        text, category, negative_prompt = values
+        return Row(number, text or "", category or None, negative_prompt or None)
+
+
+def resolve_layout(name: str, layout: str) -> str:
+    """The layout of an input; `auto` goes by its ending, and is JSONL for standard input.
+
+    Raises UsageError when the ending says nothing.
+    """
+    if layout != "auto":
+        return layout
+    if name == str(jsonl.STANDARD_STREAM):
+        return "jsonl"
+    ending = Path(name).suffix.lower()
+    if ending == ".json":
+        raise UsageError(f"{name}: say which JSON with --layout hpdv2 or --layout hps-benchmark")
+    if ending not in LAYOUT_OF_ENDING:
+        raise UsageError(f"{name}: its ending names no layout; say --layout txt, csv, jsonl, ...")
+    return LAYOUT_OF_ENDING[ending]
+
+
+def read_rows(
+    file: PromptFile, prompt_column: str | None, category_column: str | None
+) -> Iterator[Row]:
+    """The rows of one input, empty ones too.
+
+    Raises ContractError with file and line at the first row that cannot be read.
+    """
+    prompt, category = COLUMNS.get(file.layout, ("prompt", "category"))
+    columns = Columns(
+        prompt=prompt_column or prompt,
+        category=category_column or category,
+        category_required=category_column is not None,
+    )
+    match file.layout:
+        case "txt":
+            return (Row(number, line) for number, line in _text_lines(file))
+        case "csv" | "tsv" | "parti-prompts":
+            return _table_rows(file, columns)
+        case "jsonl":
+            return _jsonl_rows(file, columns)
+        case "parquet" | "pick-a-pic":
+            return _parquet_rows(file, columns)
+        case "hpdv2":
+            return _object_rows(file, columns)
+        case "hps-benchmark":
+            return _string_rows(file)
+    raise AssertionError(file.layout)
+
+
+def _text_lines(file: PromptFile) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(jsonl.lines(file.path), start=1):
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
+        try:
+            yield number, line.decode()
+        except UnicodeDecodeError as error:
+            raise ContractError(f"{file.name}:{number}: not UTF-8: {error}") from error
+
+
+def _table_rows(file: PromptFile, columns: Columns) -> Iterator[Row]:
+    lines = (line for _, line in _text_lines(file))
+    if file.layout != "csv":
+        # Nothing is quoted in these: PartiPrompts has a prompt that begins with a quotation mark.
+        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(lines, strict=True)
+    try:
+        header = next(reader, [])
+        columns.check(header, f"{file.name}:1")
+        number = reader.line_num + 1
+        for cells in reader:
+            place = f"{file.name}:{number}"
+            if cells and len(cells) != len(header):
+                raise ContractError(f"{place}: {len(cells)} fields, not the header's {len(header)}")
+            if cells:
+                yield columns.row(number, dict(zip(header, cells, strict=True)), place)
+            else:
+                yield Row(number, "")
+            number = reader.line_num + 1
+    except csv.Error as error:
+        raise ContractError(f"{file.name}:{reader.line_num}: {error}") from error
+
+
+def _jsonl_rows(file: PromptFile, columns: Columns) -> Iterator[Row]:
+    decoder = msgspec.json.Decoder(dict[str, Any])
+    for number, line in _text_lines(file):
+        place = f"{file.name}:{number}"
+        if not line.strip():
+            yield Row(number, "")
+            continue
+        try:
+            record = decoder.decode(line)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise ContractError(f"{place}: {error}") from error
+        yield columns.row(number, record, place)
+
+
+def _parquet_rows(file: PromptFile, columns: Columns) -> Iterator[Row]:
+    """Only the columns that are needed are read, so images beside them cost nothing."""
+    names = parquet.column_names(file.path, file.name)
+    columns.check(names, file.name)
+    wanted = [name for name in columns.names if name in names]
+    for number, cells in parquet.rows(file.path, wanted, name=file.name):
+        record = dict(zip(wanted, cells, strict=True))
+        yield columns.row(number, record, f"{file.name}:{number}")
+
+
+def _object_rows(file: PromptFile, columns: Columns) -> Iterator[Row]:
+    """HPDv2's `train.json` and `test.json`: an array of `{"prompt": ...}`."""
+    for number, (line, item) in enumerate(json_array(file.path, file.name), start=1):
+        place = f"{file.name}:{line}: item {number}"
+        if not isinstance(item, dict):
+            raise ContractError(f"{place}: expected an object, got {type(item).__name__}")
+        yield columns.row(number, item, place)
+
+
+def _string_rows(file: PromptFile) -> Iterator[Row]:
+    """The HPS benchmark's `anime.json`: an array of prompts, its category the file's name."""
+    for number, (line, item) in enumerate(json_array(file.path, file.name), start=1):
+        if not isinstance(item, str):
+            raise ContractError(
+                f"{file.name}:{line}: item {number}: expected a string, got {type(item).__name__}"
+            )
+        yield Row(number, item, category=Path(file.name).stem)

@@ -1,0 +1,1 @@
+"""`expo score`: what can be scored, and the pass over its images."""

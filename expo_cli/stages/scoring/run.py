@@ -1,0 +1,165 @@
+"""The work of `expo score`: one pass over the images of each part, by all rewards it lacks."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from PIL.Image import Image
+
+from expo_cli.config import ScoreConfig
+from expo_cli.contracts import jsonl
+from expo_cli.contracts.records import ImageEntry, Sample, Score
+from expo_cli.contracts.rollouts import embeddings_path, score_path
+from expo_cli.contracts.tensors import write_tensors
+from expo_cli.errors import ExpoError
+from expo_cli.rewards.protocol import Batch, Judgement, Reward
+from expo_cli.stages.common.device import default_device, resolve_dtype
+from expo_cli.stages.common.progress import Bar, Notes
+from expo_cli.stages.common.stopping import StopRequest, stop_on_signal
+from expo_cli.stages.scoring.image_index import ImageIndex
+from expo_cli.stages.scoring.image_sources import ImageSource
+
+Samples = Sequence[Sample | ImageEntry]
+# The images of some samples of a part, one after the other.
+ImageReader = Callable[[int, Samples], Iterator[Image]]
+
+
+def score_parts(
+    source: ImageSource,
+    rewards: Mapping[str, Reward],
+    todo: Mapping[int, Sequence[str]],
+    out: Path,
+    config: ScoreConfig,
+    notes: Notes,
+) -> dict[str, int]:
+    """Write, for each part in `todo`, the scores by the labels there; samples scored, by label.
+
+    Raises Interrupted, between two batches, when a signal asks to stop.
+    """
+    device = default_device()
+    dtype = resolve_dtype(config.dtype, device)
+    needed = {label for labels in todo.values() for label in labels}
+    for label in sorted(needed):
+        rewards[label].load(device, dtype)
+    read = image_reader(source, device, dtype, config.batch_size)
+    scored: dict[str, list[float]] = {label: [] for label in sorted(needed)}
+    sizes = {
+        part: min(source.samples_per_part, source.num_samples - part * source.samples_per_part)
+        for part in todo
+    }
+    with stop_on_signal() as stop, notes.bar(sum(sizes.values()), "images") as bar:
+        for part, labels in todo.items():
+            samples = source.samples(part)
+            judging = {label: rewards[label] for label in labels}
+            judged = judge_part(part, samples, judging, read, config.batch_size, bar, stop)
+            for label in labels:
+                scores = scores_of_part(label, samples, judged[label])
+                write_part(out, part, label, scores, judged[label])
+                scored[label] += [score.score for score in scores]
+            stop.check()
+    for label, scores in scored.items():
+        notes.say(f"score: {label} {fmean(scores):.4f} on average over {len(scores)} images")
+    return {label: len(scores) for label, scores in scored.items()}
+
+
+def image_reader(
+    source: ImageSource, device: torch.device, dtype: torch.dtype, batch_size: int
+) -> ImageReader:
+    if isinstance(source, ImageIndex):
+        return lambda part, samples: source.images(samples, ahead=batch_size)
+    # Imported here: only a rollout needs diffusers, whose import is slow.
+    from expo_cli.stages.common.decoding import LatentDecoder
+
+    decoder = LatentDecoder(source.vae, device, dtype)
+    latents_path = source.rollout.latents_path
+
+    def decode(part: int, samples: Samples) -> Iterator[Image]:
+        for start in range(0, len(samples), batch_size):
+            rows = samples[start : start + batch_size]
+            yield from decoder.images(latents_path(part), [sample.sample_id for sample in rows])
+
+    return decode
+
+
+def judge_part(
+    part: int,
+    samples: Samples,
+    rewards: Mapping[str, Reward],
+    read: ImageReader,
+    batch_size: int,
+    bar: Bar,
+    stop: StopRequest,
+) -> dict[str, list[Judgement]]:
+    """Each reward's judgements of the part's samples, in their order; each image is read once.
+
+    Batches never run across parts, so that a part's bytes do not depend on what else was scored.
+    """
+    judged: dict[str, list[Judgement]] = {label: [] for label in rewards}
+    whole = [label for label, reward in rewards.items() if reward.whole_parts]
+    in_batches = [label for label in rewards if label not in whole]
+    kept: list[Image] = []
+    unread = read(part, samples)
+    for start in range(0, len(samples), batch_size):
+        stop.check()
+        rows = samples[start : start + batch_size]
+        images = list(islice(unread, len(rows)))
+        for label in in_batches:
+            judged[label].append(judge(label, rewards[label], rows, images, stop))
+        if whole:
+            kept.extend(images)
+        bar.advance(len(rows))
+    for label in whole:
+        judged[label].append(judge(label, rewards[label], samples, kept, stop))
+    return judged
+
+
+def judge(
+    label: str, reward: Reward, samples: Samples, images: Sequence[Image], stop: StopRequest
+) -> Judgement:
+    """One judgement. Raises ExpoError when it lacks a score or holds one that is not finite."""
+    batch = Batch(
+        sample_ids=[sample.sample_id for sample in samples],
+        prompts=[sample.prompt for sample in samples],
+        images=images,
+    )
+    try:
+        judgement = reward.judge(batch)
+    except ExpoError:
+        # SLURM signals outside programs too; their end is then no failure.
+        stop.check()
+        raise
+    if len(judgement.raw) != len(samples):
+        raise ExpoError(f"{label}: gave {len(judgement.raw)} scores for {len(samples)} images")
+    for sample, raw in zip(samples, judgement.raw, strict=True):
+        if not math.isfinite(raw * judgement.scale):
+            raise ExpoError(f"{label}: the score of {sample.sample_id} is {raw}, not a number")
+    return judgement
+
+
+def scores_of_part(label: str, samples: Samples, judgements: Sequence[Judgement]) -> list[Score]:
+    raws = [(float(raw), judgement.scale) for judgement in judgements for raw in judgement.raw]
+    return [
+        Score(
+            sample_id=sample.sample_id,
+            prompt_id=sample.prompt_id,
+            reward=label,
+            score=raw * scale,
+            raw=raw,
+            scale=scale,
+        )
+        for sample, (raw, scale) in zip(samples, raws, strict=True)
+    ]
+
+
+def write_part(
+    out: Path, part: int, label: str, scores: Sequence[Score], judgements: Sequence[Judgement]
+) -> None:
+    """Write a part's image embeddings, where there are any, then its scores: they make it exist."""
+    if all(judgement.embeddings is not None for judgement in judgements):
+        rows = torch.cat([judgement.embeddings for judgement in judgements]).half()
+        embeddings = {score.sample_id: row for score, row in zip(scores, rows, strict=True)}
+        write_tensors(embeddings_path(out, part, label), embeddings)
+    jsonl.write(score_path(out, part, label), scores)
