@@ -204,9 +204,8 @@ def test_hpdv2_rankings(tmp_path):
         found = read_or_fault(lambda: list(HPDv2(str(tmp_path)).rankings(path)), at(path))
         for item, row in zip(strict_json(data.decode()) if found else (), found or (), strict=True):
             if isinstance(row, Ranking):
-                ranked = "rank" in item or "image_path" in item
-                key = "image_path" if ranked else "file_path"
-                sign, scores = (-1, "rank") if ranked else (1, "human_preference")
+                key = "image_path" if "image_path" in item else "file_path"
+                sign, scores = (-1, "rank") if "rank" in item else (1, "human_preference")
                 assert [image.name for image in row.images] == item[key]
                 assert row.scores == [sign * float(score) for score in item[scores]]
 

@@ -128,12 +128,14 @@ class TestHPDv2:
         return rankings("hpdv2:images=x", path)
 
     def test_a_preference_and_a_rank(self, tmp_path):
-        train, test = self.items(
+        train, test, other = self.items(
             tmp_path,
             {"prompt": "a cat", "human_preference": [0, 1], "file_path": ["a.jpg", "b.jpg"]},
             {"prompt": "a dog", "rank": [2, 3, 1], "image_path": ["a.jpg", "b.jpg", "c.jpg"]},
+            {"prompt": "a cat", "human_preference": [0, 1], "image_path": ["a.jpg", "b.jpg"]},
         )
         assert (train.row, train.scores) == (1, [0.0, 1.0])
+        assert (other.scores, other.images[1]) == ([0.0, 1.0], ImagePlace(3, "b.jpg", "b.jpg"))
         # The lowest rank is the best.
         assert (test.row, test.scores) == (2, [-2.0, -3.0, -1.0])
         assert test.images[2] == ImagePlace(2, "c.jpg", "c.jpg")
@@ -143,7 +145,7 @@ class TestHPDv2:
         [
             ([], "item 1: expected an object"),
             ({"prompt": "x"}, "no column 'file_path'"),
-            ({"prompt": "x", "image_path": ["a", "b"]}, "no column 'rank'"),
+            ({"prompt": "x", "image_path": ["a", "b"]}, "no column 'human_preference'"),
             (
                 {"prompt": "x", "human_preference": [1], "file_path": ["a", "b"]},
                 "2 files in file_path and 1 numbers in human_preference",

@@ -88,8 +88,8 @@ class ImagePreferences:
 class HPDv2:
     """HPDv2's `train.json` and `test.json` (Wu et al., arXiv 2306.09341), and a folder of images.
 
-    `images` is the folder; an item of train.json has file_path and human_preference (higher is better), one of
-    test.json image_path and rank (lower is better).
+    `images` is the folder. An item lists its files as file_path (train.json) or image_path (test.json), and
+    human_preference (train.json, higher is better) or rank (test.json, lower is better).
     """
 
     images: str
@@ -99,8 +99,9 @@ class HPDv2:
             place = f"{path}:{line}: item {number}"
             if not isinstance(item, dict):
                 raise ContractError(f"{place}: expected an object, got {type(item).__name__}")
-            ranked = "rank" in item or "image_path" in item
-            key, value = ("image_path", "rank") if ranked else ("file_path", "human_preference")
+            ranked = "rank" in item
+            key = "image_path" if "image_path" in item else "file_path"
+            value = "rank" if ranked else "human_preference"
             require_columns(place, item, "prompt", key, value)
             files, scores = item[key], item[value]
             if not is_list_of(files, str) or not is_list_of(scores, int | float):
