@@ -61,7 +61,7 @@ def draw_plots(results: Results) -> dict[str, dict[str, bytes]]:
         figures = {"reward-by-policy": reward_by_policy(results)}
         if sum(policy.kl is not None for policy in results.policies) > 1:
             figures["reward-by-kl"] = reward_by_kl(results)
-        if len(results.policies) > 1:
+        if len(results.policies) > 1 and drift_shifts(results):
             figures["drift"] = drift_by_policy(results)
         return {
             name: {"svg": encode(figure, "svg"), "png": encode(figure, "png")}
@@ -173,19 +173,24 @@ def reward_by_kl(results: Results) -> Figure:
     return figure
 
 
+def drift_shifts(results: Results) -> dict[str, list[float]]:
+    """Each drift figure's shift by policy, where the baseline's prompts give it a spread."""
+    shifts = {
+        name: [policy.drift[name].shift for policy in results.policies] for name in DRIFT_FIGURES
+    }
+    return {name: values for name, values in shifts.items() if None not in values}
+
+
 def drift_by_policy(results: Results) -> Figure:
     """Each drift figure's shift in standard deviations of the baseline; its range shaded."""
     labels = [policy.label for policy in results.policies]
-    palette = (TRAINING, HELDOUT, *OTHERS)
+    palette = dict(zip(DRIFT_FIGURES, (TRAINING, HELDOUT, *OTHERS), strict=False))
     with panels(1, width=10.6, height=3.2) as (figure, (axis,)):
         axis.axhspan(-MAX_SHIFT, MAX_SHIFT, color="#f1f3f5", linewidth=0)
         axis.axhline(0, color=MUTED, linewidth=1, linestyle=DASHED)
-        for name, color in zip(DRIFT_FIGURES, palette, strict=False):
-            shifts = [policy.drift[name].shift for policy in results.policies]
-            if None not in shifts:
-                axis.plot(
-                    shifts, color=color, marker="o", markersize=4, label=name.replace("_", " ")
-                )
+        for name, shifts in drift_shifts(results).items():
+            label = name.replace("_", " ")
+            axis.plot(shifts, color=palette[name], marker="o", markersize=4, label=label)
         axis.set_title("Shift from the baseline, in standard deviations over its prompts")
         name_policies(axis, labels)
         figure.legend(loc="outside right center", frameon=False)

@@ -335,6 +335,13 @@ def test_without_images_the_report_says_so(two):
     assert "The rollouts wrote no images" in page
 
 
+@pytest.mark.filterwarnings("error")
+def test_one_prompt_has_no_spread_to_draw_drift_by(two):
+    results = evaluate(two, "base", "it1", out="one", limit=1)
+    assert {drift.shift for drift in results.policy("it1").drift.values()} == {None}
+    assert not list((two / "one" / "plots").glob("drift*"))
+
+
 def test_large_images_are_embedded_small(tmp_path):
     folder = write_scored(tmp_path / "base", rewards=scorers(), num_prompts=2, images=True)
     for path in (folder / "images").iterdir():
