@@ -79,10 +79,17 @@ def encode(figure: Figure, file_format: str) -> bytes:
 
 @contextmanager
 def panels(
-    count: int, width: float = 5.3, height: float = 3.2
+    count: int, width: float = 5.3, height: float = 3.2, columns: int = 2
 ) -> Iterator[tuple[Figure, Sequence[Axes]]]:
-    figure = Figure(figsize=(width * count, height), layout="constrained")
-    yield figure, figure.subplots(1, count, squeeze=False)[0]
+    """A figure of `count` panels of that size in inches, at most `columns` of them in a row."""
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    figure.get_layout_engine().set(hspace=0.1)
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for unused in axes[count:]:
+        unused.remove()
+    yield figure, axes[:count]
 
 
 def shifted(base: Estimate, difference: Estimate | None) -> tuple[float, float, float]:

@@ -77,7 +77,8 @@ def differences(systems: list[System]) -> Figure:
 def negative_prompts(systems: dict[str, System]) -> Figure:
     """Figure 4: both rewards, then how far each colour figure has moved, by iteration."""
     compared = {name: systems[key].curve() for name, key in SCHEDULES.items() if key in systems}
-    with panels(len(REWARDS) + len(COLOURS), width=2.9, height=2.9) as (figure, axes):
+    count = len(REWARDS) + len(COLOURS)
+    with panels(count, width=2.9, height=2.9, columns=count) as (figure, axes):
         for (name, curve), color in zip(compared.items(), PALETTE, strict=False):
             if curve is None:
                 continue
