@@ -60,9 +60,8 @@ class StableDiffusion(Pipeline):
 
     @classmethod
     def read_geometry(cls, folder: Path) -> Geometry:
-        config, pixels = cls.network_config(folder), pixels_a_latent(folder)
-        halvings = len(config["block_out_channels"]) - 1
-        return Geometry(config["sample_size"] * pixels, pixels * 2**halvings, pixels)
+        pixels = pixels_a_latent(folder)
+        return Geometry(cls.network_config(folder)["sample_size"] * pixels, pixels, pixels)
 
     def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         return self.network(

@@ -304,7 +304,7 @@ def test_damaged_bytes_are_pixels_or_a_problem(data, image_format):
         ({"layout": "hpdv2"}, "images"),
         ({"reward": ("pickscore",)}, "--reward contradicts --layout"),
         ({"pairing": "step-best-worst"}, "images have no steps"),
-        ({"resolution": 60}, "--resolution must be a multiple of 64, got 60"),
+        ({"resolution": 60}, "--resolution must be a multiple of 8, got 60"),
     ],
 )
 def test_flags_that_do_not_fit(importing, parquet, given, message):

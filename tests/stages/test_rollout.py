@@ -211,7 +211,7 @@ def test_a_bad_prompt_file_is_one_line(text, message, expo, prompts, tiny_sd, tm
 
 
 def test_sizes_and_precisions_the_model_cannot_do_are_refused(prompts, tiny_sd, tmp_path):
-    with pytest.raises(UsageError, match="--height must be a multiple of 64"):
+    with pytest.raises(UsageError, match="--height must be a multiple of 8, got 100"):
         draw(prompts, tmp_path / "out", tiny_sd, height=100)
     with pytest.raises(UsageError, match="fp16 needs a GPU"):
         draw(prompts, tmp_path / "other", tiny_sd, dtype="fp16")
