@@ -160,7 +160,7 @@ def test_images_are_encoded_as_the_vae_was_trained(folder):
     torch.testing.assert_close(deviation / config.scaling_factor, posterior.std)
 
 
-def test_the_target_is_what_leads_from_noise_to_latents(folder):
+def test_the_target_is_what_leads_from_noise_to_latents(family, folder):
     """Of flow matching: x_t - sigma * velocity is x_0, and the noise is what epsilon finds."""
     model = load_model(str(folder), CPU, torch.float32)
     if pipeline_class(folder) not in FLOW_MATCHING:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pyarrow.parquet
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 from expo_cli.config import MakePairsConfig, PairImagesConfig, RunOptions
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.provenance import Run, write_run
-from expo_cli.contracts.records import Pair, Sample, SampleRef
+from expo_cli.contracts.records import Pair, SampleRef
 from expo_cli.contracts.tensors import write_tensors
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.stages.common.decoding import LatentDecoder
@@ -134,8 +135,7 @@ def test_kept_images_are_taken_as_they_are(pairs, tmp_path):
     samples = []
     for name, number in names.items():
         picture(number).save(folder / f"images/{name}.webp")
-        fields = {f: getattr(sample, f) for f in Sample.__dataclass_fields__}
-        samples.append(Sample(**fields | {"sample_id": name, "image": f"images/{name}.webp"}))
+        samples.append(replace(sample, sample_id=name, image=f"images/{name}.webp"))
     jsonl.write(folder / "part-00000.jsonl", samples)
     make([pairs], tmp_path / "export", export="pick-a-pic", vae="no/such/model")
     row = parquet_rows(tmp_path / "export")[0]
@@ -164,9 +164,7 @@ def test_shards_and_interruptions_end_in_the_same_files(pairs, tmp_path):
 
 def test_two_samples_of_one_id_are_refused(pairs, tmp_path):
     other = pair(0, "elsewhere/part-00000.safetensors")
-    jsonl.write(tmp_path / "other.jsonl", [Pair(**{
-        f: "another" if f == "pair_id" else getattr(other, f) for f in Pair.__dataclass_fields__
-    })])  # fmt: skip
+    jsonl.write(tmp_path / "other.jsonl", [replace(other, pair_id="another")])
     with pytest.raises(ContractError, match="s0-winner is another sample in"):
         make([pairs, tmp_path / "other.jsonl"], tmp_path / "export", export="pick-a-pic")
 
