@@ -341,25 +341,28 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         make_work(Path(folder), options)
-        work = open_work(Path(folder), options)
-        print(
-            f"{work.policy}, {options.precision}, {'LoRA' if options.use_lora else 'all weights'}, "
-            f"batches of {options.batch} pairs, {options.threads} threads"
-        )
-        ways = {name: make(work) for name, make in MAKE.items()}
-        compare(ways[OURS], ways[THEIRS], COMPARED)
-        timings = {
-            name: timed(partial(take_steps, way, options.steps)) for name, way in ways.items()
-        }
-        seconds = alternate(timings, options.rounds)
-        report_against(THEIRS, options.steps * options.batch, "pairs", seconds)
-        for name in (OURS, SEEN):
-            print(name, end=": ")
-            show_shares(partial(take_steps, ways[name], options.steps), SHARES)
-        show_arithmetic(ways[SEEN].step, DTYPES[options.precision])
+        time_all(open_work(Path(folder), options))
         if not options.no_memory:
             for name in MAKE:
                 print(f"  {name:<40} {peak_memory(name, Path(folder)):6.2f} GB at its peak")
+
+
+def time_all(work: Work) -> None:
+    """Compare, alternate and profile, and let go of all models: memory is measured after it."""
+    options = work.options
+    print(
+        f"{work.policy}, {options.precision}, {'LoRA' if options.use_lora else 'all weights'}, "
+        f"batches of {options.batch} pairs, {options.threads} threads"
+    )
+    ways = {name: make(work) for name, make in MAKE.items()}
+    compare(ways[OURS], ways[THEIRS], COMPARED)
+    timings = {name: timed(partial(take_steps, way, options.steps)) for name, way in ways.items()}
+    seconds = alternate(timings, options.rounds)
+    report_against(THEIRS, options.steps * options.batch, "pairs", seconds)
+    for name in (OURS, SEEN):
+        print(name, end=": ")
+        show_shares(partial(take_steps, ways[name], options.steps), SHARES)
+    show_arithmetic(ways[SEEN].step, DTYPES[options.precision])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
-from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
 from expo_cli.config import TrainConfig
@@ -19,7 +18,7 @@ from expo_cli.core.learning_rate import learning_rate_factor
 from expo_cli.core.objectives import Objective, learns_from
 from expo_cli.errors import ExpoError, Interrupted, UsageError
 from expo_cli.models.lora import save_adapter
-from expo_cli.models.protocol import DiffusionModel, TextEncoder
+from expo_cli.models.protocol import TextEncoder
 from expo_cli.stages.common.device import resolve_dtype
 from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.common.stopping import stop_on_signal
@@ -63,15 +62,6 @@ def weight_slices(config: TrainConfig, accelerator: Accelerator, dtype: torch.dt
     return Slices(accelerator.process_index, accelerator.num_processes)
 
 
-def use_fast_attention(model: DiffusionModel) -> None:
-    """The fused attention's backward pass of a UNet is slower than the plain one on a CPU.
-
-    Policy and reference must use the same, so that equal weights give equal errors.
-    """
-    if model.device.type == "cpu" and model.network_name == "unet":
-        model.network.set_attn_processor(AttnProcessor())
-
-
 class Trainer:
     """The policy, its reference, the data and the optimiser of one process."""
 
@@ -102,7 +92,6 @@ class Trainer:
         self.policy.set_dtype(dtype)
         if config.gradient_checkpointing:
             self.policy.network.enable_gradient_checkpointing()
-        use_fast_attention(self.policy)
         self.kind = learns_from(objective)
         self.reference = self.make_reference() if objective.needs_reference else None
         self.data = DATA[self.kind](records, objective, self.policy, self.reference, config)
@@ -120,12 +109,7 @@ class Trainer:
     def make_reference(self) -> Reference:
         """What is loaded as soon as its cache, if there is one, lacks an answer."""
         config, policy = self.config, self.policy
-
-        def load() -> DiffusionModel:
-            reference = load_reference(config, policy, self.adapter, policy.dtype)
-            use_fast_attention(reference)
-            return reference
-
+        load = partial(load_reference, config, policy, self.adapter, policy.dtype)
         cache = None
         if config.reference_cache is not None:
             run = cache_run(config, policy, policy.dtype, self.kind)
