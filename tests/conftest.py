@@ -84,3 +84,17 @@ def branched(tmp_path_factory, tiny_sd) -> Path:
     from tests.branched import roll_out_branched
 
     return roll_out_branched(tmp_path_factory.mktemp("branched") / "rollout", tiny_sd)
+
+
+@pytest.fixture
+def no_reference(monkeypatch):
+    """From the call on, training that needs a reference model fails."""
+    from expo_cli.stages.training import trainer
+
+    def forbid() -> None:
+        def load_reference(*arguments):
+            raise AssertionError("the reference was loaded")
+
+        monkeypatch.setattr(trainer, "load_reference", load_reference)
+
+    return forbid

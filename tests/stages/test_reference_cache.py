@@ -68,19 +68,6 @@ def contents(folder):
     }
 
 
-@pytest.fixture
-def no_reference(monkeypatch):
-    """From the call on, whoever needs a reference model fails."""
-
-    def forbid() -> None:
-        def load_reference(*arguments):
-            raise AssertionError("the reference was loaded")
-
-        monkeypatch.setattr(trainer, "load_reference", load_reference)
-
-    return forbid
-
-
 CASES = [
     {"objective": "dpo", "caption_dropout": 0.3},
     {"objective": "dpo", "use_lora": True, "lora_rank": 4},

@@ -19,7 +19,6 @@ from expo_cli.errors import ContractError, UsageError
 from expo_cli.models.loading import load_model
 from expo_cli.stages.make_pairs import make_pairs
 from expo_cli.stages.train import train_policy
-from expo_cli.stages.training import trainer
 from tests.first_step import assert_same_first_step
 from tests.latent_pairs import write_latent_pairs
 
@@ -196,7 +195,7 @@ def test_stopped_by_a_broken_step_and_repaired_it_ends_with_the_same_bytes(
 
 @pytest.mark.parametrize("use_lora", [False, True])
 def test_what_the_reference_said_of_a_step_is_asked_once(
-    use_lora, step_pairs, tiny_sd, tmp_path, monkeypatch
+    use_lora, step_pairs, tiny_sd, tmp_path, no_reference
 ):
     """Six steps of two of twelve step pairs, each seen by the reference once, then never again."""
     settings = {"use_lora": use_lora, "learning_rate": 1e-4}
@@ -205,7 +204,7 @@ def test_what_the_reference_said_of_a_step_is_asked_once(
     config = TrainConfig(init_from=str(tiny_sd), **SMALL | settings | {"max_train_steps": 100})
     result = train_policy([step_pairs], tmp_path / "never", config, OPTIONS, shard_text="0/1")
     assert (result.values_computed, result.values_known) == (12, 0)
-    monkeypatch.setattr(trainer, "load_reference", None)
+    no_reference()
     train(step_pairs, tmp_path / "out", tiny_sd, **settings)
     assert contents(tmp_path / "out") == contents(tmp_path / "plain")
 
