@@ -80,8 +80,7 @@ class PretendedGPU(TorchFunctionMode):
         result = function(*args, **kwargs)
         if function == Tensor.data.__set__:
             put(args[0], place(args[1]))
-        in_place = function in (Tensor.copy_, Tensor.__setitem__) or self.writes(function)
-        if in_place:
+        if function == Tensor.__setitem__ or self.writes(function):
             return result
         # What is moved to where it is stays the same tensor; on the CPU all are.
         if function in MOVING and isinstance(result, Tensor) and result is args[0]:
@@ -135,5 +134,7 @@ def pretended_gpu() -> Iterator[None]:
         patch.setattr(torch.optim.Optimizer, health_check, lambda _: None, raising=False)
         # accelerate chooses its device once.
         AcceleratorState._reset_state(reset_partial_state=True)
-        yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+        try:
+            yield
+        finally:
+            AcceleratorState._reset_state(reset_partial_state=True)
