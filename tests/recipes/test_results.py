@@ -45,3 +45,29 @@ def test_the_readme_shows_table_1_as_it_is_saved():
     assert len(rows) > 10
     readme = (PROJECT / "README.md").read_text().splitlines()
     assert [row for row in rows if row not in readme] == []
+
+
+def quickstart_row(policy: dict) -> str:
+    training, heldout = policy["rewards"]["pickscore"], policy["rewards"]["hpsv2"]
+
+    def reward(figures: dict) -> str:
+        difference = figures["difference"]
+        if difference is None:
+            return f"{figures['mean']['value']:.2f} | –"
+        value, low, high = (difference[name] for name in ("value", "low", "high"))
+        return f"{figures['mean']['value']:.2f} | {value:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+    wins = f"{heldout['win_rate']['value']:.2f}" if heldout["win_rate"] else "–"
+    shifts = {name: drift["shift"] for name, drift in policy["drift"].items() if drift["shift"]}
+    largest = max(shifts, key=lambda name: abs(shifts[name]), default=None)
+    drift = f"{largest} {shifts[largest]:+.2f}" if largest else "–"
+    columns = [policy["label"], reward(training), reward(heldout), wins]
+    return f"| {' | '.join(columns)} | {policy['kl']['nats']['value']:.1f} | {drift} |"
+
+
+def test_the_readme_shows_the_quickstart_as_it_is_saved():
+    saved = json.loads((RESULTS / "quickstart" / "results.json").read_text())
+    readme = (PROJECT / "README.md").read_text().splitlines()
+    rows = [quickstart_row(policy) for policy in saved["policies"]]
+    assert len(rows) == 6
+    assert [row for row in rows if row not in readme] == []
