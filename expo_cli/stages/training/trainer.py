@@ -22,6 +22,7 @@ from expo_cli.models.protocol import TextEncoder
 from expo_cli.stages.common.device import resolve_dtype
 from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.common.stopping import stop_on_signal
+from expo_cli.stages.training.attention import use_fast_attention
 from expo_cli.stages.training.data import TrainingData
 from expo_cli.stages.training.image_data import ImageData
 from expo_cli.stages.training.master_weights import GradientSum, MasterWeights
@@ -92,6 +93,7 @@ class Trainer:
         self.policy.set_dtype(dtype)
         if config.gradient_checkpointing:
             self.policy.network.enable_gradient_checkpointing()
+        use_fast_attention(self.policy)
         self.kind = learns_from(objective)
         self.reference = self.make_reference() if objective.needs_reference else None
         self.data = DATA[self.kind](records, objective, self.policy, self.reference, config)
