@@ -15,6 +15,7 @@ PROJECT = Path(__file__).parents[2]
         ("train", "--rounds 1 --steps 1 --batch 2 --pairs 4 --no-memory", "gradients"),
         ("rollout", "--rounds 1 --prompts 2 --steps 1 --images-per-prompt 1", "images differ by"),
         ("score", "--rounds 1 --images 2 --size 64", "where the time goes"),
+        ("attention", "--rounds 1 --sizes 2", "fused / plain"),
         ("start_up", "--rounds 1 --commands prep-prompts", "imports"),
     ],
 )
