@@ -7,6 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
+
+from expo_cli.contracts.results import PolicyResult, Results
+from expo_cli.core.verdict import largest_shift
+from expo_cli.report.wording import fixed, interval
 
 PROJECT = Path(__file__).parents[2]
 RESULTS = PROJECT / "recipes" / "results"
@@ -47,27 +52,26 @@ def test_the_readme_shows_table_1_as_it_is_saved():
     assert [row for row in rows if row not in readme] == []
 
 
-def quickstart_row(policy: dict) -> str:
-    training, heldout = policy["rewards"]["pickscore"], policy["rewards"]["hpsv2"]
-
-    def reward(figures: dict) -> str:
-        difference = figures["difference"]
-        if difference is None:
-            return f"{figures['mean']['value']:.2f} | –"
-        value, low, high = (difference[name] for name in ("value", "low", "high"))
-        return f"{figures['mean']['value']:.2f} | {value:+.2f} [{low:+.2f}, {high:+.2f}]"
-
-    wins = f"{heldout['win_rate']['value']:.2f}" if heldout["win_rate"] else "–"
-    shifts = {name: drift["shift"] for name, drift in policy["drift"].items() if drift["shift"]}
-    largest = max(shifts, key=lambda name: abs(shifts[name]), default=None)
-    drift = f"{largest} {shifts[largest]:+.2f}" if largest else "–"
-    columns = [policy["label"], reward(training), reward(heldout), wins]
-    return f"| {' | '.join(columns)} | {policy['kl']['nats']['value']:.1f} | {drift} |"
+def quickstart_row(policy: PolicyResult) -> str:
+    cells = [policy.label]
+    for reward in ("pickscore", "hpsv2"):
+        figures = policy.rewards[reward]
+        by = figures.difference
+        cells.append(fixed(figures.mean.value, 2))
+        cells.append(f"{fixed(by.value, 2, sign=True)} {interval(by, 2, sign=True)}" if by else "–")
+    wins = policy.rewards["hpsv2"].win_rate
+    name, drift = largest_shift(policy)
+    cells += [
+        fixed(wins.value, 2) if wins else "–",
+        fixed(policy.kl.nats.value, 1),
+        f"{name} {fixed(drift.shift, 2, sign=True)}" if drift.shift else "–",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def test_the_readme_shows_the_quickstart_as_it_is_saved():
-    saved = json.loads((RESULTS / "quickstart" / "results.json").read_text())
+    saved = (RESULTS / "quickstart" / "results.json").read_bytes()
     readme = (PROJECT / "README.md").read_text().splitlines()
-    rows = [quickstart_row(policy) for policy in saved["policies"]]
+    rows = [quickstart_row(policy) for policy in TypeAdapter(Results).validate_json(saved).policies]
     assert len(rows) == 6
     assert [row for row in rows if row not in readme] == []

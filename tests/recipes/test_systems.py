@@ -12,13 +12,13 @@ import pytest
 from tests.recipes.toy import PROJECT, TOY, results, run
 
 ONCE, TWICE = {"ITERATIONS": 1}, {"ITERATIONS": 2}
-# EXPO and RAFT draw from the second iteration on, SPO in each. SFT takes two workers.
+# The online ones need a second iteration to draw in. One of them takes two workers.
 SYSTEMS = {
     "sft": ONCE | {"CORES": 2},
     "dpo": ONCE,
     "kto": ONCE,
-    "spo": ONCE,
     "raft": TWICE,
+    "spo": TWICE,
     "expo_i": TWICE,
     "expo_ii": TWICE,
     "expo_ii_m": TWICE,

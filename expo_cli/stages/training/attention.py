@@ -1,7 +1,5 @@
 """The attention of a UNet that is trained on a CPU."""
 
-from typing import Any
-
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from torch import Tensor
@@ -32,11 +30,11 @@ class CPUAttention:
         """Queries from (B, N, C), keys from (B, K, C') or the same; returns (B, N, C)."""
         keys = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         few = hidden_states.dtype is torch.bfloat16 and keys.shape[1] <= MAX_PLAIN_KEYS
-        process: Any = self.plain if few else self.fused
+        process = self.plain if few else self.fused
         return process(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
 
 
 def use_fast_attention(model: DiffusionModel) -> None:
-    """Policy and reference must use the same, so that equal weights give equal errors."""
+    """For policy and reference alike, so that equal weights give equal errors."""
     if model.device.type == "cpu" and model.network_name == "unet":
         model.network.set_attn_processor(CPUAttention())

@@ -12,7 +12,6 @@ from expo_cli.models.families import lora_targets, pipeline_class
 from expo_cli.models.loading import load_base, load_model
 from expo_cli.models.lora import apply_adapter, new_adapter, read_config
 from expo_cli.models.protocol import DiffusionModel
-from expo_cli.stages.training.attention import use_fast_attention
 
 
 def load_policy(
@@ -65,6 +64,4 @@ def load_reference(
     """The frozen reference: the policy itself where switching its adapter off gives it."""
     if adapter is not None and lasting(config.ref) == lasting(base_source(config.init_from)):
         return policy
-    reference = load_model(config.ref, policy.device, dtype)
-    use_fast_attention(reference)
-    return reference
+    return load_model(config.ref, policy.device, dtype)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from expo_cli.models.protocol import DiffusionModel
+from expo_cli.stages.training.attention import use_fast_attention
 from expo_cli.stages.training.reference_cache import ReferenceCache
 
 
@@ -26,7 +27,9 @@ class Reference:
 
     @cached_property
     def model(self) -> DiffusionModel:
-        return self.load()
+        model = self.load()
+        use_fast_attention(model)
+        return model
 
     def values(
         self,

@@ -12,7 +12,6 @@ from expo_cli.stages.common.device import default_device, resolve_dtype
 from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.common.stopping import stop_on_signal
 from expo_cli.stages.common.text_cache import ask_ahead
-from expo_cli.stages.training.attention import use_fast_attention
 from expo_cli.stages.training.plan import global_batch_size
 from expo_cli.stages.training.reference import Reference
 from expo_cli.stages.training.reference_cache import ReferenceCache, cache_run
@@ -49,7 +48,6 @@ def fill_cache(
     model = load_model(config.ref, device, dtype)
     if text is not None:
         model.text = text
-    use_fast_attention(model)
     folder = Path(config.reference_cache)
     cache = ReferenceCache(folder, cache_run(config, model, dtype, kind))
     reference = Reference(lambda: model, cache=cache)
