@@ -1,4 +1,4 @@
-"""A checkpoint folder: whether it is finished, and the states that a stopped training left in it.
+"""The states that a stopped training left in a checkpoint folder.
 
 A state is a folder of `STATE_FILES`, and of `sha256.json`, which says what they must be.
 """
@@ -8,15 +8,10 @@ import re
 from pathlib import Path
 
 from expo_cli.contracts.files import atomic, read_json, sha256
-from expo_cli.contracts.sources import ADAPTER_CONFIG
 from expo_cli.errors import ContractError
 
 STATE_FILES = ("weights.safetensors", "optimizer.safetensors", "state.json")
 DIGESTS = "sha256.json"
-
-
-def is_finished(folder: Path) -> bool:
-    return (folder / "model_index.json").exists() or (folder / ADAPTER_CONFIG).exists()
 
 
 def states_folder(folder: Path) -> Path:

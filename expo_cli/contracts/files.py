@@ -21,6 +21,15 @@ HOST = os.uname().nodename
 
 
 @contextmanager
+def cannot_be_written(path: Path) -> Iterator[None]:
+    """Errors of the system while `path` is written or removed, as ExpoError in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise ExpoError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that appears under its final name only when it is whole.
 
@@ -29,7 +38,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     Raises ExpoError, in one line, when the folder cannot be written or the disk is full.
     """
     partial = path.with_name(f"{path.name}.{HOST}-{secrets.token_hex(4)}.partial")
-    try:
+    with cannot_be_written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open("wb") as file:
@@ -42,8 +51,6 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-    except OSError as error:
-        raise ExpoError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def remove_abandoned(folder: Path, pattern: str = "**/*") -> None:
@@ -52,6 +59,9 @@ def remove_abandoned(folder: Path, pattern: str = "**/*") -> None:
     Another host's stay: whether their writers live is not known everywhere.
     """
     for partial in folder.glob(f"{pattern}.{glob.escape(HOST)}-*.partial"):
+        if partial.is_dir():  # what was being removed
+            shutil.rmtree(partial, ignore_errors=True)
+            continue
         with suppress(OSError), partial.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             partial.unlink()
@@ -105,7 +115,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     partial = path.with_name(f"{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with cannot_be_written(path):
         partial.mkdir(parents=True)
         try:
             yield partial
@@ -114,8 +124,6 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-    except OSError as error:
-        raise ExpoError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def inside(folder: Path, relative: str) -> Path:

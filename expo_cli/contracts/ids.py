@@ -17,6 +17,11 @@ def fraction(*parts: object) -> float:
     return (digest(*parts) >> 10) / 2**53
 
 
+def bytes_digest(content: bytes) -> str:
+    """What a record says of a file: the first 16 hexadecimal digits of its sha256."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def prompt_id(prompt: str) -> str:
     """16 hexadecimal digits of the text's sha256: the same prompt has the same id everywhere."""
     return hashlib.sha256(prompt.encode()).hexdigest()[:16]

@@ -78,8 +78,9 @@ class Checks:
 class Sample:
     """A line of `rollout/part-00012.jsonl`: one drawn image, and how to draw it again.
 
-    Its final latents are the tensor `sample_id` of `part-00012.safetensors`. `policy` is the
-    sha256 of the weights that drew it. `kl` is in nats over the whole trajectory.
+    Its final latents are the tensor `sample_id` of `part-00012.safetensors`, `digest` the first 16
+    hexadecimal digits of their sha256 as stored. `policy` is the sha256 of the model that drew it.
+    `image_digest` is that of the file `image`. `kl` is in nats over the whole trajectory.
     """
 
     made_by: ClassVar = "expo rollout"
@@ -104,6 +105,8 @@ class Sample:
     kl: float | None = None
     kl_steps: tuple[float, ...] | None = None
     checks: Checks
+    digest: str | None = None
+    image_digest: str | None = None
 
     def __post_init__(self) -> None:
         check_id("sample_id", self.sample_id)
@@ -135,7 +138,10 @@ class ImageEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """A line of `scores/part-00012.<reward>.jsonl`. `score = raw * scale`; higher is better."""
+    """A line of `scores/part-00012.<reward>.jsonl`. `score = raw * scale`; higher is better.
+
+    `digest` is that of the sample's latents, of an image that no rollout made that of its file.
+    """
 
     made_by: ClassVar = "expo score"
 
@@ -145,6 +151,7 @@ class Score:
     score: float
     raw: float
     scale: float = 1.0
+    digest: str | None = None
 
     def __post_init__(self) -> None:
         check_id("sample_id", self.sample_id)
@@ -157,11 +164,13 @@ class SampleRef:
     """Where a sample's latents are: tensor `sample_id` of the safetensors file `part`.
 
     `part` is relative to the folder of the file that holds this record, and stays below it.
+    `digest` is that of the latents, see `Sample`.
     """
 
     sample_id: str
     part: str
     score: float | None = None
+    digest: str | None = None
 
     def __post_init__(self) -> None:
         check_id("sample_id", self.sample_id)
@@ -211,7 +220,8 @@ class EncodedImage:
 
     `source` says where it stood, `width` and `height` are the original's. Its latents are the
     tensor `sample_id` of `part-00012.safetensors`, the mirrored image's `sample_id-flip`, unless
-    there is a `problem`: then it could not be used, and no pair has it.
+    there is a `problem`: then it could not be used, and no pair has it. `digest` and `flip_digest`
+    are those of the latents, see `Sample`.
     """
 
     sample_id: str
@@ -219,6 +229,8 @@ class EncodedImage:
     width: int | None = None
     height: int | None = None
     problem: str | None = None
+    digest: str | None = None
+    flip_digest: str | None = None
 
     def __post_init__(self) -> None:
         check_id("sample_id", self.sample_id)
@@ -231,7 +243,8 @@ class StepCandidates:
     `number` counts the sampler's steps, from 0. `scores` are those of all candidates for x_{t-1},
     drawn from the same x_t; the sample went on from the one at `continued`. x_t and the candidates
     at `winner` and `loser` are tensors of `part-00012.steps.safetensors`: `STEP_ID.x_t`,
-    `STEP_ID.winner` and `STEP_ID.loser`. A `previous_timestep` below 0 is that of a finished image.
+    `STEP_ID.winner` and `STEP_ID.loser`; `digest` is that of all three, in this order. A
+    `previous_timestep` below 0 is that of a finished image.
     """
 
     made_by: ClassVar = "expo rollout"
@@ -252,6 +265,7 @@ class StepCandidates:
     winner: int
     loser: int
     continued: int
+    digest: str | None = None
 
     def __post_init__(self) -> None:
         check_id("step_id", self.step_id)
@@ -293,6 +307,7 @@ class StepPair:
     winner_score: float
     loser_score: float
     confidence: float
+    digest: str | None = None
 
     def __post_init__(self) -> None:
         check_id("step_id", self.step_id)

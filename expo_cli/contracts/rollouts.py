@@ -1,14 +1,15 @@
 """Reading a rollout folder: its plan, its parts, the samples and latents in them."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from expo_cli.contracts import jsonl
-from expo_cli.contracts.parts import part_name, part_path, require_complete
-from expo_cli.contracts.provenance import PartCount, Run, planned, read_run
+from expo_cli.contracts.kinds import RolloutParts, rollout_parts
+from expo_cli.contracts.parts import part_name, part_path
+from expo_cli.contracts.provenance import Count, PartCount, Run, planned
 from expo_cli.contracts.records import Sample, Score, StepCandidates
 from expo_cli.errors import ContractError
 
@@ -27,12 +28,35 @@ class Rollout:
     def num_parts(self) -> int:
         return planned(self.run, self.folder, "num_parts", PartCount)
 
-    def require_complete(self) -> None:
-        """Raises ExpoError that names the missing parts."""
-        require_complete(self.folder, self.num_parts, "rollout")
+    def require(self, parts: Sequence[int] | None = None) -> None:
+        """Raises ExpoError that names the missing parts, of all or of some."""
+        RolloutParts(self.folder, self.run).require(parts)
 
     def samples(self, part: int) -> list[Sample]:
-        return list(jsonl.read(part_path(self.folder, part), Sample))
+        """Raises ContractError when they are not as many as were drawn."""
+        return [sample for _, sample in self.numbered_samples(part)]
+
+    def numbered_samples(self, part: int) -> list[tuple[int, Sample]]:
+        """With the number of each one's line; errors as `samples`."""
+        path = part_path(self.folder, part)
+        lines = list(jsonl.numbered(path, Sample))
+        # Rollouts that something else made need not say how many samples a part has.
+        drawn = self.num_samples(part) if "num_samples" in self.run.plan else len(lines)
+        found = len({sample.sample_id for _, sample in lines})
+        if not found == len(lines) == drawn:
+            raise ContractError(
+                f"{path}: {len(lines)} samples, {found} of them distinct, not the {drawn} of this "
+                "part; remove it and run `expo rollout` again"
+            )
+        return lines
+
+    def num_samples(self, part: int) -> int:
+        """Of one part."""
+        per_part = self.planned("part_size") * self.planned("num_images_per_prompt")
+        return min(per_part, self.planned("num_samples") - part * per_part)
+
+    def planned(self, name: str) -> int:
+        return planned(self.run, self.folder, name, Count)
 
     def latents_path(self, part: int) -> Path:
         """The safetensors file that holds the part's final latents, one tensor a sample_id."""
@@ -60,9 +84,7 @@ def step_tensor(step_id: str, name: Literal["x_t", "winner", "loser"]) -> str:
 
 def open_rollout(folder: Path) -> Rollout:
     """Raises ExpoError when there is no such folder, ContractError when it is not a rollout."""
-    run = read_run(folder)
-    if run.command != "rollout":
-        raise ContractError(f"{folder}: is the output of `expo {run.command}`, not of rollout")
+    _, run = rollout_parts(folder)
     return Rollout(folder, run)
 
 
@@ -79,12 +101,6 @@ def embeddings_path(folder: Path, part: int, reward: str) -> Path:
 def reward_run_name(reward: str) -> str:
     """The file of a score folder that says what a label stands for: spec, weights, settings."""
     return f"{reward}.run.json"
-
-
-def begun_rewards(folder: Path) -> list[str]:
-    """Labels of the rewards that a score folder has, or is to have, scores by."""
-    ending = reward_run_name("")
-    return labels(folder, (path.name.removesuffix(ending) for path in folder.glob(f"?*{ending}")))
 
 
 def scored_rewards(folder: Path) -> list[str]:
@@ -106,11 +122,14 @@ def scores_by_sample(
 ) -> dict[str, float]:
     """The scores of a part, of which `samples` are all samples; some may have none.
 
-    Raises ContractError, with its line, for a score of another reward or sample, and for a second
-    one.
+    Raises ContractError, with its line, for a score of another reward or sample, of other latents
+    than the sample has, and for a second one.
     """
     path = score_path(folder, part, reward)
-    prompt_ids = {sample.sample_id: sample.prompt_id for sample in samples}
+    prompt_ids, digests = {}, {}
+    for sample in samples:
+        prompt_ids[sample.sample_id] = sample.prompt_id
+        digests[sample.sample_id] = sample.digest
     scores: dict[str, float] = {}
     for number, score in jsonl.numbered(path, Score):
         place = f"{path}:{number}"
@@ -123,5 +142,11 @@ def scores_by_sample(
             )
         if score.sample_id in scores:
             raise ContractError(f"{place}: {score.sample_id} is scored twice")
+        digest = digests[score.sample_id]
+        if None not in (digest, score.digest) and digest != score.digest:
+            raise ContractError(
+                f"{place}: scores latents {score.digest}, but {score.sample_id} of the rollout is "
+                f"{digest} now: it was drawn anew; run `expo score` with --overwrite"
+            )
         scores[score.sample_id] = score.score
     return scores

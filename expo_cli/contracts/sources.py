@@ -1,18 +1,19 @@
 """Where weights and data come from: a folder, a hub id, or the files shipped in the package."""
 
-import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
-from expo_cli.contracts.files import read_json, sha256
+from expo_cli.contracts.files import read_json
 from expo_cli.errors import ExpoError
 
 EMBEDDED = "embedded:"
+# diffusers' file, which says of which parts a pipeline is.
+MODEL_INDEX = "model_index.json"
 # peft's file, whose presence makes a folder a LoRA checkpoint.
 ADAPTER_CONFIG = "adapter_config.json"
 # Of a hub repository: a pipeline's parts and single models, without copies in other precisions,
@@ -37,6 +38,7 @@ class AdapterConfig:
     r: Annotated[int, msgspec.Meta(ge=1)]
     lora_alpha: int | float
     target_modules: list[str]
+    base_path: str | None = None
 
 
 def shipped(source: str) -> Path:
@@ -80,39 +82,40 @@ def hub_file(repository: str, name: str) -> Path:
         raise ExpoError(f"{repository}: {name} cannot be had from the hub: {reason}") from error
 
 
-def source_sha256(source: str) -> str:
-    """One sha256 over every safetensors file of a model source, names and contents."""
-    folder = model_folder(source)
-    files = sorted(folder.rglob("*.safetensors"))
-    listing = "".join(f"{sha256(f)}  {f.relative_to(folder).as_posix()}\n" for f in files)
-    return hashlib.sha256(listing.encode()).hexdigest()
-
-
-def parts_sha256(pipeline: Path, prefixes: Sequence[str]) -> str:
-    """One sha256 over weights, configuration and vocabulary of those parts of a pipeline folder
-    whose names begin so, names and contents."""
-    files = sorted(
-        path
-        for path in pipeline.glob("*/*")
-        if path.parent.name.startswith(tuple(prefixes))
-        and path.suffix in (".safetensors", ".json", ".txt", ".model")
-    )
-    listing = "".join(f"{sha256(f)}  {f.relative_to(pipeline).as_posix()}\n" for f in files)
-    return hashlib.sha256(listing.encode()).hexdigest()
-
-
 def base_source(source: str) -> str:
     """The source of the model that a LoRA checkpoint adapts; of anything else, itself.
 
     Raises ContractError when the adapter's configuration is not one.
     """
-    path = model_folder(source) / ADAPTER_CONFIG
-    if not path.exists():
+    folder = model_folder(source)
+    if not (folder / ADAPTER_CONFIG).exists():
         return source
-    return read_json(path, AdapterConfig).base_model_name_or_path
+    config = read_json(folder / ADAPTER_CONFIG, AdapterConfig)
+    known = {"base": config.base_model_name_or_path, "base_path": config.base_path}
+    return found_again(known, "base", folder) or config.base_model_name_or_path
 
 
 def lasting(source: str) -> str:
     """The source as it can be written down: a folder by its absolute path, others as they are."""
     path = Path(source)
     return str(path.resolve()) if path.is_dir() else source
+
+
+def written_down(name: str, source: str | None, out: Path) -> dict[str, str | None]:
+    """What a file in the folder `out` says of a source, so that it is found again: how it is
+    spelled, and for a folder also the way from `out`, which stays the same when both are moved."""
+    if source is None or not Path(source).is_dir():
+        return {name: source}
+    return {
+        name: str(Path(source).resolve()),
+        f"{name}_path": os.path.relpath(Path(source).resolve(), out.resolve()),
+    }
+
+
+def found_again(known: Mapping[str, Any], name: str, folder: Path) -> str | None:
+    """The source that `written_down` wrote in `folder`, wherever the two have been moved together."""
+    path = known.get(f"{name}_path")
+    if isinstance(path, str) and "\0" not in path and (folder.resolve() / path).is_dir():
+        return os.path.relpath(folder.resolve() / path)
+    source = known.get(name)
+    return source if isinstance(source, str) else None

@@ -22,6 +22,8 @@ PICKLE_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05
 # What a safetensors file begins with: its header's length, which is also a multiple of it.
 LENGTH_BYTES = 8
 METADATA = "__metadata__"
+# What safetensors itself reads at most.
+MAX_HEADER_BYTES = 100_000_000
 # The entry of a file's metadata that vouches for all others and for the tensors. Files that others
 # wrote have none.
 SHA256 = "expo.sha256"
@@ -98,6 +100,14 @@ def contents(tensor: Tensor) -> memoryview:
     return memoryview(flat.view(torch.uint8).numpy())
 
 
+def latents_digest(*tensors: Tensor) -> str:
+    """What a record says of its tensors: 16 hexadecimal digits of the sha256 of their bytes as stored."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(contents(tensor))
+    return digest.hexdigest()[:16]
+
+
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     """Of what a safetensors file of these tensors holds after its header."""
     digest = hashlib.sha256()
@@ -109,6 +119,25 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
 def digest_of(header: Mapping[str, Any]) -> hashlib._Hash:
     """A sha256 that has seen the header; the tensors' bytes follow."""
     return hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+
+
+def stated_sha256(path: Path) -> str | None:
+    """The sha256 that a safetensors file says it has, without reading its tensors; None where it
+    says none, or is no whole header.
+
+    Files that others wrote have none. Whether it is true is checked when the tensors are read.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(LENGTH_BYTES), "little")
+            if not 0 < length < min(MAX_HEADER_BYTES, path.stat().st_size):
+                return None
+            header = json.loads(file.read(length))
+    except (OSError, ValueError, RecursionError):
+        return None
+    metadata = header.get(METADATA) if isinstance(header, dict) else None
+    stated = metadata.get(SHA256) if isinstance(metadata, dict) else None
+    return stated if isinstance(stated, str) else None
 
 
 def check_sha256(path: Path) -> None:
@@ -178,8 +207,9 @@ class TensorFiles:
         self._open: OrderedDict[Path, safe_open] = OrderedDict()
         self._checked: set[Path] = set()
 
-    def get(self, path: Path, name: str) -> Tensor:
-        """Raises ContractError when the file holds no such tensor; others as `open_tensors`."""
+    def get(self, path: Path, name: str, digest: str | None = None) -> Tensor:
+        """Raises ContractError when the file holds no such tensor, or one of another digest than a
+        record says; others as `open_tensors`."""
         if path in self._open:
             self._open.move_to_end(path)
         else:
@@ -188,6 +218,12 @@ class TensorFiles:
             if len(self._open) > self.max_open:
                 self._open.popitem(last=False)
         try:
-            return self._open[path].get_tensor(name)
+            tensor = self._open[path].get_tensor(name)
         except SafetensorError as error:
             raise ContractError(f"{path}: {error}") from error
+        if digest is not None and (found := latents_digest(tensor)) != digest:
+            raise ContractError(
+                f"{path}: latents {name} are {found}, but were {digest} when they were judged: they "
+                "were drawn anew or replaced"
+            )
+        return tensor

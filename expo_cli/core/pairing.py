@@ -14,13 +14,14 @@ from expo_cli.contracts.records import Agent
 class Candidate:
     """A sample that may enter a pair: no more of it than that takes, as there may be millions.
 
-    `part` is the SampleRef's; `scores` is [num_rewards].
+    `part` and `digest` are the SampleRef's; `scores` is [num_rewards].
     """
 
     sample_id: str
     agent: Agent
     part: str
     scores: tuple[float, ...]
+    digest: str | None = None
 
 
 @dataclass(slots=True)

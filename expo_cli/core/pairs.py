@@ -109,7 +109,12 @@ def pair_group(group: Group, rule: PairRule, tally: Tally) -> Iterator[Pair]:
     candidates = shuffled(group.candidates.values(), rule.seed)
     scores = rule.scores(candidates)
     references = [
-        SampleRef(sample_id=candidate.sample_id, part=candidate.part, score=score)
+        SampleRef(
+            sample_id=candidate.sample_id,
+            part=candidate.part,
+            score=score,
+            digest=candidate.digest,
+        )
         for candidate, score in zip(candidates, scores, strict=True)
     ]
     for winner, loser in rule.pairing(scores):

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from expo_cli.contracts.files import read_json
-from expo_cli.contracts.sources import base_source, model_folder
+from expo_cli.contracts.sources import MODEL_INDEX, base_source, model_folder
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.models.schedulers import SAMPLERS
 from expo_cli.registry import MODELS, nearest
@@ -17,7 +17,17 @@ DISTILLED_GUIDANCE = frozenset({"FluxPipeline"})
 # transformers text has projections of its own.
 LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 LORA_TARGETS_OF_TEXT = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
-MODEL_INDEX = "model_index.json"
+# What noise a model sees and what it predicts of it, and diffusers' defaults.
+NOISE_SETTINGS = {
+    "prediction_type": "epsilon",
+    "num_train_timesteps": 1000,
+    "beta_schedule": "linear",
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "trained_betas": None,
+    "rescale_betas_zero_snr": False,
+    "shift": 1.0,
+}
 FLOW_MATCH_EULER = "flow-match-euler"
 
 
@@ -97,3 +107,23 @@ def check_gaussian_steps(pipeline: str, flag: str) -> None:
         raise UsageError(
             f"{flag} needs Gaussian steps, which a {pipeline} has not: flow matching draws along an ODE"
         )
+
+
+def check_same_noise(source: str, other: str, flag: str, predicted: bool = True) -> None:
+    """Raises UsageError when two models do not see the same noise, or, where it matters what is
+    `predicted`, do not predict the same of it: one's errors say nothing of the other's."""
+    settings, others = (noise_settings(pipeline_folder(each)) for each in (source, other))
+    for name in NOISE_SETTINGS:
+        matters = predicted or name != "prediction_type"
+        if matters and settings[name] != others[name]:
+            raise UsageError(
+                f"{flag} {other}: its scheduler has {name} {others[name]!r}, that of {source} "
+                f"{settings[name]!r}; both must be trained on the same noise"
+            )
+
+
+def noise_settings(folder: Path) -> dict[str, Any]:
+    """Of a pipeline's scheduler, as diffusers' DDPM has them where its config says nothing."""
+    path = folder / "scheduler" / "scheduler_config.json"
+    config = read_json(path, dict[str, Any]) if path.exists() else {}
+    return {name: config.get(name, default) for name, default in NOISE_SETTINGS.items()}

@@ -16,7 +16,7 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 
 from expo_cli.contracts.files import atomic, read_json
-from expo_cli.contracts.sources import ADAPTER_CONFIG, AdapterConfig
+from expo_cli.contracts.sources import ADAPTER_CONFIG, AdapterConfig, written_down
 from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.errors import ContractError, UsageError, one_line
 from expo_cli.models.kohya import KOHYA_WEIGHTS, write_kohya
@@ -113,6 +113,8 @@ def save_adapter(
     tensors = {f"{start}{name}": tensor for name, tensor in tensors.items()}
     write_tensors(folder / ADAPTER_WEIGHTS, tensors, {LORA_ADAPTER_METADATA_KEY: header})
     write_kohya(folder / KOHYA_WEIGHTS, tensors, config, {**metadata, **lora_modelspec(model)})
-    configuration = {"peft_type": "LORA", "base_model_name_or_path": base, **settings}
+    known = written_down("base", base, folder)
+    configuration = {"peft_type": "LORA", "base_model_name_or_path": known.pop("base")}
+    configuration |= known | settings
     with atomic(folder / ADAPTER_CONFIG) as file:
         file.write(json.dumps(configuration, indent=2).encode() + b"\n")

@@ -1,14 +1,20 @@
 """Which files a CLIP of transformers consists of; known without loading any."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expo_cli.contracts.files import sha256
-from expo_cli.contracts.sources import model_folder, source_sha256
+from expo_cli.contracts.identity import (
+    config_sha256,
+    file_sha256,
+    listing_sha256,
+    text_sha256,
+    weight_files,
+)
+from expo_cli.contracts.sources import model_folder
 from expo_cli.errors import ContractError
 
+CONFIG = "config.json"
 PREPROCESSING = ("preprocessor_config.json", "processor_config.json")
 TOKENIZER = (
     "tokenizer.json",
@@ -29,10 +35,11 @@ class CLIPFiles:
     def identity(self) -> dict[str, Any]:
         names = (*PREPROCESSING, *TOKENIZER)
         found = [self.processor / name for name in names if (self.processor / name).exists()]
-        listing = "".join(f"{sha256(file)}  {file.name}\n" for file in found)
+        config = self.network / CONFIG
         return {
-            "weights": source_sha256(str(self.network)),
-            "processor": hashlib.sha256(listing.encode()).hexdigest(),
+            "weights": listing_sha256((p.name, file_sha256(p)) for p in weight_files(self.network)),
+            "config": config_sha256(config) if config.exists() else None,
+            "processor": listing_sha256((path.name, text_sha256(path)) for path in found),
             "preprocessing": "transformers CLIPImageProcessorPil: Pillow's antialiased resize",
         }
 

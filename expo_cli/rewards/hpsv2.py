@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from expo_cli.contracts.files import sha256
+from expo_cli.contracts.identity import config_sha256, file_sha256
 from expo_cli.contracts.sources import hub_file, model_folder, shipped
 from expo_cli.errors import ContractError, ExpoError
 from expo_cli.rewards.protocol import Batch, Judgement, Reward
@@ -78,8 +78,8 @@ class HPSv2(Reward):
         config = config / FOLDER_CONFIG if config.is_dir() else config
         published = self.model is None and self.checkpoint is None
         return ({"version": self.version or "2.1"} if published else {}) | {
-            "weights": sha256(self.weights()),
-            "architecture": sha256(config) if config.is_file() else config.name,
+            "weights": file_sha256(self.weights()),
+            "architecture": config_sha256(config) if config.is_file() else config.name,
             "preprocessing": "long side to the image size by bicubic on the tensor, zero padding",
             "antialias": self.antialias,
             "scale": 100.0,

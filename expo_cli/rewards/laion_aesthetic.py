@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from expo_cli.contracts.files import sha256
+from expo_cli.contracts.identity import file_sha256
 from expo_cli.contracts.sources import shipped
 from expo_cli.errors import ExpoError
 from expo_cli.rewards.clip_files import CLIPFiles, clip_files
@@ -47,7 +47,10 @@ class LAIONAesthetic(Reward):
         return path
 
     def identity(self) -> dict[str, Any]:
-        return self.files().identity() | {"predictor": sha256(self.weights_path()), "scale": 1.0}
+        return self.files().identity() | {
+            "predictor": file_sha256(self.weights_path()),
+            "scale": 1.0,
+        }
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         # Imported here: transformers takes seconds, and finished scores need none of it.

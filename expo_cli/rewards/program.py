@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from expo_cli.contracts.files import sha256
+from expo_cli.contracts.identity import file_sha256
 from expo_cli.errors import ContractError, ExpoError
 from expo_cli.rewards.protocol import Batch, Judgement, Reward
 
@@ -58,7 +58,7 @@ class Program(Reward):
         return Path(path).resolve()
 
     def identity(self) -> dict[str, Any]:
-        return {"program": sha256(self.path()), "scale": 1.0}
+        return {"program": file_sha256(self.path()), "scale": 1.0}
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         self.path()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from expo_cli.contracts.files import sha256
+from expo_cli.contracts.identity import file_sha256
 from expo_cli.contracts.sources import HUB_FILES, model_folder
 from expo_cli.errors import ContractError
 from expo_cli.rewards.clip_files import CLIPFiles, clip_files
@@ -47,7 +47,7 @@ class StepPickScore(StepReward):
 
     def identity(self) -> dict[str, Any]:
         return self.files().identity() | {
-            "time_conditioning": sha256(self.conditioning()),
+            "time_conditioning": file_sha256(self.conditioning()),
             "scale": "exp(logit_scale)",
         }
 

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from expo_cli.config import EvaluateConfig, RunOptions
 from expo_cli.contracts import jsonl
-from expo_cli.contracts.files import atomic, remove_abandoned
-from expo_cli.contracts.provenance import Run, read_run, run_path, write_run
+from expo_cli.contracts.files import atomic
+from expo_cli.contracts.kinds import Evaluation
+from expo_cli.contracts.outputs import Input
+from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import check_id
 from expo_cli.contracts.results import EvaluatedSample, Results
 from expo_cli.core.evaluation import PolicySamples, compare
@@ -28,6 +30,7 @@ from expo_cli.report.gallery import Gallery, Prompts, choose_pictures
 from expo_cli.report.page import render_page
 from expo_cli.report.plots import draw_plots
 from expo_cli.report.terminal import settings_lines, style_table, summary_table
+from expo_cli.stages.common.inputs import note_unchecked
 from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.evaluation.record import provenance, remarks
 from expo_cli.stages.evaluation.scored_rollouts import (
@@ -75,8 +78,16 @@ def evaluate_policies(
     baseline = config.baseline or next(iter(folders))
     if baseline not in folders:
         raise UsageError(f"--baseline: no policy {baseline!r}; {nearest(baseline, folders)}")
-    check_not_foreign(out)
+    output = Evaluation(out)
+    run = Run(
+        command="evaluate",
+        plan=asdict(config),
+        free={"policies": {label: str(folder) for label, folder in folders.items()}},
+    )
+    read = [Input("a policy's rollout", folder) for folder in folders.values()]
+    output.check(run, read, options.overwrite)
     scored = [open_scored(label, folder) for label, folder in folders.items()]
+    note_unchecked(notes, "evaluate", {each.folder: each.rollout.run for each in scored})
     for other in scored[1:]:
         check_same_rewards(scored[0], other)
     rewards = ordered_rewards(scored[0].rewards, config)
@@ -85,7 +96,7 @@ def evaluate_policies(
         plan = {
             "baseline": baseline,
             "rewards": rewards,
-            "policies": {each.label: each.rollout.run.plan for each in scored},
+            "policies": {e.label: e.rollout.run.free | e.rollout.run.plan for e in scored},
         }
         return EvaluateResult(out / "report.html", plan)
     draws, drawn, policies = read_comparable(scored, config.limit, notes)
@@ -130,16 +141,16 @@ def evaluate_policies(
         config.heldout_reward or rewards[0],
         config.num_grid_prompts,
     )
-    write_evaluation(out, results, gallery, evaluated_samples(draws, policies))
-    write_run(
-        out,
-        Run(
-            command="evaluate",
-            plan=asdict(config) | {"policies": {label: str(f) for label, f in folders.items()}},
+    with output.begun(run, read, options.overwrite):
+        files = write_evaluation(out, results, gallery, evaluated_samples(draws, policies))
+    output.finish(
+        replace(
+            run,
             inputs={name: each["sha256"] for name, each in results.provenance["policies"].items()},
             counts={"prompts": results.num_prompts, "samples": len(draws) * len(policies)},
             seconds=round(time.monotonic() - started, 3),
-        ),
+            files=files,
+        )
     )
     notes.show(summary_table(results))
     if config.protocol == "hps-benchmark":
@@ -150,14 +161,6 @@ def evaluate_policies(
         notes.say(f"{alarm.level}: {alarm.policy}: {alarm.text}")
     notes.say(results.verdict)
     return EvaluateResult(out / "report.html", asdict(results))
-
-
-def check_not_foreign(out: Path) -> None:
-    """Raises UsageError when `out` is the output of another command, which this would damage."""
-    if run_path(out).exists() and read_run(out).command != "evaluate":
-        raise UsageError(
-            f"--out {out} is the output of `expo {read_run(out).command}`; choose another folder"
-        )
 
 
 def ordered_rewards(rewards: Sequence[str], config: EvaluateConfig) -> list[str]:
@@ -233,21 +236,21 @@ def evaluated_samples(
 
 def write_evaluation(
     out: Path, results: Results, gallery: Gallery, samples: Iterator[EvaluatedSample]
-) -> None:
-    """Everything but run.json; each file replaces the one of an earlier evaluation, whole."""
-    remove_abandoned(out)
+) -> list[str]:
+    """Each file replaces the one of an earlier evaluation, whole; returns their names."""
     plots = draw_plots(results)
-    for name, files in plots.items():
-        for file_format, content in files.items():
-            write_bytes(out / "plots" / f"{name}.{file_format}", content)
+    contents = {
+        f"plots/{name}.{file_format}": content
+        for name, files in plots.items()
+        for file_format, content in files.items()
+    }
     if gallery.has_images:
         labels = [policy.label for policy in results.policies]
-        write_bytes(out / "plots" / "images.png", contact_sheet(gallery.grid, labels))
+        contents["plots/images.png"] = contact_sheet(gallery.grid, labels)
+    contents["report.html"] = render_page(results, gallery, plots).encode()
+    contents["results.json"] = msgspec.json.format(msgspec.json.encode(results)) + b"\n"
     jsonl.write(out / "samples.jsonl", samples)
-    write_bytes(out / "report.html", render_page(results, gallery, plots).encode())
-    write_bytes(out / "results.json", msgspec.json.format(msgspec.json.encode(results)) + b"\n")
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    with atomic(path) as file:
-        file.write(content)
+    for name, content in contents.items():
+        with atomic(out / name) as file:
+            file.write(content)
+    return ["samples.jsonl", *contents]

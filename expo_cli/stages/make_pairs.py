@@ -3,19 +3,21 @@ images that people have judged."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from expo_cli.config import MakePairsConfig, PairImagesConfig, RunOptions
 from expo_cli.contracts import jsonl
+from expo_cli.contracts.kinds import Pairs
 from expo_cli.contracts.parts import parse_shard
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import Pair, StepPair
 from expo_cli.core.pairing import Pairing, what_it_pairs
 from expo_cli.errors import UsageError
 from expo_cli.registry import PAIRINGS, build
-from expo_cli.stages.common.output_file import finished_run, write_run_beside
+from expo_cli.stages.common.inputs import note_unchecked
 from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.common.stopping import stop_on_signal
 from expo_cli.stages.pairing.sample_pairs import SamplePairs
@@ -102,22 +104,26 @@ def pair_rollouts(
     pairing: Pairing = build(PAIRINGS, config.pairing)
     pairs_folder = Path() if to_stdout else out.parent
     maker = MAKERS[what_it_pairs(pairing)](folders, pairs_folder, pairing, config)
-    plan = asdict(config) | {
+    plan = {name: value for name, value in asdict(config).items() if name != "scores"} | {
         "rollouts": [source.relative for source in maker.sources],
         "num_parts": [source.rollout.num_parts for source in maker.sources],
         **maker.plan,
     }
+    free = {"scores": [str(source.scores) for source in maker.sources]}
+    read = [each for source in maker.sources for each in source.read()]
+    note_unchecked(notes, "make-pairs", {s.rollout.folder: s.rollout.run for s in maker.sources})
+    run = Run(command="make-pairs", plan=plan, free=free, inputs=maker.inputs())
+    output = Pairs(out)
+    finished = None if to_stdout else output.finished(run, read, options.overwrite)
     if options.dry_run:
         return MakePairsResult(out, plan, counts={})
-    run = Run(command="make-pairs", plan=plan, inputs=maker.inputs())
-    if not to_stdout:
-        finished = finished_run(out, run, options)
-        if finished:
-            notes.say(f"make-pairs: nothing to do, {out} is made")
-            return MakePairsResult(out, plan, finished.counts)
+    if finished:
+        notes.say(f"make-pairs: nothing to do, {out} is made")
+        return MakePairsResult(out, plan, finished.counts)
 
     num_parts = sum(source.rollout.num_parts for source in maker.sources)
-    with stop_on_signal() as stop, notes.bar(num_parts, "parts") as bar:
+    making = nullcontext() if to_stdout else output.making(run, options.overwrite)
+    with making, stop_on_signal() as stop, notes.bar(num_parts, "parts") as bar:
 
         def part_done() -> None:
             bar.advance()
@@ -127,6 +133,6 @@ def pair_rollouts(
     counts = maker.counts()
     if not to_stdout:
         seconds = round(time.monotonic() - started, 3)
-        write_run_beside(out, replace(run, counts=counts, seconds=seconds))
+        output.finish(replace(run, counts=counts, seconds=seconds))
     notes.say(f"make-pairs: {maker.summary()}")
     return MakePairsResult(out, plan, counts)

@@ -4,9 +4,7 @@ Prompts wait on disk until the last input is read, so that a bad row leaves no o
 a hash of each distinct prompt, not the prompts.
 """
 
-import glob
 import itertools
-import os
 import shutil
 import sys
 import tempfile
@@ -19,17 +17,18 @@ from typing import Any
 
 from expo_cli.config import PrepPromptsConfig, RunOptions
 from expo_cli.contracts import jsonl
-from expo_cli.contracts.files import remove_abandoned, sha256
+from expo_cli.contracts.files import sha256
+from expo_cli.contracts.kinds import Prompts
+from expo_cli.contracts.outputs import Input
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.sources import shipped
 from expo_cli.core.prompts import is_heldout
 from expo_cli.errors import ExpoError, UsageError
-from expo_cli.stages.common.output_file import finished_run, write_run_beside
 from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.common.stopping import stop_on_signal
 from expo_cli.stages.prompts.sieve import Pool, Sieve
 from expo_cli.stages.prompts.sources import PromptFile, Row, read_rows, resolve_layout
-from expo_cli.stages.prompts.token_counts import load_tokenizer
+from expo_cli.stages.prompts.token_counts import load_tokenizer, vocabulary_sha256
 
 ROWS_A_BATCH = 4096
 
@@ -63,11 +62,20 @@ def prepare_prompts(
     to_stdout = out == jsonl.STANDARD_STREAM
     if to_stdout and options.json and not options.dry_run:
         raise UsageError("--json contradicts --out -: both would write to standard output")
-    heldout_path = choose_heldout_path(inputs, out, heldout_out, config)
+    heldout_path = choose_heldout_path(out, heldout_out, config)
     layouts = [resolve_layout(name, config.layout) for name in inputs]
-    plan = asdict(config) | {"inputs": list(inputs)}
+    # Records name the file that they come from, so that its own name matters.
+    plan = {name: value for name, value in asdict(config).items() if name != "tokenizer"} | {
+        "inputs": [Path(name).name for name in inputs]
+    }
+    free = {"inputs": list(inputs), "tokenizer": config.tokenizer}
+    read = [Input("an input", Path(name)) for name in map(shipped, inputs) if str(name) != "-"]
+    paths = [path for path in (out, heldout_path) if path not in (None, jsonl.STANDARD_STREAM)]
+    outputs = [Prompts(path) for path in paths]
+    for output in outputs:
+        output.check_place(read)
     if options.dry_run:
-        return PrepPromptsResult(out, heldout_path, plan | {"layouts": layouts}, counts={})
+        return PrepPromptsResult(out, heldout_path, plan | free | {"layouts": layouts}, counts={})
 
     with ExitStack() as stack:
         files = [
@@ -75,13 +83,13 @@ def prepare_prompts(
             for name, layout in zip(inputs, layouts, strict=True)
         ]
         tokenizer, vocabulary = load_tokenizer(config.tokenizer)
-        digests = {file.name: sha256(file.path) for file in files}
-        digests["tokenizer"] = sha256(vocabulary)
-        run = Run(command="prep-prompts", plan=plan, inputs=digests)
-        finished = None if to_stdout else finished_run(out, run, options)
-        if finished and (heldout_path is None or heldout_path.exists()):
+        digests = {f"input {n}": sha256(file.path) for n, file in enumerate(files, start=1)}
+        digests["tokenizer"] = vocabulary_sha256(vocabulary)
+        run = Run(command="prep-prompts", plan=plan, free=free, inputs=digests)
+        finished = [output.finished(run, read, options.overwrite) for output in outputs]
+        if not to_stdout and all(finished):
             notes.say(f"prep-prompts: nothing to do, {out} is made")
-            return PrepPromptsResult(out, heldout_path, plan, finished.counts)
+            return PrepPromptsResult(out, heldout_path, plan | free, finished[0].counts)
 
         train = stack.enter_context(Pool(config.sample, config.seed))
         heldout = stack.enter_context(Pool(config.heldout_sample, config.seed))
@@ -90,36 +98,37 @@ def prepare_prompts(
         counts = count(sieve, train, heldout)
         if not counts["num_train"]:
             raise ExpoError(f"no prompts are left: {summary(counts, config.max_tokens)}")
-        if heldout_path:
-            remove_abandoned(heldout_path.parent, f"{glob.escape(heldout_path.name)}*")
-            jsonl.write(heldout_path, heldout.chosen())
-        jsonl.write(out, train.chosen())
-    if not to_stdout:
-        seconds = round(time.monotonic() - started, 3)
-        write_run_beside(out, replace(run, counts=counts, seconds=seconds))
+        with ExitStack() as making:
+            for output in outputs:
+                making.enter_context(output.making(run, options.overwrite))
+            if heldout_path:
+                jsonl.write(heldout_path, heldout.chosen())
+            jsonl.write(out, train.chosen())
+    seconds = round(time.monotonic() - started, 3)
+    for output in outputs:
+        output.finish(replace(run, counts=counts, seconds=seconds))
     notes.say(f"prep-prompts: {summary(counts, config.max_tokens)}")
     if config.sample and counts["num_train"] < config.sample:
         notes.say(f"prep-prompts: fewer prompts than --sample {config.sample} asks for")
-    return PrepPromptsResult(out, heldout_path, plan, counts)
+    return PrepPromptsResult(out, heldout_path, plan | free, counts)
 
 
 def choose_heldout_path(
-    inputs: Sequence[str], out: Path, heldout_out: Path | None, config: PrepPromptsConfig
+    out: Path, heldout_out: Path | None, config: PrepPromptsConfig
 ) -> Path | None:
     """Where held-out prompts go: `heldout_out`, or `heldout.jsonl` beside `out`.
 
-    Raises UsageError when the flags contradict each other or an input would be overwritten.
+    Raises UsageError when the flags contradict each other.
     """
     if heldout_out and not config.heldout_fraction:
         raise UsageError("--heldout-out needs --heldout-fraction")
     if config.heldout_fraction and not heldout_out and out == jsonl.STANDARD_STREAM:
         raise UsageError("--heldout-fraction with --out - needs --heldout-out FILE")
-    path = heldout_out or out.with_name("heldout.jsonl") if config.heldout_fraction else None
-    if path == out:
+    if not config.heldout_fraction:
+        return None
+    path = heldout_out or Path(out.parent, "heldout.jsonl")
+    if path.resolve() == out.resolve():
         raise UsageError(f"--out and --heldout-out are both {out}")
-    for output in filter(None, (out, path)):
-        if output != jsonl.STANDARD_STREAM and str(output) in map(os.path.normpath, inputs):
-            raise UsageError(f"{output}: is also an input; choose another output")
     return path
 
 

@@ -3,32 +3,35 @@
 Everything here is known before torch is imported, so a finished part costs nothing.
 """
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from expo_cli.config import RolloutConfig, RunOptions
 from expo_cli.contracts import jsonl
-from expo_cli.contracts.files import sha256
-from expo_cli.contracts.parts import (
-    WITH_LATENTS,
-    Shard,
-    missing_parts,
-    num_parts,
-    parse_shard,
-    shards_with,
+from expo_cli.contracts.identity import (
+    NETWORK,
+    SCHEDULER,
+    TEXT,
+    VAE,
+    json_sha256,
+    model_sha256s,
+    one_sha256,
+    records_sha256,
 )
+from expo_cli.contracts.kinds import RolloutParts
+from expo_cli.contracts.outputs import Input, check_not_cut
+from expo_cli.contracts.parts import Shard, num_parts, parse_shard, shards_with
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import Prompt
-from expo_cli.contracts.sources import shipped, source_sha256
+from expo_cli.contracts.sources import shipped, written_down
 from expo_cli.core.exploration import Explorer, Policies, SamplingPlan
 from expo_cli.core.negative_prompts import negative_probability
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.families import (
     check_gaussian_steps,
     check_negative_prompts,
+    check_same_noise,
     check_text_cache,
     pipeline_class,
     pipeline_folder,
@@ -36,8 +39,23 @@ from expo_cli.models.families import (
 )
 from expo_cli.registry import EXPLORERS, REWARDS, build, split_label
 from expo_cli.rewards.protocol import Reward
-from expo_cli.stages.common.folders import begin_or_continue, clear_if_asked
+from expo_cli.stages.common.inputs import check_overwrite, model_inputs
 from expo_cli.stages.common.progress import Notes
+
+# How inputs are spelled, and what changes nothing: what they are is among the run's inputs, and what
+# an explorer makes of the sampling is in the plan.
+FREE_SETTINGS = (
+    "prompts",
+    "drawn_by",
+    "policy",
+    "previous",
+    "ref",
+    "kl_to",
+    "explorer",
+    "negative_prompts",
+    "step_reward",
+    "text_cache",
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +78,7 @@ class RolloutResult:
 def read_prompts(path: Path, limit: int | None) -> list[Prompt]:
     """The prompts of a file. Raises ContractError when an id stands there twice."""
     source = shipped(str(path))
+    check_not_cut(source)
     prompts, lines = [], {}
     for number, prompt in jsonl.numbered(source, Prompt):
         if prompt.prompt_id in lines:
@@ -117,6 +136,7 @@ def roll_out(
     scheduler_of(pipeline, sampling.scheduler)
     if config.kl_to:
         check_gaussian_steps(pipeline, "--kl-to")
+        check_same_noise(policy, config.kl_to, "--kl-to", predicted=False)
     if config.num_step_candidates:
         check_gaussian_steps(pipeline, "--num-step-candidates")
     own = any(prompt.negative_prompt for prompt in prompts)
@@ -132,9 +152,8 @@ def roll_out(
     step_reward = build_step_reward(config, sampling)
     probability = negative_probability(config.neg_schedule, config.iteration, config.iterations)
     count = num_parts(len(prompts), config.part_size)
-    free = {"text_cache": config.text_cache}
-    plan = {name: value for name, value in asdict(config).items() if name not in free} | {
-        "drawn_by": policy,
+    settings = asdict(config) | {"drawn_by": policy, "prompts": str(prompts_path)}
+    plan = {name: value for name, value in settings.items() if name not in FREE_SETTINGS} | {
         "sampling": asdict(sampling),
         "negative_probability": probability,
         "num_prompts": len(prompts),
@@ -147,45 +166,65 @@ def roll_out(
         f"{sampling.guidance_scale:g}, negative prompts {probability:.0%}, {count} parts"
         + (f", {config.num_step_candidates} candidates a step" if step_reward else "")
     )
-    wanted = [n for n in range(count) if shard.takes(n)]
+    inputs = model_sha256s("drawn_by", policy, (*NETWORK, *TEXT, *SCHEDULER, *VAE))
+    if config.kl_to:
+        inputs |= model_sha256s("kl_to", config.kl_to, (*NETWORK, *SCHEDULER))
+    inputs["prompts"] = records_sha256(prompts)
+    if negative_prompts:
+        inputs["negative_prompts"] = json_sha256(negative_prompts)
+    if step_reward:
+        inputs["step_reward"] = json_sha256(step_reward[1].identity())
+    run = Run(
+        command="rollout",
+        plan=plan,
+        free={name: settings[name] for name in FREE_SETTINGS}
+        | written_down("drawn_by", policy, out),
+        inputs=inputs,
+    )
+    output = RolloutParts(out, run)
+    read = [Input("PROMPTS", prompts_path), *models_read(config, policy)]
+    if config.negative_prompts:
+        read.append(Input("--negative-prompts", shipped(config.negative_prompts)))
+    check_overwrite(options, shard)
+    output.check(run, read, options.overwrite)
+    settled = plan | run.free
     if options.dry_run:
-        missing = missing_parts(out, count, WITH_LATENTS)
-        result = _result(out, plan, shard, drawn=0, missing=missing)
+        missing = list(range(count)) if options.overwrite else output.missing()
+        result = _result(out, settled, shard, drawn=0, missing=missing)
         todo = [n for n in missing if shard.takes(n)]
         return replace(result, parts_missing=len(todo), missing_parts=todo)
-    inputs = {"policy": source_sha256(policy)}
-    if config.kl_to:
-        inputs["kl_to"] = source_sha256(config.kl_to)
-    if prompts_path != jsonl.STANDARD_STREAM:
-        inputs["prompts"] = sha256(shipped(str(prompts_path)))
-    if config.negative_prompts:
-        inputs["negative_prompts"] = sha256(shipped(config.negative_prompts))
-    if step_reward:
-        inputs["step_reward"] = identity_sha256(step_reward[1])
-    clear_if_asked(out, options, shard)
-    begin_or_continue(out, Run(command="rollout", plan=plan, free=free, inputs=inputs))
-    missing = set(missing_parts(out, count, WITH_LATENTS))
-    todo = [n for n in wanted if n in missing]
-    if todo:
-        # Imported here: when nothing is left to draw, torch and diffusers need not load.
-        from expo_cli.stages.drawing.run import Drawing, draw_parts
+    with output.begun(run, read, options.overwrite):
+        todo = [n for n in output.missing() if shard.takes(n)]
+        if todo:
+            # Imported here: when nothing is left to draw, torch and diffusers need not load.
+            from expo_cli.stages.drawing.run import Drawing, draw_parts
 
-        drawing = Drawing(
-            prompts=prompts,
-            negative_prompts=negative_prompts,
-            negative_probability=probability,
-            sampling=sampling,
-            policy=policy,
-            policy_sha256=inputs["policy"],
-            config=config,
-            step_reward=step_reward,
-        )
-        draw_parts(drawing, out, todo, notes)
-    else:
-        notes.say(f"rollout: nothing to do, {out} has all parts of this shard")
-    return _result(
-        out, plan, shard, drawn=len(todo), missing=missing_parts(out, count, WITH_LATENTS)
-    )
+            drawing = Drawing(
+                prompts=prompts,
+                negative_prompts=negative_prompts,
+                negative_probability=probability,
+                sampling=sampling,
+                policy=policy,
+                policy_sha256=one_sha256(inputs, "drawn_by"),
+                config=config,
+                step_reward=step_reward,
+            )
+            draw_parts(drawing, output, run, todo, notes)
+        else:
+            notes.say(f"rollout: nothing to do, {out} has all parts of this shard")
+    return _result(out, settled, shard, drawn=len(todo), missing=output.missing())
+
+
+def models_read(config: RolloutConfig, policy: str) -> list[Input]:
+    """The folders of all models that the flags name."""
+    sources = {
+        "--policy": config.policy,
+        "--previous": config.previous,
+        "--ref": config.ref,
+        "--kl-to": config.kl_to,
+        "the explorer's weights": policy,
+    }
+    return [each for flag, source in sources.items() for each in model_inputs(flag, source)]
 
 
 def pipeline_of(source: str) -> str:
@@ -210,11 +249,6 @@ def build_step_reward(config: RolloutConfig, sampling: SamplingPlan) -> tuple[st
         )
     label, spec = split_label(config.step_reward)
     return label, build(REWARDS, spec)
-
-
-def identity_sha256(reward: Reward) -> str:
-    """One sha256 of all that determines the reward's scores."""
-    return hashlib.sha256(json.dumps(reward.identity(), sort_keys=True).encode()).hexdigest()
 
 
 def _result(

@@ -1,55 +1,73 @@
 """`expo status`: what outputs are, what they lack, and which commands complete them.
 
-All of it stands in `run.json` and in the names of files, so nothing is hashed and torch not needed.
+`contracts.kinds` knows; it needs run.json and the names of files, so nothing is hashed and torch not
+needed.
 """
 
 import json
+import os
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from expo_cli.config import StatusConfig
-from expo_cli.contracts.checkpoints import is_finished, saved_steps
-from expo_cli.contracts.parts import WITH_LATENTS, missing_parts, ranges, shards_with
-from expo_cli.contracts.provenance import PartCount, Run, planned, read_run
-from expo_cli.contracts.rollouts import begun_rewards, reward_run_name
+from expo_cli.contracts.kinds import (
+    SCORES,
+    Cache,
+    Checkpoint,
+    Evaluation,
+    LatentParts,
+    Pairs,
+    Prompts,
+    RolloutParts,
+    folder_parts,
+    score_parts,
+)
+from expo_cli.contracts.outputs import File, Parts, check_not_cut, run_path_of
+from expo_cli.contracts.parts import ranges, shards_with
+from expo_cli.contracts.provenance import Run, planned, read_run
 from expo_cli.errors import ContractError, ExpoError, Interrupted, UsageError, printable
-from expo_cli.stages.common.output_file import run_name
 
-EVALUATION_FILES = ("results.json", "samples.jsonl", "report.html")
+# Of missing ones, in a line; --json has all.
+SHOWN_FILES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Output:
+class Part:
     """One output of the command `made_by`: `done` of `total` units are there, `command` makes the
-    others. Missing parts and files are listed, steps only counted. Scores have a `reward`.
+    others. Missing parts and files are listed, steps only counted. Scores have a `reward`. Of what
+    is not begun yet neither the command nor the total is known.
     """
 
     path: Path
-    made_by: str
+    made_by: str | None
     reward: str | None = None
     what: str
     unit: str
     done: int
-    total: int
+    total: int | None
     complete: bool
     command: str
     missing_parts: list[int] = field(default_factory=list)
     missing_files: list[str] = field(default_factory=list)
 
     def line(self) -> str:
+        if self.total is None:
+            return f"{self.path}: {self.what}"
         if self.complete:
             return f"{self.path}: {self.what}, complete ({self.total} {self.unit})"
-        missing = ranges(self.missing_parts) or ", ".join(self.missing_files)
+        files = self.missing_files
+        shown = ", ".join([*files[:SHOWN_FILES], *(["..."] if len(files) > SHOWN_FILES else [])])
+        missing = ranges(self.missing_parts) or shown
         done = f"{self.path}: {self.what}, {self.done} of {self.total} {self.unit}"
         return f"{done}, missing: {missing}" if missing else done
 
 
 @dataclass(frozen=True)
 class Status:
-    outputs: Sequence[Output]
+    outputs: Sequence[Part]
 
     @property
     def complete(self) -> bool:
@@ -79,6 +97,8 @@ class Status:
         for output in self.outputs:
             if output.unit != "parts":
                 raise UsageError(f"--missing-shards: {output.path}, {output.what}, has no parts")
+        if any(output.total is None for output in self.outputs):
+            return list(range(count))
         return shards_with((n for each in self.outputs for n in each.missing_parts), count)
 
 
@@ -87,130 +107,167 @@ def read_status(paths: Sequence[Path]) -> Status:
     return Status([output for path in paths for output in read_outputs(path)])
 
 
-def read_outputs(path: Path) -> list[Output]:
+def read_outputs(path: Path) -> list[Part]:
     """A folder, a rollout's with the scores in it, or a file.
 
     Raises ExpoError when expo did not make it, ContractError when its run.json is not whole.
     """
+    beside = run_path_of(path)
     if path.is_dir():
         run = read_run(path)
-    elif path.with_name(run_name(path)).exists():
-        run = read_run(path.parent, run_name(path))
+    elif beside.exists():
+        run = read_run(path.parent, beside.name)
+    elif os.path.lexists(path):
+        raise ExpoError(f"{path}: not made by expo: there is no {beside.name}")
     else:
-        raise ExpoError(f"{path}: not made by expo, or not begun: there is no {run_name(path)}")
-    if run.command not in READERS:
+        return [not_begun(path)]
+    readers = FOLDERS if path.is_dir() else FILES
+    if run.command not in readers:
         raise ContractError(f"{path}: its run.json knows nothing of {run.command!r}")
-    return READERS[run.command](path, run)
+    return readers[run.command](path, run)
 
 
-def rollout(folder: Path, run: Run) -> list[Output]:
-    scores = folder / "scores"
+def not_begun(path: Path) -> Part:
+    return Part(
+        path=path,
+        made_by=None,
+        what="not begun",
+        unit="parts",
+        done=0,
+        total=None,
+        complete=False,
+        command=f"the command that makes {path}",
+    )
+
+
+def rollout(folder: Path, run: Run) -> list[Part]:
+    parts = RolloutParts(folder, run)
     num_prompts, drawn_by = (
         planned(run, folder, name, Any) for name in ("num_prompts", "drawn_by")
     )
-    what = f"rollout of {num_prompts} prompts by {drawn_by}"
-    count = planned(run, folder, "num_parts", PartCount)
-    own = in_parts(folder, what, run, count, WITH_LATENTS)
-    return [own, *(score(scores, read_run(scores)) if begun_rewards(scores) else [])]
+    own = in_parts(parts, f"rollout of {num_prompts} prompts by {drawn_by}", run)
+    return [own, *scores_of(folder / SCORES)]
 
 
-def score(folder: Path, run: Run) -> list[Output]:
-    """One output a reward. Raises ExpoError when there is none yet."""
-    outputs = []
-    labels = begun_rewards(folder)
-    if not labels:
-        raise ExpoError(f"{folder}: no scores are begun in it; run {command_of(run)}")
-    for label in labels:
-        reward = read_run(folder, reward_run_name(label))
-        what = f"scores {label} by {planned(reward, folder, 'spec', str)}"
-        count = planned(run, folder, "num_parts", PartCount)
-        outputs.append(in_parts(folder, what, reward, count, [f".{label}.jsonl"], label))
-    return outputs
+def scores(folder: Path, run: Run) -> list[Part]:
+    """One output a reward."""
+    return scores_of(folder) or [replace(not_begun(folder), made_by="score")]
 
 
-def in_parts(
-    folder: Path,
-    what: str,
-    run: Run,
-    count: int,
-    suffixes: Sequence[str],
-    reward: str | None = None,
-) -> Output:
-    missing = missing_parts(folder, count, suffixes)
-    return Output(
-        path=folder,
+def scores_of(folder: Path) -> list[Part]:
+    return [
+        replace(
+            in_parts(parts, f"scores {parts.label} by {planned(run, folder, 'spec', str)}", run),
+            reward=parts.label,
+        )
+        for parts, run in score_parts(folder)
+    ]
+
+
+def in_parts(parts: Parts, what: str, run: Run) -> Part:
+    missing = parts.missing()
+    return Part(
+        path=parts.path,
         made_by=run.command,
-        reward=reward,
         what=what,
         unit="parts",
-        done=count - len(missing),
-        total=count,
+        done=parts.count - len(missing),
+        total=parts.count,
         complete=not missing,
         missing_parts=missing,
         command=command_of(run),
     )
 
 
-def checkpoint(folder: Path, run: Run) -> list[Output]:
-    """Steps are done when they are saved in a state."""
-    finished, steps = is_finished(folder), planned(run, folder, "max_train_steps", int)
+def latents_or_export(folder: Path, run: Run) -> list[Part]:
+    """What `expo make-pairs` makes as a folder."""
+    parts = folder_parts(folder, run)
+    if isinstance(parts, LatentParts):
+        count = planned(run, folder, "num_images", int)
+        return [in_parts(parts, f"latents of {count} images", run)]
+    what = f"export of {planned(run, folder, 'num_pairs', int)} pairs"
+    found = in_parts(parts, what, run)
+    lacking = parts.lacking_of_all()
+    return [replace(found, complete=found.complete and not lacking, missing_files=lacking)]
+
+
+def checkpoint(folder: Path, run: Run) -> list[Part]:
+    """Steps are done when they are saved in a state, or trained and their files are there."""
+    found = Checkpoint(folder)
+    finished, steps = found.is_finished(), planned(run, folder, "max_train_steps", int)
     objective, start = (planned(run, folder, name, str) for name in ("objective", "init_from"))
     return [
-        Output(
+        Part(
             path=folder,
             made_by=run.command,
             what=f"checkpoint of {objective} from {start}",
             unit="steps",
-            done=steps if finished else max(saved_steps(folder), default=0),
+            done=steps if finished else found.last_step(),
             total=steps,
             complete=finished,
+            missing_files=found.missing(run),
             command=command_of(run),
         )
     ]
 
 
-def reference_cache(folder: Path, run: Run) -> list[Output]:
-    """It is never short of anything: what it lacks, training computes."""
-    what = f"values of a reference in {run.plan['precision']}"
-    return [in_files(folder, what, run, sorted(folder.glob("values-*.safetensors")))]
+def cache(folder: Path, run: Run) -> list[Part]:
+    """It is never short of anything: what it lacks is computed when it is asked for."""
+    what = {"reference-cache": "values of a reference", "text-cache": "embeddings of prompts"}
+    files = list(Cache(folder, run.command, "").own_files())
+    precision = planned(run, folder, "precision", str)
+    return [in_files(folder, f"{what[run.command]} in {precision}", run, len(files), [])]
 
 
-def evaluation(folder: Path, run: Run) -> list[Output]:
+def evaluation(folder: Path, run: Run) -> list[Part]:
     what = f"evaluation of {', '.join(planned(run, folder, 'policies', dict[str, str]))}"
-    return [in_files(folder, what, run, [folder / name for name in EVALUATION_FILES])]
+    found = Evaluation(folder)
+    return [in_files(folder, what, run, len(found.names(run)), found.missing(run))]
 
 
-def pairs(path: Path, run: Run) -> list[Output]:
-    return [in_files(path, f"{run.counts.get('num_pairs')} pairs", run, [path])]
+def pairs(path: Path, run: Run) -> list[Part]:
+    return [single_file(Pairs(path), "pairs", run)]
 
 
-def prompts(path: Path, run: Run) -> list[Output]:
-    return [in_files(path, f"{run.counts.get('num_train')} prompts", run, [path])]
+def prompts(path: Path, run: Run) -> list[Part]:
+    return [single_file(Prompts(path), "prompts", run)]
 
 
-def in_files(path: Path, what: str, run: Run, files: Sequence[Path]) -> Output:
-    missing = [file.name for file in files if not file.exists()]
-    return Output(
+def single_file(file: File, unit: str, run: Run) -> Part:
+    """Raises ContractError when it was cut."""
+    check_not_cut(file.path)
+    missing = [] if file.is_finished() else [file.path.name]
+    what = unit if run.lines is None else f"{run.lines} {unit}"
+    return in_files(file.path, what, run, 1, missing)
+
+
+def in_files(path: Path, what: str, run: Run, total: int, missing: list[str]) -> Part:
+    return Part(
         path=path,
         made_by=run.command,
         what=what,
-        unit="files" if len(files) > 1 else "file",
-        done=len(files) - len(missing),
-        total=len(files),
+        unit="file" if total == 1 else "files",
+        done=total - len(missing),
+        total=total,
         complete=not missing,
         missing_files=missing,
         command=command_of(run),
     )
 
 
-READERS: dict[str, Callable[[Path, Run], list[Output]]] = {
-    "prep-prompts": prompts,
+# By the command that made them.
+FOLDERS: dict[str, Callable[[Path, Run], list[Part]]] = {
     "rollout": rollout,
-    "score": score,
-    "make-pairs": pairs,
+    "score": scores,
+    "make-pairs": latents_or_export,
     "train": checkpoint,
-    "reference-cache": reference_cache,
+    "reference-cache": cache,
+    "text-cache": cache,
     "evaluate": evaluation,
+}
+FILES: dict[str, Callable[[Path, Run], list[Part]]] = {
+    "prep-prompts": prompts,
+    "make-pairs": pairs,
 }
 
 

@@ -3,8 +3,7 @@
 Everything here is known before diffusers and accelerate, the slow imports, are.
 """
 
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -12,23 +11,24 @@ from typing import Any
 
 from expo_cli.config import HubConfig, RunOptions, TrainConfig
 from expo_cli.contracts import jsonl
-from expo_cli.contracts.checkpoints import is_finished, states_folder
-from expo_cli.contracts.files import alone, lock_path, sha256
+from expo_cli.contracts.files import sha256
+from expo_cli.contracts.identity import NETWORK, SCHEDULER, TEXT, VAE, model_sha256s
+from expo_cli.contracts.kinds import Checkpoint
+from expo_cli.contracts.outputs import Input, check_not_cut
 from expo_cli.contracts.parts import parse_shard
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import Pair, StepPair
-from expo_cli.contracts.sources import source_sha256
 from expo_cli.core.objectives import Objective, learns_from
 from expo_cli.errors import ContractError, ExpoError, UsageError
-from expo_cli.models.families import check_text_cache
+from expo_cli.models.families import check_same_noise, check_text_cache
 from expo_cli.registry import OBJECTIVES, build, nearest
-from expo_cli.stages.common.folders import begin_or_continue
+from expo_cli.stages.common.inputs import check_same_vae, made_by, model_inputs
 from expo_cli.stages.common.launch import is_first
 from expo_cli.stages.common.progress import Notes
-from expo_cli.stages.training.images import read_images
-from expo_cli.stages.training.pairs import read_pairs
-from expo_cli.stages.training.plan import GO_ON, plan_and_free, resolve
-from expo_cli.stages.training.steps import read_steps
+from expo_cli.stages.training.images import TrainingImage, read_images
+from expo_cli.stages.training.pairs import TrainingPair, read_pairs
+from expo_cli.stages.training.plan import plan_and_free, resolve
+from expo_cli.stages.training.steps import TrainingStep, read_steps
 
 # By what an objective learns from: what its files hold, as the data class of that kind takes it
 # (see `stages.training.trainer`). Each is called with the files and --limit.
@@ -95,16 +95,6 @@ def begins_with(path: Path, record_type: type) -> bool:
         return False
 
 
-def remove_rest(out: Path) -> None:
-    """Remove what a run that was killed after its last file left.
-
-    Raises ExpoError when that run is still at it.
-    """
-    if states_folder(out).exists() or lock_path(out).exists():
-        with alone(out):
-            shutil.rmtree(states_folder(out), ignore_errors=True)
-
-
 def check_reference_cache(
     config: TrainConfig, objective: Objective, options: RunOptions, shard_text: str | None
 ) -> None:
@@ -146,7 +136,10 @@ def train_policy(
     shard = None if shard_text is None else parse_shard(shard_text)
     kind = learns_from(objective)
     config = resolve(config)
+    for path in paths:
+        check_not_cut(path)
     records = read_records(kind, paths, config.limit, config.objective)
+    note_unchecked_records(notes, records)
     plan, free = plan_and_free(config, objective)
     plan |= {f"num_{kind}": len(records)}
     notes.say(
@@ -159,6 +152,16 @@ def train_policy(
             "of mean squared errors"
         )
     result = TrainResult(out, kind, len(records), config.max_train_steps, plan | free)
+    run = Run(
+        command="train",
+        plan=plan,
+        free=free | {"pairs": list(map(str, paths))},
+        inputs=inputs_of(config, paths, records),
+    )
+    checkpoint = Checkpoint(out)
+    read = places_read(config, paths, records)
+    if shard is None:
+        checkpoint.check(run, read, options.overwrite)
     if options.dry_run:
         return result
     if shard is not None:
@@ -170,15 +173,9 @@ def train_policy(
             f"train: {computed} values of the reference added to {folder}, {known} were there"
         )
         return ReferenceResult(folder, computed, known, plan | free)
-    inputs = {
-        "init_from": source_sha256(config.init_from),
-        "ref": source_sha256(config.ref),
-    } | {str(path): sha256(path) for path in paths}
-    run = Run(command="train", plan=plan, free=free, inputs=inputs)
-    finished = is_finished(out) and not options.overwrite
+    finished = checkpoint.is_finished() and not options.overwrite
     if finished:
-        begin_or_continue(out, run, remedy=GO_ON)
-        remove_rest(out)
+        checkpoint.remove_rest()
     uploads = hub.push_to_hub and is_first()
     if uploads:
         # Imported here, as all that is slow and not always needed.
@@ -191,8 +188,75 @@ def train_policy(
         # Imported here: a finished checkpoint is known without diffusers.
         from expo_cli.stages.training.run import train
 
-        train(records, objective, out, config, options, run, notes)
+        train(records, objective, checkpoint, read, config, options, run, notes)
     if uploads:
         result = replace(result, url=upload(out, repository, notes.quiet))
         notes.say(f"train: uploaded as {result.url}")
     return result
+
+
+def note_unchecked_records(notes: Notes, records: Sequence[Any]) -> None:
+    """Say once how many records do not say what their latents were when they were judged."""
+    unknown = sum(digest is None for digest in digests_of(records))
+    if unknown:
+        notes.say(
+            f"train: note: {unknown} of {len(records)} records have no digest, as an older version "
+            "of expo or another program wrote them: their latents' origin is not checked"
+        )
+
+
+def digests_of(records: Sequence[Any]) -> Iterator[str | None]:
+    for item in records:
+        match item:
+            case TrainingPair():
+                yield item.pair.winner.digest and item.pair.loser.digest
+            case TrainingImage():
+                yield item.ref.digest
+            case TrainingStep():
+                yield item.pair.digest
+
+
+def inputs_of(config: TrainConfig, paths: Sequence[Path], records: Sequence[Any]) -> dict[str, str]:
+    """What the training is made of. A whole checkpoint also holds the parts that are not trained.
+
+    Raises ContractError when the reference, or the latents, do not fit the policy.
+    """
+    parts = (*NETWORK, *TEXT, *SCHEDULER)
+    inputs = model_sha256s(
+        "init_from", config.init_from, parts if config.use_lora else (*parts, *VAE)
+    )
+    inputs |= model_sha256s("ref", config.ref, parts)
+    check_same_noise(config.init_from, config.ref, "--ref")
+    for folder in latents_folders(records):
+        if (made := made_by(folder)) is not None:
+            check_same_vae(folder, made, config.init_from)
+    return inputs | {f"pairs {n}": sha256(path) for n, path in enumerate(paths, start=1)}
+
+
+def latents_folders(records: Sequence[Any]) -> list[Path]:
+    """The folders that hold tensors of the records."""
+    # Texts first: there may be millions of records, and Paths are slow.
+    places = {(item.folder, part.rpartition("/")[0]) for item, part in parts_read(records)}
+    return sorted({folder / name for folder, name in places})
+
+
+def parts_read(records: Sequence[Any]) -> Iterator[tuple[Any, str]]:
+    """Every record, and what it calls a part that holds tensors of it."""
+    for item in records:
+        match item:
+            case TrainingPair():
+                refs = (item.pair.winner, item.pair.loser, item.pair.explore, item.pair.main)
+                yield from ((item, ref.part) for ref in refs if ref is not None)
+            case TrainingImage():
+                yield item, item.ref.part
+            case TrainingStep():
+                yield item, item.pair.part
+
+
+def places_read(config: TrainConfig, paths: Sequence[Path], records: Sequence[Any]) -> list[Input]:
+    """Where everything lies that is read."""
+    read = [Input("a pair file", path) for path in paths]
+    read += model_inputs("--init-from", config.init_from) + model_inputs("--ref", config.ref)
+    read += [Input("the latents of a pair", folder) for folder in latents_folders(records)]
+    caches = {"--reference-cache": config.reference_cache, "--text-cache": config.text_cache}
+    return read + [Input(flag, Path(folder)) for flag, folder in caches.items() if folder]

@@ -1,6 +1,6 @@
 """Latents of a rollout to images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -20,13 +20,14 @@ class LatentDecoder:
         self.decoder = load_decoder(source, device, dtype)
         self.files = TensorFiles()
 
-    def images(self, path: Path, sample_ids: Sequence[str]) -> list[Image.Image]:
-        """The images of samples whose latents are in one safetensors file.
+    def images(self, path: Path, digests: Mapping[str, str | None]) -> list[Image.Image]:
+        """The images of samples, by their ids, whose latents are in one safetensors file.
 
-        Raises ContractError when latents are missing, not finite, or of another shape than the
-        VAE's.
+        Raises ContractError when latents are missing, not finite, of another shape than the VAE's,
+        or not those of their digest.
         """
-        latents = [self.files.get(path, sample_id) for sample_id in sample_ids]
+        sample_ids = list(digests)
+        latents = [self.files.get(path, name, digest) for name, digest in digests.items()]
         for sample_id, one in zip(sample_ids, latents, strict=True):
             if not one.isfinite().all():
                 raise ContractError(f"{path}: the latents of {sample_id} are not finite")

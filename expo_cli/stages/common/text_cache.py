@@ -15,19 +15,18 @@ from pathlib import Path
 import torch
 from accelerate.utils.memory import clear_device_cache
 
+from expo_cli.contracts.identity import TEXT, listing_sha256, pipeline_sha256s
+from expo_cli.contracts.kinds import Cache
 from expo_cli.contracts.parts import Shard
 from expo_cli.contracts.provenance import Run
-from expo_cli.contracts.sources import parts_sha256
 from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.errors import ContractError
 from expo_cli.models.families import pipeline_folder
 from expo_cli.models.loading import load_text_encoder
 from expo_cli.models.protocol import Conditioning
-from expo_cli.stages.common.folders import begin_cache
 from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.common.stopping import stop_on_signal
 
-TEXT_PARTS = ("text_encoder", "tokenizer")
 WHOLE = Shard()
 
 
@@ -37,13 +36,14 @@ class TextCache:
     def __init__(self, folder: Path, source: str, device: torch.device, dtype: torch.dtype) -> None:
         """Raises ContractError when the folder is of other encoders or another precision."""
         self.folder, self.source, self.device, self.dtype = folder, source, device, dtype
-        encoders = parts_sha256(pipeline_folder(source), TEXT_PARTS)
+        encoders = listing_sha256(pipeline_sha256s(pipeline_folder(source), TEXT).items())
         plan = {
             "the sha256 of text encoders and tokenizers": encoders,
             "precision": str(dtype).removeprefix("torch."),
             "device": device.type,
         }
-        begin_cache(folder, Run(command="text-cache", plan=plan), "--text-cache")
+        cache = Cache(folder, "text-cache", "--text-cache")
+        cache.use(Run(command="text-cache", plan=plan))
 
     def path(self, prompt: str) -> Path:
         name = sha256(prompt.encode()).hexdigest()

@@ -13,12 +13,13 @@ from torch import Tensor
 from expo_cli.config import RolloutConfig
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.files import atomic
-from expo_cli.contracts.ids import sample_id, sample_seed
+from expo_cli.contracts.ids import bytes_digest, sample_id, sample_seed
+from expo_cli.contracts.kinds import IMAGES, RolloutParts
 from expo_cli.contracts.parts import part_name, part_path
 from expo_cli.contracts.provenance import Run, write_run
 from expo_cli.contracts.records import Checks, Prompt, Sample
 from expo_cli.contracts.rollouts import step_tensors_path, steps_path
-from expo_cli.contracts.tensors import write_tensors
+from expo_cli.contracts.tensors import latents_digest, write_tensors
 from expo_cli.core.exploration import SamplingPlan
 from expo_cli.core.image_statistics import image_checks
 from expo_cli.core.negative_prompts import draw_negative_prompt
@@ -69,12 +70,15 @@ class Drawing:
         return prompt.prompt, self.negative_prompt(prompt)
 
 
-def draw_parts(drawing: Drawing, folder: Path, parts: Sequence[int], notes: Notes) -> None:
-    """Draw the given parts into `folder`, one after the other; each appears whole.
+def draw_parts(
+    drawing: Drawing, output: RolloutParts, run: Run, parts: Sequence[int], notes: Notes
+) -> None:
+    """Draw the given parts of the output that `run` began, one after the other; each appears whole.
 
-    Raises Interrupted, between two batches, when a signal asks to stop.
+    Raises Interrupted, between two batches, when a signal asks to stop; ContractError when another
+    command has started the output anew.
     """
-    config = drawing.config
+    config, folder = drawing.config, output.path
     device = default_device()
     dtype = resolve_dtype(config.dtype, device)
     part_prompts = {
@@ -95,13 +99,14 @@ def draw_parts(drawing: Drawing, folder: Path, parts: Sequence[int], notes: Note
             started = time.monotonic()
             planned = plan_samples(drawing, prompts, width, height)
             trajectory, steps = draw_samples(drawing, planned, model, reference, judge, bar, stop)
+            output.claim(run)
             if judge is not None:
                 write_steps(folder, part, steps)
             samples = finish_samples(drawing, folder, part, planned, trajectory, model)
             seconds = round(time.monotonic() - started, 3)
             counts = {"samples": len(planned)} | ({"steps": len(steps)} if steps else {})
-            run = Run(command="rollout", plan={"part": part}, counts=counts, seconds=seconds)
-            write_run(folder, run, f"{part_name(part)}.run.json")
+            part_run = Run(command="rollout", plan={"part": part}, counts=counts, seconds=seconds)
+            write_run(folder, part_run, f"{part_name(part)}.run.json")
             jsonl.write(part_path(folder, part), samples)  # which makes the part exist
             stop.check()
 
@@ -222,7 +227,10 @@ def draw_samples(
 def write_steps(folder: Path, part: int, steps: Sequence[BranchedStep]) -> None:
     tensors = {name: tensor for step in steps for name, tensor in step.tensors.items()}
     write_tensors(step_tensors_path(folder, part), tensors)
-    jsonl.write(steps_path(folder, part), [step.record for step in steps])
+    records = (
+        replace(step.record, digest=latents_digest(*step.tensors.values())) for step in steps
+    )
+    jsonl.write(steps_path(folder, part), records)
 
 
 def finish_samples(
@@ -251,15 +259,20 @@ def finish_samples(
             sample = replace(
                 sample, checks=checks, kl=sum(steps) if steps else None, kl_steps=steps
             )
+            sample = replace(sample, digest=latents_digest(tensors[sample.sample_id]))
             if drawing.config.images != "none":
-                sample = replace(sample, image=f"images/{sample.sample_id}.{drawing.config.images}")
-                write_image(folder / sample.image, images[offset])
+                name = f"{IMAGES}/{sample.sample_id}.{drawing.config.images}"
+                digest = write_image(folder / name, images[offset])
+                sample = replace(sample, image=name, image_digest=digest)
             finished.append(sample)
     return finished
 
 
-def write_image(path: Path, image: Tensor) -> None:
-    """Write an image [3, height, width] in [0, 1] in the format of the path's ending."""
+def write_image(path: Path, image: Tensor) -> str:
+    """Write an image [3, height, width] in [0, 1] in the format of the path's ending; returns its
+    file's digest."""
     pixels = (image.nan_to_num() * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    content = image_bytes(Image.fromarray(pixels), path.suffix.removeprefix("."))
     with atomic(path) as file:
-        file.write(image_bytes(Image.fromarray(pixels), path.suffix.removeprefix(".")))
+        file.write(content)
+    return bytes_digest(content)

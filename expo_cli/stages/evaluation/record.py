@@ -6,7 +6,8 @@ from typing import Any
 
 from expo_cli.config import EvaluateConfig
 from expo_cli.contracts.files import sha256
-from expo_cli.contracts.provenance import package_versions
+from expo_cli.contracts.identity import one_sha256
+from expo_cli.contracts.provenance import Run, package_versions
 from expo_cli.core.evaluation import PolicySamples
 from expo_cli.report.wording import sampling
 from expo_cli.stages.evaluation.scored_rollouts import ScoredRollout
@@ -56,15 +57,22 @@ def provenance(
         "policies": {
             each.label: {
                 "folder": str(each.folder),
-                "weights": each.rollout.run.inputs.get("policy"),
+                "weights": policy_sha256(each.rollout.run),
                 "sha256": files_sha256(each),
-                "rollout": each.rollout.run.plan,
+                "rollout": each.rollout.run.free | each.rollout.run.plan,
             }
             for each in scored
         },
-        "rewards": {reward: run.plan for reward, run in scored[0].reward_runs.items()},
+        "rewards": {reward: run.free | run.plan for reward, run in scored[0].reward_runs.items()},
         "versions": package_versions(),
     }
+
+
+def policy_sha256(run: Run) -> str | None:
+    """Of the model that drew a rollout, as far as it is known."""
+    if any(name.startswith("drawn_by/") for name in run.inputs):
+        return one_sha256(run.inputs, "drawn_by")
+    return run.inputs.get("policy")
 
 
 def files_sha256(scored: ScoredRollout) -> str:

@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from expo_cli.contracts.parts import require_complete
+from expo_cli.contracts.kinds import SCORES, ScoreParts
+from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.provenance import Run, read_run
 from expo_cli.contracts.records import Sample
 from expo_cli.contracts.results import DRIFT_FIGURES, SAMPLER_SETTINGS, Sampling
@@ -65,7 +66,7 @@ class ScoredRollout:
 
     def input_files(self) -> list[Path]:
         """Everything the figures are computed from, in a fixed order."""
-        parts = require_complete(self.folder, self.rollout.num_parts, "rollout")
+        parts = [part_path(self.folder, part) for part in range(self.rollout.num_parts)]
         return parts + [
             score_path(self.scores, part, reward)
             for reward in self.rewards
@@ -76,13 +77,13 @@ class ScoredRollout:
 def open_scored(label: str, folder: Path) -> ScoredRollout:
     """Raises ExpoError when the rollout or one of its rewards is missing or unfinished."""
     rollout = open_rollout(folder)
-    rollout.require_complete()
-    scores = folder / "scores"
+    rollout.require()
+    scores = folder / SCORES
     rewards = scored_rewards(scores)
     if not rewards:
         raise ExpoError(f"{scores}: no scores; run `expo score {folder} --reward ...` first")
     for reward in rewards:
-        require_complete(scores, rollout.num_parts, "score", f".{reward}.jsonl")
+        ScoreParts(scores, reward, rollout.num_parts).require()
     runs = {reward: read_run(scores, reward_run_name(reward)) for reward in rewards}
     return ScoredRollout(label, rollout, scores, runs)
 

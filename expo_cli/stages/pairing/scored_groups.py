@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from expo_cli.contracts import jsonl
-from expo_cli.contracts.parts import part_name, part_path, require_complete
+from expo_cli.contracts.kinds import ScoreParts
+from expo_cli.contracts.outputs import Input
+from expo_cli.contracts.parts import part_name, part_path
 from expo_cli.contracts.provenance import read_run
 from expo_cli.contracts.records import Sample
 from expo_cli.contracts.rollouts import (
@@ -20,7 +21,7 @@ from expo_cli.contracts.rollouts import (
     scores_by_sample,
 )
 from expo_cli.core.pairing import Candidate, Group
-from expo_cli.errors import ContractError, ExpoError, UsageError
+from expo_cli.errors import ContractError, UsageError
 
 
 @dataclass(frozen=True)
@@ -31,23 +32,19 @@ class PairSource:
     scores: Path
     relative: str
 
+    def read(self) -> list[Input]:
+        """Where what is read lies."""
+        return [Input("a rollout", self.rollout.folder), Input("its scores", self.scores)]
+
     def reference(self, part: int) -> str:
         """What a SampleRef calls the part's safetensors file."""
         return Path(self.relative, f"{part_name(part)}.safetensors").as_posix()
 
     def require_complete(self, labels: Sequence[str]) -> None:
         """Raises ExpoError that names missing records, latents or scores, and what makes them."""
-        self.rollout.require_complete()
-        for part in range(self.rollout.num_parts):
-            latents = self.rollout.latents_path(part)
-            if not latents.is_file():
-                raise ExpoError(
-                    f"{latents}: missing, and training needs these latents; remove "
-                    f"{part_path(self.rollout.folder, part)} and run the same `expo rollout` again"
-                )
+        self.rollout.require()
         for label in labels:
-            command = f"score {self.rollout.folder} --reward {label}"
-            require_complete(self.scores, self.rollout.num_parts, command, f".{label}.jsonl")
+            ScoreParts(self.scores, label, self.rollout.num_parts).require()
 
 
 def open_sources(
@@ -148,7 +145,7 @@ def add_part(
     """Add the samples of one part to the groups of their prompts."""
     path = part_path(source.rollout.folder, part)
     reference = source.reference(part)
-    lines = list(jsonl.numbered(path, Sample))
+    lines = source.rollout.numbered_samples(part)
     samples = [sample for _, sample in lines]
     columns = [(label, scores_by_sample(source.scores, part, label, samples)) for label in labels]
     for number, sample in lines:
@@ -172,6 +169,7 @@ def add_part(
             agent=sample.agent,
             part=reference,
             scores=tuple(scores[sample.sample_id] for _, scores in columns),
+            digest=sample.digest,
         )
 
 

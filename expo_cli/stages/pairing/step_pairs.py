@@ -119,21 +119,14 @@ class StepPairs:
 
 
 def require_steps(source: PairSource) -> None:
-    """Raises ExpoError when parts are missing, or have no step candidates."""
+    """Raises ExpoError when it has no step candidates, or parts are missing."""
     rollout = source.rollout
     if rollout.run.plan.get("num_step_candidates") is None:
         raise ExpoError(
             f"{rollout.folder}: has no step candidates; draw it by `expo rollout "
             "--num-step-candidates N --step-reward SPEC`"
         )
-    rollout.require_complete()
-    for part in range(rollout.num_parts):
-        for path in (steps_path(rollout.folder, part), step_tensors_path(rollout.folder, part)):
-            if not path.is_file():
-                raise ExpoError(
-                    f"{path}: missing; remove {part_path(rollout.folder, part)} and run the same "
-                    "`expo rollout` again"
-                )
+    rollout.require()
 
 
 def step_pair(step: StepCandidates, part: str) -> StepPair:
@@ -153,4 +146,5 @@ def step_pair(step: StepCandidates, part: str) -> StepPair:
         winner_score=best,
         loser_score=worst,
         confidence=confidence(best, worst),
+        digest=step.digest,
     )

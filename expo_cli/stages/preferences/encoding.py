@@ -7,7 +7,7 @@ diffusers' train_diffusion_dpo.py with --no_hflip, whose draw of the posterior i
 import io
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
@@ -21,10 +21,11 @@ from expo_cli.config import PairImagesConfig
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.ids import digest
 from expo_cli.contracts.images import open_rgb
+from expo_cli.contracts.kinds import LatentParts
 from expo_cli.contracts.parts import part_name, part_path
 from expo_cli.contracts.provenance import Run, write_run
 from expo_cli.contracts.records import EncodedImage
-from expo_cli.contracts.tensors import write_tensors
+from expo_cli.contracts.tensors import latents_digest, write_tensors
 from expo_cli.core.noise import generators, normal
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.loading import load_encoder
@@ -103,18 +104,19 @@ class LatentEncoder:
 def encode_parts(
     preferences: Preferences,
     needed: Mapping[str, NeededImage],
-    folder: Path,
+    output: LatentParts,
+    run: Run,
     parts: Sequence[int],
     config: PairImagesConfig,
     seed: int,
     notes: Notes,
 ) -> None:
-    """Encode the images of the given parts into `folder`; each part appears whole.
+    """Encode the images of the given parts of the output that `run` began; each appears whole.
 
     Raises ContractError, with input and row, at an image that cannot be used, unless those are
     dropped; Interrupted, between two batches, when a signal asks to stop.
     """
-    encoder = LatentEncoder(config, seed)
+    encoder, folder = LatentEncoder(config, seed), output.path
     items = list(needed.items())
     of_part = {n: items[n * config.part_size : (n + 1) * config.part_size] for n in parts}
     total = sum(map(len, of_part.values()))
@@ -132,8 +134,10 @@ def encode_parts(
                 latents |= encoder.latents([image for image in batch if image.pixels is not None])
                 records += [image.record for image in batch]
                 bar.advance(len(batch))
+            output.claim(run)
             write_tensors(part_path(folder, part, ".safetensors"), latents)
-            run = Run(
+            records = [with_digests(record, latents) for record in records]
+            part_run = Run(
                 command="make-pairs",
                 plan={"part": part},
                 counts={
@@ -142,9 +146,18 @@ def encode_parts(
                 },
                 seconds=round(time.monotonic() - started, 3),
             )
-            write_run(folder, run, f"{part_name(part)}.run.json")
+            write_run(folder, part_run, f"{part_name(part)}.run.json")
             jsonl.write(part_path(folder, part), records)  # which makes the part exist
             stop.check()
+
+
+def with_digests(record: EncodedImage, latents: Mapping[str, Tensor]) -> EncodedImage:
+    own, mirrored = (latents.get(name) for name in (record.sample_id, flipped(record.sample_id)))
+    return replace(
+        record,
+        digest=None if own is None else latents_digest(own),
+        flip_digest=None if mirrored is None else latents_digest(mirrored),
+    )
 
 
 def require_usable(

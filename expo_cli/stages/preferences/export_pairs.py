@@ -9,13 +9,16 @@ from typing import Any, Protocol
 from expo_cli.config import MakePairsConfig, PairImagesConfig, RunOptions
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.files import sha256
+from expo_cli.contracts.identity import VAE, model_sha256s
+from expo_cli.contracts.kinds import ExportParts
+from expo_cli.contracts.outputs import Input
 from expo_cli.contracts.parts import num_parts, parse_shard
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import Pair
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.registry import EXPORTS, build
-from expo_cli.stages.common.folders import begin_or_continue, clear_if_asked
 from expo_cli.stages.common.image_files import ImageFormat
+from expo_cli.stages.common.inputs import check_overwrite, model_inputs
 from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.common.stopping import stop_on_signal
 from expo_cli.stages.preferences.pair_images import ImageFile, PairImages
@@ -38,9 +41,6 @@ class Export(Protocol):
 
     images: ImageFormat
     """What images become that are not kept as files already."""
-
-    def part_path(self, folder: Path, part: int, num_parts: int) -> Path:
-        """The file whose existence tells that a part is done."""
 
     def write(self, path: Path, pairs: Sequence[ExportedPair]) -> None:
         """Write a part, the file `path` last."""
@@ -80,14 +80,11 @@ def export_pairs(
         if field.name not in ("seed", "limit") and getattr(config, field.name) != field.default:
             flag = field.name.replace("_", "-")
             raise UsageError(f"--{flag} contradicts --export: the pairs are made")
-    if any(path.resolve().is_relative_to(out.resolve()) for path in inputs):
-        raise UsageError(f"--out {out}: holds an input; choose a folder for the export alone")
     pairs = read_pairs(inputs, config.limit)
     require_distinct_samples(pairs)
     count = num_parts(len(pairs), images.part_size)
     plan = {
         "export": images.export,
-        "vae": images.vae,
         "dtype": images.dtype,
         "batch_size": images.batch_size,
         "part_size": images.part_size,
@@ -95,30 +92,48 @@ def export_pairs(
         "num_pairs": len(pairs),
         "num_parts": count,
     }
-    paths = [export.part_path(out, part, count) for part in range(count)]
-    missing = [part for part, path in enumerate(paths) if not path.exists()]
+    run = Run(
+        command="make-pairs",
+        plan=plan,
+        free={"vae": images.vae, "pairs": list(map(str, inputs))},
+        inputs={f"pairs {n}": sha256(path) for n, path in enumerate(inputs, start=1)}
+        | (model_sha256s("vae", images.vae, VAE) if images.vae else {}),
+    )
+    read = [Input("an input", path) for path in inputs] + model_inputs("--vae", images.vae)
+    read += [Input("the latents of an input", folder) for folder in latents_read(pairs)]
+    output = ExportParts(out, run)
+    check_overwrite(options, shard)
+    output.check(run, read, options.overwrite)
     if options.dry_run:
-        return ExportResult(out, plan, len(pairs), 0, len(missing))
-    clear_if_asked(out, options, shard)
-    inputs_sha256 = {str(path): sha256(path) for path in inputs}
-    begin_or_continue(out, Run(command="make-pairs", plan=plan, inputs=inputs_sha256))
-    todo = [part for part, path in enumerate(paths) if shard.takes(part) and not path.exists()]
-    reader = PairImages(images, export.images)
-    of_prompt = Counter(item.pair.prompt_id for item in pairs)
-    with stop_on_signal() as stop, notes.bar(len(todo), "parts") as bar:
-        for part in todo:
-            first = part * images.part_size
-            chosen = pairs[first : first + images.part_size]
-            export.write(paths[part], with_images(chosen, first, of_prompt, reader))
-            bar.advance()
-            stop.check()
-    missing = [part for part, path in enumerate(paths) if not path.exists()]
-    if not missing:
-        export.finish(out, paths)
+        missing = count if options.overwrite else len(output.missing())
+        return ExportResult(out, plan, len(pairs), 0, missing)
+    with output.begun(run, read, options.overwrite):
+        paths = [out / output.part_files(part)[0] for part in range(count)]
+        todo = [part for part in output.missing() if shard.takes(part)]
+        reader = PairImages(images, export.images)
+        of_prompt = Counter(item.pair.prompt_id for item in pairs)
+        with stop_on_signal() as stop, notes.bar(len(todo), "parts") as bar:
+            for part in todo:
+                first = part * images.part_size
+                chosen = pairs[first : first + images.part_size]
+                exported = with_images(chosen, first, of_prompt, reader)
+                output.claim(run)
+                export.write(paths[part], exported)
+                bar.advance()
+                stop.check()
+        missing = output.missing()
+        if not missing:
+            export.finish(out, paths)
     notes.say(
         f"make-pairs: {len(pairs)} pairs exported in {count} parts, {len(missing)} of them missing"
     )
     return ExportResult(out, plan, len(pairs), len(todo), len(missing))
+
+
+def latents_read(pairs: Sequence[TrainingPair]) -> list[Path]:
+    """The folders of the samples of all pairs."""
+    refs = ((item.folder, ref) for item in pairs for ref in (item.pair.winner, item.pair.loser))
+    return sorted({(folder / ref.part).parent for folder, ref in refs})
 
 
 def with_images(

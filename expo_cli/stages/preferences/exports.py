@@ -1,4 +1,4 @@
-"""The layouts that `expo make-pairs --export` writes; `preference_layouts` reads them again."""
+"""The layouts that `expo make-pairs --export` writes; `layouts` reads them again, `contracts.kinds` names its files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ import pyarrow.parquet
 
 from expo_cli.contracts.files import atomic
 from expo_cli.contracts.ids import digest
-from expo_cli.contracts.parts import part_name
 from expo_cli.stages.common.image_files import ImageFormat
 from expo_cli.stages.preferences.export_pairs import ExportedPair
 from expo_cli.stages.preferences.pair_images import ImageFile
@@ -54,9 +53,6 @@ class PickAPicExport:
 
     images: ImageFormat = "png"
 
-    def part_path(self, folder: Path, part: int, num_parts: int) -> Path:
-        return folder / "data" / f"train-{part:05d}-of-{num_parts:05d}.parquet"
-
     def write(self, path: Path, pairs: Sequence[ExportedPair]) -> None:
         table = pa.Table.from_pylist([self.row(pair) for pair in pairs], schema=PICK_A_PIC)
         with atomic(path) as file:
@@ -92,9 +88,6 @@ class ImageFolderExport:
     which `datasets` loads as an imagefolder with the columns winner, loser and prompt."""
 
     images: ImageFormat = "png"
-
-    def part_path(self, folder: Path, part: int, num_parts: int) -> Path:
-        return folder / "images" / f"{part_name(part)}.jsonl"
 
     def write(self, path: Path, pairs: Sequence[ExportedPair]) -> None:
         lines = []

@@ -9,6 +9,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,19 @@ import msgspec
 
 from expo_cli.config import MakePairsConfig, PairImagesConfig, RunOptions
 from expo_cli.contracts import jsonl
-from expo_cli.contracts.parts import (
-    WITH_LATENTS,
-    missing_parts,
-    num_parts,
-    parse_shard,
-    part_name,
-    part_path,
-)
+from expo_cli.contracts.identity import VAE, file_sha256, listing_sha256, model_sha256s
+from expo_cli.contracts.kinds import LatentParts, Pairs
+from expo_cli.contracts.outputs import Input
+from expo_cli.contracts.parts import num_parts, parse_shard, part_name, part_path
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import EncodedImage, Pair, SampleRef
-from expo_cli.contracts.sources import base_source, source_sha256
+from expo_cli.contracts.sources import written_down
 from expo_cli.core.combination import ZScoreSum
 from expo_cli.core.pairing import what_it_pairs
 from expo_cli.core.pairs import PairRule, Tally
-from expo_cli.errors import ExpoError, UsageError
+from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.registry import LAYOUTS, PAIRINGS, build
-from expo_cli.stages.common.folders import begin_or_continue, clear_if_asked
-from expo_cli.stages.common.output_file import finished_run, write_run_beside
+from expo_cli.stages.common.inputs import check_overwrite, model_inputs
 from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.preferences.protocol import Layout, NeededImage, Preferences, flipped
 
@@ -41,6 +37,8 @@ from expo_cli.stages.preferences.protocol import Layout, NeededImage, Preference
 REWARD = "human"
 # Settings of pairs of rollouts.
 OTHERS = ("reward", "scores", "combine", "source")
+# How things are spelled, and what may change: what becomes of an unreadable image changes no latents.
+FREE = ("layout", "vae", "export", "unreadable")
 
 
 @dataclass(frozen=True)
@@ -74,8 +72,9 @@ def import_pairs(
     needed, tally, sha256 = needed_images(preferences)
     count = num_parts(len(needed), images.part_size)
     # What becomes of an unreadable image changes no latents, so that one may change one's mind.
-    settings = {key: value for key, value in asdict(images).items() if key != "unreadable"}
+    settings = {name: value for name, value in asdict(images).items() if name not in FREE}
     plan = settings | {
+        "layout": images.layout.partition(":")[0],
         "seed": config.seed,
         "limit": config.limit,
         "pairing": config.pairing,
@@ -89,35 +88,43 @@ def import_pairs(
         f"make-pairs: {tally.num_pairs} pairs of {tally.num_prompts} rows, dropped {tally.drops()}; "
         f"{len(needed)} images in {count} parts"
     )
-    if options.dry_run:
-        missing = len(missing_parts(folder, count, WITH_LATENTS))
-        return ImportResult(out, plan, counts={}, parts_encoded=0, parts_missing=missing)
     run = Run(
         command="make-pairs",
         plan=plan,
-        inputs={"preferences": sha256, "vae": source_sha256(base_source(images.vae))},
+        free={"layout": images.layout, "preferences": list(map(str, inputs))}
+        | written_down("vae", images.vae, folder),
+        inputs={
+            "preferences": sha256,
+            "images": images_sha256(preferences, needed),
+            **model_sha256s("vae", images.vae, VAE),
+        },
     )
-    clear_if_asked(folder, options, shard)
-    if options.overwrite:
-        out.unlink(missing_ok=True)  # its latents are gone
-    finished = finished_run(out, run, options)
-    begin_or_continue(folder, run)
-    missing = missing_parts(folder, count, WITH_LATENTS)
-    todo = [part for part in missing if shard.takes(part)]
-    if finished and not missing:
-        notes.say(f"make-pairs: nothing to do, {out} is made")
-        return ImportResult(out, plan, finished.counts, parts_encoded=0, parts_missing=0)
-    if todo:
-        # Imported here: what is encoded already needs no torch.
-        from expo_cli.stages.preferences.encoding import encode_parts
+    read = [Input("an input", path) for path in inputs] + model_inputs("--vae", images.vae)
+    parts, output = LatentParts(folder, run), Pairs(out)
+    check_overwrite(options, shard)
+    parts.check(run, read, options.overwrite)
+    finished = output.finished(run, read, options.overwrite)
+    if options.dry_run:
+        missing = count if options.overwrite else len(parts.missing())
+        return ImportResult(out, plan, counts={}, parts_encoded=0, parts_missing=missing)
+    with parts.begun(run, read, options.overwrite):
+        missing = parts.missing()
+        todo = [part for part in missing if shard.takes(part)]
+        if finished and not missing:
+            notes.say(f"make-pairs: nothing to do, {out} is made")
+            return ImportResult(out, plan, finished.counts, parts_encoded=0, parts_missing=0)
+        if todo:
+            # Imported here: what is encoded already needs no torch.
+            from expo_cli.stages.preferences.encoding import encode_parts
 
-        encode_parts(preferences, needed, folder, todo, images, config.seed, notes)
-    missing = missing_parts(folder, count, WITH_LATENTS)
+            encode_parts(preferences, needed, parts, run, todo, images, config.seed, notes)
+    missing = parts.missing()
     if missing:
         notes.say(f"make-pairs: {len(missing)} parts are left to other shards; {out} follows them")
         return ImportResult(folder, plan, {}, len(todo), len(missing))
     tally = Tally()
-    jsonl.write(out, finished_pairs(preferences, needed, folder, images, tally))
+    with output.making(run, options.overwrite):
+        jsonl.write(out, finished_pairs(preferences, needed, folder, images, tally))
     counts = {
         "num_rows": tally.num_prompts,
         "num_pairs": tally.num_pairs,
@@ -125,7 +132,7 @@ def import_pairs(
         "dropped": dict(tally.dropped),
     }
     seconds = round(time.monotonic() - started, 3)
-    write_run_beside(out, replace(run, counts=counts, seconds=seconds))
+    output.finish(replace(run, counts=counts, seconds=seconds))
     notes.say(f"make-pairs: {tally.num_pairs} pairs, dropped {tally.drops()}")
     return ImportResult(out, plan, counts, len(todo), 0)
 
@@ -171,6 +178,20 @@ def needed_images(preferences: Preferences) -> tuple[dict[str, NeededImage], Tal
     return needed, tally, listing.hexdigest()
 
 
+def images_sha256(preferences: Preferences, needed: Mapping[str, NeededImage]) -> str:
+    """Of the files that hold the images: image files, or the inputs that they are columns of."""
+    listing = []
+    for number, group in groupby(needed.values(), key=lambda image: image.input):
+        path, places = preferences.inputs[number], [image.place for image in group]
+        if not isinstance(next(preferences.layout.read(path, places[:1])), Path):
+            listing.append((str(number), file_sha256(path)))
+            continue
+        for place, file in zip(places, preferences.layout.read(path, places), strict=True):
+            if file.is_file():
+                listing.append((f"{number}/{place.name}", file_sha256(file)))
+    return listing_sha256(listing)
+
+
 def latents_folder(out: Path) -> Path:
     """Where the parts of the pairs at `out` are: `pairs.latents` beside `pairs.jsonl`."""
     return out.with_name(f"{out.stem}.latents")
@@ -185,19 +206,21 @@ def finished_pairs(
 ) -> Iterator[Pair]:
     """Every pair whose images could be read, each followed by its mirror image if asked for."""
     count = num_parts(len(needed), images.part_size)
-    encoded = (
-        image
-        for part in range(count)
-        for image in jsonl.read(part_path(folder, part), EncodedImage)
-    )
-    unreadable = {image.sample_id for image in encoded if image.problem}
+    unreadable, digests = set(), {}
+    for part in range(count):
+        of_part = min(images.part_size, len(needed) - part * images.part_size)
+        for image in encoded_images(folder, part, of_part):
+            if image.problem:
+                unreadable.add(image.sample_id)
+            digests[image.sample_id] = image.digest
+            digests[flipped(image.sample_id)] = image.flip_digest
     parts = {
         sample_id: f"{folder.name}/{part_name(number // images.part_size)}.safetensors"
         for number, sample_id in enumerate(needed)
     }
 
     def located(ref: SampleRef) -> SampleRef:
-        return replace(ref, part=parts[ref.sample_id])
+        return replace(ref, part=parts[ref.sample_id], digest=digests[ref.sample_id])
 
     num_pairs = 0
     for pair, _ in preferences.pairs(tally):
@@ -205,7 +228,7 @@ def finished_pairs(
             tally.dropped["pairs_of_unreadable_images"] += 1
             continue
         pair = replace(pair, winner=located(pair.winner), loser=located(pair.loser))
-        for one in (pair, mirrored(pair)) if images.flip else (pair,):
+        for one in (pair, mirrored(pair, digests)) if images.flip else (pair,):
             num_pairs += 1
             yield one
     tally.num_pairs = num_pairs
@@ -213,10 +236,26 @@ def finished_pairs(
         raise ExpoError(f"no pairs left of {tally.num_prompts} rows: dropped {tally.drops()}")
 
 
-def mirrored(pair: Pair) -> Pair:
+def encoded_images(folder: Path, part: int, count: int) -> list[EncodedImage]:
+    """The records of a part. Raises ContractError when they are not as many as were encoded."""
+    path = part_path(folder, part)
+    images = list(jsonl.read(path, EncodedImage))
+    if len(images) != count:
+        raise ContractError(
+            f"{path}: {len(images)} images, not the {count} of this part; remove it and run the "
+            "same `expo make-pairs` again"
+        )
+    return images
+
+
+def mirrored(pair: Pair, digests: Mapping[str, str | None]) -> Pair:
+    def mirror(ref: SampleRef) -> SampleRef:
+        name = flipped(ref.sample_id)
+        return replace(ref, sample_id=name, digest=digests[name])
+
     return replace(
         pair,
         pair_id=flipped(pair.pair_id),
-        winner=replace(pair.winner, sample_id=flipped(pair.winner.sample_id)),
-        loser=replace(pair.loser, sample_id=flipped(pair.loser.sample_id)),
+        winner=mirror(pair.winner),
+        loser=mirror(pair.loser),
     )

@@ -1,17 +1,22 @@
 """The images of pairs: those that a rollout kept, and all others decoded from their latents."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from expo_cli.config import PairImagesConfig
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.files import inside
-from expo_cli.contracts.provenance import Run, read_run, run_path
+from expo_cli.contracts.ids import bytes_digest
+from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import Sample, SampleRef
 from expo_cli.errors import ContractError, ExpoError
 from expo_cli.stages.common.image_files import ImageFormat, image_bytes
+from expo_cli.stages.common.inputs import check_same_vae, made_by, maker_of_latents
+
+# Of latents by sample_id, where their records say them.
+Digests: TypeAlias = Mapping[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -35,38 +40,50 @@ class PairImages:
 
         Raises ContractError when a sample's latents or kept image are missing or broken.
         """
-        by_part: dict[Path, list[str]] = {}
+        by_part: dict[Path, dict[str, str | None]] = {}
         for folder, ref in refs:
-            samples = by_part.setdefault(inside(folder, ref.part), [])
-            if ref.sample_id not in samples:
-                samples.append(ref.sample_id)
+            by_part.setdefault(inside(folder, ref.part), {})[ref.sample_id] = ref.digest
         found: dict[str, ImageFile] = {}
-        for part, sample_ids in by_part.items():
-            found |= self.kept(part, sample_ids)
-            rest = [sample_id for sample_id in sample_ids if sample_id not in found]
+        for part, digests in by_part.items():
+            found |= self.kept(part, digests)
+            rest = [sample_id for sample_id in digests if sample_id not in found]
             for start in range(0, len(rest), self.config.batch_size):
-                found |= self.decoded(part, rest[start : start + self.config.batch_size])
+                chosen = rest[start : start + self.config.batch_size]
+                found |= self.decoded(part, {name: digests[name] for name in chosen})
         return found
 
-    def kept(self, part: Path, sample_ids: Sequence[str]) -> dict[str, ImageFile]:
+    def kept(self, part: Path, digests: Digests) -> dict[str, ImageFile]:
+        """Raises ContractError for an image that is not of the latents that were judged, or not as
+        the rollout wrote it."""
         run = self.run(part)
         if run is None or run.command != "rollout":
             return {}
-        wanted, found = set(sample_ids), {}
+        found = {}
         for sample in jsonl.read(part.with_suffix(".jsonl"), Sample):
-            if sample.sample_id in wanted and sample.image is not None:
-                path = inside(part.parent, sample.image)
-                try:
-                    data = path.read_bytes()
-                except OSError as error:
-                    raise ExpoError(f"{path}: cannot be read: {error.strerror}") from error
-                found[sample.sample_id] = ImageFile(data, path.suffix.removeprefix("."))
+            if sample.sample_id not in digests or sample.image is None:
+                continue
+            path, judged = inside(part.parent, sample.image), digests[sample.sample_id]
+            if None not in (judged, sample.digest) and judged != sample.digest:
+                raise ContractError(
+                    f"{path}: is of latents {sample.digest}, the pair of {judged}: the rollout was "
+                    "drawn anew; make its pairs again"
+                )
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                raise ExpoError(f"{path}: cannot be read: {error.strerror}") from error
+            if sample.image_digest not in (None, digest := bytes_digest(data)):
+                raise ContractError(
+                    f"{path}: is {digest}, but was {sample.image_digest} when it was drawn: it was "
+                    "replaced"
+                )
+            found[sample.sample_id] = ImageFile(data, path.suffix.removeprefix("."))
         return found
 
-    def decoded(self, part: Path, sample_ids: Sequence[str]) -> dict[str, ImageFile]:
-        images = self.decoder(part).images(part, sample_ids)
+    def decoded(self, part: Path, digests: Digests) -> dict[str, ImageFile]:
+        images = self.decoder(part).images(part, digests)
         files = [ImageFile(image_bytes(i, self.image_format), self.image_format) for i in images]
-        return dict(zip(sample_ids, files, strict=True))
+        return dict(zip(digests, files, strict=True))
 
     def decoder(self, part: Path) -> Any:
         """The LatentDecoder of --vae, or of the model whose latents the part holds."""
@@ -84,14 +101,15 @@ class PairImages:
     def maker(self, part: Path) -> str:
         """The source of the model whose latents these are. Raises ContractError if it is unknown."""
         run = self.run(part)
-        source = (run.plan.get("drawn_by") or run.plan.get("vae")) if run else None
+        source = maker_of_latents(part.parent, run) if run else None
         if source is None:
             raise ContractError(f"{part.parent}: does not say whose latents it holds; give --vae")
+        check_same_vae(part.parent, run, source)
         return source
 
     def run(self, part: Path) -> Run | None:
         """The run that made the part's folder; None where the user made it."""
         folder = part.parent
         if folder not in self.runs:
-            self.runs[folder] = read_run(folder) if run_path(folder).exists() else None
+            self.runs[folder] = made_by(folder)
         return self.runs[folder]

@@ -1,21 +1,23 @@
 """Images that no rollout made: a folder and a JSONL index of it."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from PIL import Image
 
 from expo_cli.contracts import jsonl
-from expo_cli.contracts.files import inside
+from expo_cli.contracts.files import inside, sha256
+from expo_cli.contracts.identity import records_sha256
 from expo_cli.contracts.ids import digest, prompt_id
 from expo_cli.contracts.images import open_rgb
-from expo_cli.contracts.records import ImageEntry
-from expo_cli.errors import ContractError
+from expo_cli.contracts.outputs import Input
+from expo_cli.contracts.parts import Shard, num_parts
+from expo_cli.contracts.records import ImageEntry, Score
+from expo_cli.contracts.rollouts import score_path
+from expo_cli.errors import ContractError, ExpoError
 from expo_cli.stages.common.ahead import map_ahead
 
 
@@ -39,9 +41,16 @@ class ImageIndex:
     def plan(self) -> dict[str, Any]:
         return {"images": "index", "samples_per_part": self.samples_per_part}
 
+    def free(self) -> dict[str, Any]:
+        return {"index": str(self.path), "folder": str(self.folder)}
+
     def inputs(self) -> dict[str, str]:
-        """The sha256 of the records; the images themselves are not hashed."""
-        return {"index": hashlib.sha256(msgspec.json.encode(self.entries)).hexdigest()}
+        """The sha256 of the records; each score has the digest of the image that was judged."""
+        return {"index": records_sha256(self.entries)}
+
+    def read(self) -> list[Input]:
+        own = [Input("FOLDER", self.folder)]
+        return own if self.path == jsonl.STANDARD_STREAM else [*own, Input("--index", self.path)]
 
     def samples(self, part: int) -> Sequence[ImageEntry]:
         start = part * self.samples_per_part
@@ -58,8 +67,17 @@ class ImageIndex:
         try:
             return open_rgb(inside(self.folder, entry.image))
         except ContractError as error:
-            line = self.lines[entry.sample_id]
-            raise ContractError(f"{self.path}:{line}: {error}") from error
+            raise self.located(entry, error) from error
+
+    def digest(self, entry: ImageEntry) -> str:
+        """Of the image's file."""
+        try:
+            return sha256(inside(self.folder, entry.image))[:16]
+        except ExpoError as error:
+            raise self.located(entry, error) from error
+
+    def located(self, entry: ImageEntry, error: ExpoError) -> ContractError:
+        return ContractError(f"{self.path}:{self.lines[entry.sample_id]}: {error}")
 
 
 def read_index(
@@ -85,3 +103,21 @@ def read_index(
     if not entries:
         raise ContractError(f"{path}: no images")
     return ImageIndex(folder, path, entries, lines, samples_per_part)
+
+
+def check_judged_images(index: ImageIndex, out: Path, labels: Sequence[str], shard: Shard) -> None:
+    """Raises ContractError when an image of a part that has scores is another one than was judged."""
+    count = num_parts(index.num_samples, index.samples_per_part)
+    for label in labels:
+        for part in range(count):
+            path = score_path(out, part, label)
+            if not (shard.takes(part) and path.exists()):
+                continue
+            judged = {score.sample_id: score.digest for score in jsonl.read(path, Score)}
+            for entry in index.samples(part):
+                old, new = judged.get(entry.sample_id), index.digest(entry)
+                if None not in (old, new) and old != new:
+                    raise ContractError(
+                        f"{path}: {label} judged {index.folder / entry.image} when it was {old}, "
+                        f"now it is {new}; --overwrite to score anew"
+                    )

@@ -1,18 +1,17 @@
 """What `expo score` can score: the samples of a rollout, or an image folder with an index."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from expo_cli.config import ScoreConfig
-from expo_cli.contracts.parts import part_path
-from expo_cli.contracts.provenance import Count, planned
+from expo_cli.contracts.identity import VAE, json_sha256, model_sha256s
+from expo_cli.contracts.outputs import Input
 from expo_cli.contracts.records import ImageEntry, Sample
 from expo_cli.contracts.rollouts import Rollout, open_rollout
 from expo_cli.errors import ContractError
+from expo_cli.stages.common.inputs import check_same_vae, maker_of_latents, model_inputs
 from expo_cli.stages.scoring.image_index import read_index
 
 
@@ -25,8 +24,14 @@ class ImageSource(Protocol):
     def plan(self) -> dict[str, Any]:
         """The settings that scores of these images depend on."""
 
+    def free(self) -> dict[str, Any]:
+        """How they are spelled."""
+
     def inputs(self) -> dict[str, str]:
         """sha256 of what determines the images."""
+
+    def read(self) -> list[Input]:
+        """Where what is read lies."""
 
     def samples(self, part: int) -> Sequence[Sample | ImageEntry]: ...
 
@@ -48,27 +53,27 @@ class RolloutImages:
         return self.planned("part_size") * self.planned("num_images_per_prompt")
 
     def planned(self, name: str) -> int:
-        return planned(self.rollout.run, self.rollout.folder, name, Count)
+        return self.rollout.planned(name)
 
     def plan(self) -> dict[str, Any]:
-        return {"images": "rollout", "vae": self.vae}
+        return {"images": "rollout"}
+
+    def free(self) -> dict[str, Any]:
+        return {"vae": self.vae, "rollout": str(self.rollout.folder)}
 
     def inputs(self) -> dict[str, str]:
+        """The samples' own digests say which latents were judged."""
         run = self.rollout.run
-        settings = json.dumps([run.plan, run.inputs], sort_keys=True)
-        return {"rollout": hashlib.sha256(settings.encode()).hexdigest()}
+        settings = {"rollout": json_sha256([run.plan, run.inputs])}
+        return settings | model_sha256s("vae", self.vae, VAE)
+
+    def read(self) -> list[Input]:
+        return [Input("FOLDER", self.rollout.folder), *model_inputs("--vae", self.vae)]
 
     def samples(self, part: int) -> list[Sample]:
         """Raises ContractError when they are not as many as were drawn."""
-        first, samples = part * self.samples_per_part, self.rollout.samples(part)
-        drawn = min(self.samples_per_part, self.planned("num_samples") - first)
-        found = len({sample.sample_id for sample in samples})
-        if not found == len(samples) == drawn:
-            raise ContractError(
-                f"{part_path(self.rollout.folder, part)}: {len(samples)} samples, {found} of them "
-                f"distinct, not the {drawn} of this part; remove it and run `expo rollout` again"
-            )
-        return samples[: self.num_samples - first]
+        first = part * self.samples_per_part
+        return self.rollout.samples(part)[: self.num_samples - first]
 
 
 def open_images(folder: Path, config: ScoreConfig) -> ImageSource:
@@ -76,5 +81,9 @@ def open_images(folder: Path, config: ScoreConfig) -> ImageSource:
     if config.index is not None:
         return read_index(folder, Path(config.index), config.part_size, config.limit)
     rollout = open_rollout(folder)
-    vae = config.vae or planned(rollout.run, folder, "drawn_by", str)
+    vae = config.vae or maker_of_latents(folder, rollout.run)
+    if vae is None:
+        raise ContractError(f"{folder}: its run.json does not say who drew it; give --vae")
+    if config.vae is None:
+        check_same_vae(folder, rollout.run, vae)
     return RolloutImages(rollout, vae, config.limit)

@@ -21,6 +21,7 @@ from expo_cli.stages.common.progress import Bar, Notes
 from expo_cli.stages.common.stopping import StopRequest, stop_on_signal
 from expo_cli.stages.scoring.image_index import ImageIndex
 from expo_cli.stages.scoring.image_sources import ImageSource
+from expo_cli.stages.scoring.scores import Scores
 
 Samples = Sequence[Sample | ImageEntry]
 # The images of some samples of a part, one after the other.
@@ -31,7 +32,7 @@ def score_parts(
     source: ImageSource,
     rewards: Mapping[str, Reward],
     todo: Mapping[int, Sequence[str]],
-    out: Path,
+    output: Scores,
     config: ScoreConfig,
     notes: Notes,
 ) -> dict[str, int]:
@@ -55,9 +56,11 @@ def score_parts(
             samples = source.samples(part)
             judging = {label: rewards[label] for label in labels}
             judged = judge_part(part, samples, judging, read, config.batch_size, bar, stop)
+            digests = digests_of(source, samples)
             for label in labels:
-                scores = scores_of_part(label, samples, judged[label])
-                write_part(out, part, label, scores, judged[label])
+                output.claim(label)
+                scores = scores_of_part(label, samples, digests, judged[label])
+                write_part(output.path, part, label, scores, judged[label])
                 scored[label] += [score.score for score in scores]
             stop.check()
     for label, scores in scored.items():
@@ -79,7 +82,9 @@ def image_reader(
     def decode(part: int, samples: Samples) -> Iterator[Image]:
         for start in range(0, len(samples), batch_size):
             rows = samples[start : start + batch_size]
-            yield from decoder.images(latents_path(part), [sample.sample_id for sample in rows])
+            yield from decoder.images(
+                latents_path(part), {sample.sample_id: sample.digest for sample in rows}
+            )
 
     return decode
 
@@ -139,7 +144,19 @@ def judge(
     return judgement
 
 
-def scores_of_part(label: str, samples: Samples, judgements: Sequence[Judgement]) -> list[Score]:
+def digests_of(source: ImageSource, samples: Samples) -> list[str | None]:
+    """Of what was judged: a sample's latents, or an image's file."""
+    if isinstance(source, ImageIndex):
+        return [source.digest(entry) for entry in samples]
+    return [sample.digest for sample in samples]
+
+
+def scores_of_part(
+    label: str,
+    samples: Samples,
+    digests: Sequence[str | None],
+    judgements: Sequence[Judgement],
+) -> list[Score]:
     raws = [(float(raw), judgement.scale) for judgement in judgements for raw in judgement.raw]
     return [
         Score(
@@ -149,8 +166,9 @@ def scores_of_part(label: str, samples: Samples, judgements: Sequence[Judgement]
             score=raw * scale,
             raw=raw,
             scale=scale,
+            digest=digest,
         )
-        for sample, (raw, scale) in zip(samples, raws, strict=True)
+        for sample, digest, (raw, scale) in zip(samples, digests, raws, strict=True)
     ]
 
 

@@ -10,24 +10,25 @@ from peft import LoraConfig
 from torch import Tensor
 
 from expo_cli.contracts.files import atomic, atomic_folder
+from expo_cli.contracts.kinds import ADAPTER_FILES, METRICS, MODEL_CARD
+from expo_cli.contracts.sources import MODEL_INDEX
 from expo_cli.contracts.tensors import write_tensors
 from expo_cli.models.component import WEIGHTS
-from expo_cli.models.families import MODEL_INDEX, read_index
+from expo_cli.models.families import read_index
 from expo_cli.models.lora import save_adapter
 from expo_cli.models.protocol import DiffusionModel
 from expo_cli.report.model_card import model_card
 from expo_cli.stages.training.origin import Origin, lora_metadata
 
-MODEL_CARD = "README.md"
 
-
-def write_pipeline(model: DiffusionModel, weights: dict[str, Tensor], out: Path) -> None:
+def write_pipeline(model: DiffusionModel, weights: dict[str, Tensor], out: Path) -> list[Path]:
     """Write the trained network (fp32) and the pipeline's other parts; the index comes last.
+    Returns all files.
 
     The index names no part that is not there, such as the safety checker of a hub snapshot:
     diffusers would fail to load it.
     """
-    index = read_index(model.folder)
+    index, written = read_index(model.folder), [out / MODEL_INDEX]
     for name, value in index.items():
         part = model.folder / name
         if not isinstance(value, list):
@@ -43,8 +44,10 @@ def write_pipeline(model: DiffusionModel, weights: dict[str, Tensor], out: Path)
                 write_tensors(folder / WEIGHTS, whole, {"format": "pt"})
             else:
                 shutil.copytree(part, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
+        written += [path for path in (out / name).rglob("*") if path.is_file()]
     with atomic(out / MODEL_INDEX) as file:
         file.write(json.dumps(index, indent=2).encode() + b"\n")
+    return written
 
 
 def write_checkpoint(
@@ -55,15 +58,19 @@ def write_checkpoint(
     base: str,
     origin: Origin,
     measured: Mapping[str, Any],
-) -> None:
-    """Write a whole pipeline, or the adapter alone when there is one, after its model card.
+) -> list[str]:
+    """Write a whole pipeline, or the adapter alone when there is one, after its model card; returns
+    the names of all files of the checkpoint.
 
     `measured` is the last line of metrics.
     """
     with atomic(out / MODEL_CARD) as file:
         file.write(model_card(origin, adapter is not None, measured).encode())
     if adapter is None:
-        write_pipeline(model, weights, out)
+        written = write_pipeline(model, weights, out)
     else:
         metadata = lora_metadata(origin, origin.settings["max_train_steps"])
         save_adapter(model, weights, out, adapter, base, metadata)
+        written = [out / name for name in ADAPTER_FILES]
+    names = sorted(path.relative_to(out).as_posix() for path in written)
+    return [METRICS, MODEL_CARD, *names]

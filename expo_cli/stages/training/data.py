@@ -91,7 +91,7 @@ class Latents:
             )
 
     def _load(self, folder: Path, ref: SampleRef) -> Tensor:
-        return self.files.get(inside(folder, ref.part), ref.sample_id).float()
+        return self.files.get(inside(folder, ref.part), ref.sample_id, ref.digest).float()
 
     def get(self, folder: Path, ref: SampleRef) -> Tensor:
         """fp32 [channels, height, width].

@@ -66,6 +66,7 @@ def public(path: Path) -> str | bytes:
     if path.name != ADAPTER_CONFIG:
         return str(path)
     settings = json.loads(path.read_text(encoding="utf-8"))
+    settings.pop("base_path", None)
     settings["base_model_name_or_path"] = told(settings["base_model_name_or_path"])
     return json.dumps(settings, indent=2).encode() + b"\n"
 

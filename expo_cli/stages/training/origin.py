@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from expo_cli.config import TrainConfig
+from expo_cli.contracts.identity import one_sha256
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.sources import EMBEDDED, base_source, shipped
 from expo_cli.core.objectives import Objective, learns_from
@@ -19,8 +20,6 @@ from expo_cli.stages.training.plan import FREE_SETTINGS
 
 # Settings of a machine, not of what is made; the batch's parts make up the global batch.
 UNTOLD = set(FREE_SETTINGS) - {"train_batch_size", "gradient_accumulation_steps"}
-# Inputs of a run that are weights; all others are data.
-WEIGHTS = ("init_from", "ref")
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def origin_of(config: TrainConfig, objective: Objective, run: Run) -> Origin:
     """The origin of the checkpoint that a run with a resolved configuration makes."""
     base = base_source(config.init_from)
     kind = learns_from(objective)
-    paths = [name for name in run.inputs if name not in WEIGHTS]
+    paths = run.free["pairs"]
     sources = {"init_from": config.init_from, "ref": config.ref}
     name = Path(base.removeprefix(EMBEDDED)).name
     return Origin(
@@ -83,11 +82,11 @@ def origin_of(config: TrainConfig, objective: Objective, run: Run) -> Origin:
         command=train_command(config, paths),
         objective=str(objective) if is_dataclass(objective) else config.objective,
         evidence=f"{run.plan[f'num_{kind}']} {kind}",
-        settings={
-            name: told(value) if name in sources else value for name, value in run.plan.items()
-        },
-        weights=list(dict.fromkeys((told(sources[name]), run.inputs[name]) for name in WEIGHTS)),
-        data=[(told(path), run.inputs[path]) for path in paths],
+        settings={name: told(source) for name, source in sources.items()} | run.plan,
+        weights=list(
+            dict.fromkeys((told(sources[name]), one_sha256(run.inputs, name)) for name in sources)
+        ),
+        data=[(told(path), run.inputs[f"pairs {n}"]) for n, path in enumerate(paths, start=1)],
         versions=run.versions,
     )
 

@@ -22,10 +22,8 @@ FREE_SETTINGS = (
     "reference_cache",
     "text_cache",
 )
-GO_ON = (
-    "give the settings it was begun with (the global batch is processes x --train-batch-size x "
-    "--gradient-accumulation-steps), choose another --out, or --overwrite to start it anew"
-)
+# How inputs are spelled: what they are is among the run's inputs.
+SPELLED = ("init_from", "ref")
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -55,6 +53,7 @@ def plan_and_free(
     """The settings that a later run must share, and those that it may change."""
     mixes_batch = getattr(objective, "mixes_batch", False)
     free = [name for name in FREE_SETTINGS if not (mixes_batch and name == "train_batch_size")]
+    free += SPELLED
     settings = asdict(config) | {"global_batch_size": global_batch_size(config)}
     return (
         {name: value for name, value in settings.items() if name not in free},

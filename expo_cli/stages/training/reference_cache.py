@@ -14,18 +14,23 @@ import torch
 from torch import Tensor
 
 from expo_cli.config import TrainConfig
+from expo_cli.contracts.identity import (
+    SCHEDULER,
+    TEXT,
+    adapter_sha256,
+    listing_sha256,
+    pipeline_sha256s,
+)
+from expo_cli.contracts.kinds import Cache
 from expo_cli.contracts.provenance import Run
-from expo_cli.contracts.sources import model_folder, parts_sha256, source_sha256
+from expo_cli.contracts.sources import model_folder
 from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.models.loading import pipeline_folder
 from expo_cli.models.protocol import DiffusionModel
-from expo_cli.stages.common.folders import begin_cache
-from expo_cli.stages.common.text_cache import TEXT_PARTS
 
-FILES = "values-*.safetensors"
 # The parts of a pipeline that turn a prompt into conditioning, and latents into noisy ones.
-INPUT_PARTS = (*TEXT_PARTS, "scheduler")
+INPUT_PARTS = (*TEXT, *SCHEDULER)
 
 
 class ReferenceCache:
@@ -35,8 +40,9 @@ class ReferenceCache:
         """Raises ContractError when the folder is of another reference or precision than `run`
         says, or one of its files is damaged."""
         self.folder = folder
-        begin_cache(folder, run, "--reference-cache")
-        read = [read_values(path) for path in sorted(folder.glob(FILES))]
+        self.output = Cache(folder, run.command, "--reference-cache")
+        self.output.use(run)
+        read = [read_values(path) for path in self.output.own_files()]
         keys = torch.cat([torch.empty(0, dtype=torch.int64), *(keys for keys, _ in read)])
         # Stable: of values that several workers computed, the same one is taken each time.
         self.keys, order = keys.sort(stable=True)
@@ -104,16 +110,18 @@ def cache_run(config: TrainConfig, policy: DiffusionModel, dtype: torch.dtype, k
     Raises UsageError when the reference has others.
     """
     folder, adapter = pipeline_folder(config.ref), model_folder(config.ref)
-    inputs_sha256 = parts_sha256(folder, INPUT_PARTS)
-    if policy.folder != folder and parts_sha256(policy.folder, INPUT_PARTS) != inputs_sha256:
+    parts = pipeline_sha256s(folder, (policy.network_name, *INPUT_PARTS))
+    inputs = {name: digest for name, digest in parts.items() if name != policy.network_name}
+    own = inputs if policy.folder == folder else pipeline_sha256s(policy.folder, INPUT_PARTS)
+    if own != inputs:
         raise UsageError(
             f"--reference-cache needs a --ref with the text encoder, tokenizer and noise schedule "
             f"of --init-from; {folder} and {policy.folder} differ"
         )
     sha256s = {
-        "network": parts_sha256(folder, (policy.network_name,)),
-        "inputs": inputs_sha256,
-        "adapter": None if adapter == folder else source_sha256(config.ref),
+        "network": parts[policy.network_name],
+        "inputs": listing_sha256(inputs.items()),
+        "adapter": None if adapter == folder else adapter_sha256(adapter),
     }
     return Run(
         command="reference-cache",

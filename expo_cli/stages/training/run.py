@@ -1,9 +1,8 @@
 """What `expo train` does around the optimiser steps, from its records to the checkpoint."""
 
-import shutil
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,18 @@ from accelerate import Accelerator
 from expo_cli.config import RunOptions, TrainConfig
 from expo_cli.contracts.checkpoints import states_folder
 from expo_cli.contracts.files import alone
+from expo_cli.contracts.kinds import Checkpoint
+from expo_cli.contracts.outputs import Input
 from expo_cli.contracts.parts import Shard
-from expo_cli.contracts.provenance import Run, write_run
+from expo_cli.contracts.provenance import Run
 from expo_cli.core.objectives import Objective, learns_from
 from expo_cli.models.families import has_t5, pipeline_folder
 from expo_cli.stages.common.device import resolve_dtype
-from expo_cli.stages.common.folders import begin_or_continue, clear_if_asked
 from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.common.text_cache import TextCache, ask_ahead
 from expo_cli.stages.training.checkpoint import write_checkpoint
 from expo_cli.stages.training.origin import origin_of
-from expo_cli.stages.training.plan import GO_ON, global_batch_size
+from expo_cli.stages.training.plan import global_batch_size
 from expo_cli.stages.training.processes import start_processes
 from expo_cli.stages.training.trainer import DATA, Trainer
 
@@ -31,19 +31,21 @@ from expo_cli.stages.training.trainer import DATA, Trainer
 def train(
     records: Sequence[Any],
     objective: Objective,
-    out: Path,
+    checkpoint: Checkpoint,
+    read: Sequence[Input],
     config: TrainConfig,
     options: RunOptions,
     run: Run,
     notes: Notes,
 ) -> None:
     """Train to the last step and write the checkpoint; see `stages.train.train_policy`."""
+    out = checkpoint.path
     accelerator = start_processes(config, out)
     started = time.monotonic()
-    with alone(out) if accelerator.is_main_process else nullcontext():
+    with ExitStack() as stack:
         if accelerator.is_main_process:
-            clear_if_asked(out, options, Shard())
-            begin_or_continue(out, run, remedy=GO_ON)
+            stack.enter_context(alone(out))
+            stack.enter_context(checkpoint.begun(run, read, options.overwrite))
         accelerator.wait_for_everyone()
         if config.report_to != "none":
             accelerator.init_trackers("expo")
@@ -54,13 +56,12 @@ def train(
         weights = trainer.masters.state()
         if accelerator.is_main_process:
             measured = trainer.log.last()
-            # Before the checkpoint, whose last file makes it finished.
-            seconds = round(time.monotonic() - started, 3)
-            write_run(out, replace(run, counts=measured, seconds=seconds))
-            write_checkpoint(
+            files = write_checkpoint(
                 trainer.policy, weights, out, trainer.adapter, trainer.base, origin, measured
             )
-            shutil.rmtree(states_folder(out), ignore_errors=True)
+            seconds = round(time.monotonic() - started, 3)
+            checkpoint.finish(replace(run, counts=measured, seconds=seconds, files=files))
+            checkpoint.remove_states()
         accelerator.wait_for_everyone()
     accelerator.end_training()  # which also ends the process group
 

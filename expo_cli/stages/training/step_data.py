@@ -10,6 +10,7 @@ from expo_cli.config import TrainConfig
 from expo_cli.contracts.ids import digest
 from expo_cli.contracts.records import SampleRef, StepPair
 from expo_cli.contracts.rollouts import step_tensor
+from expo_cli.contracts.tensors import latents_digest
 from expo_cli.core.gaussian_steps import GaussianSteps, gaussian_steps
 from expo_cli.core.spo import SPO, LogDensities, StepDensities
 from expo_cli.core.visits import visits
@@ -109,13 +110,23 @@ class StepData:
             self.steps[visit.item]
             for visit in visits(self.config.seed, len(self.steps), start, count)
         ]
-        return Steps(
-            [step.pair for step in chosen],
-            *(
-                torch.stack([self.latents.get(s.folder, tensor_ref(s.pair, name)) for s in chosen])
-                for name in ("x_t", "winner", "loser")
-            ),
-        )
+        tensors = [self.tensors(step) for step in chosen]
+        return Steps([step.pair for step in chosen], *map(torch.stack, zip(*tensors, strict=True)))
+
+    def tensors(self, step: TrainingStep) -> list[Tensor]:
+        """x_t, winner and loser, each fp32 [channels, height, width].
+
+        Raises ContractError when they are not those that were judged.
+        """
+        names = ("x_t", "winner", "loser")
+        found = [self.latents.get(step.folder, tensor_ref(step.pair, name)) for name in names]
+        wanted = step.pair.digest
+        if wanted is not None and (digest := latents_digest(*found)) != wanted:
+            raise ContractError(
+                f"{step.folder / step.pair.part}: the latents of step {step.pair.step_id} are "
+                f"{digest}, but were {wanted} when they were judged: they were drawn anew or replaced"
+            )
+        return found
 
     def reference_log_densities(self, steps: Steps) -> Tensor:
         def ask(model: DiffusionModel, asked: list[int] | None) -> Tensor:

@@ -1,0 +1,198 @@
+"""What an input is: its contents, however it is spelled and wherever it lies.
+
+A safetensors file that expo wrote says its own sha256, so that its data need not be read. All other
+large files are hashed once and remembered. A model is the files of those of its parts that are used.
+"""
+
+import fnmatch
+import hashlib
+import json
+import os
+import stat
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from expo_cli.contracts.files import atomic, read_json, sha256
+from expo_cli.contracts.sources import (
+    ADAPTER_CONFIG,
+    HUB_UNUSED,
+    MODEL_INDEX,
+    base_source,
+    model_folder,
+)
+from expo_cli.contracts.tensors import stated_sha256
+from expo_cli.errors import ContractError, ExpoError
+
+# Which parts of a pipeline a command uses: folders whose names begin so.
+NETWORK = ("unet", "transformer")
+TEXT = ("text_encoder", "tokenizer")
+SCHEDULER = ("scheduler",)
+VAE = ("vae",)
+ADAPTER = "lora"
+
+# What a part consists of, beside weights: settings and vocabularies.
+TEXTS = ("*.json", "merges.txt", "vocab.txt", "*.model")
+# Keys of a config that say who wrote it; all that begin with an underscore but the class.
+CLASS_NAME = "_class_name"
+# Smaller files are hashed faster than looked up.
+WORTH_REMEMBERING = 1 << 20
+# A file may change again within what its file system calls the same moment.
+YOUNG_SECONDS = 2.0
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 that identifies a file: the one it states if expo wrote it, else of its contents.
+
+    Raises ExpoError when it cannot be read, or is no regular file.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ExpoError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise ExpoError(f"{path}: is no regular file")
+    if path.suffix == ".safetensors" and (stated := stated_sha256(path)):
+        return stated
+    if status.st_size < WORTH_REMEMBERING:
+        return sha256(path)
+    return _remembered(path, status)
+
+
+def _remembered(path: Path, status: os.stat_result) -> str:
+    """The sha256 of a file, hashed anew when it is another one than before.
+
+    ctime is among what it is known by: `cp -p` and `touch -r` keep size and mtime.
+    """
+    memory = _memory(status)
+    with suppress(OSError):
+        if len(known := memory.read_text()) == 64:
+            return known
+    found = sha256(path)
+    changed = max(status.st_mtime, status.st_ctime)
+    if time.time() - changed > YOUNG_SECONDS and _memory(path.stat()) == memory:
+        with suppress(ExpoError), atomic(memory) as file:
+            file.write(found.encode())
+    return found
+
+
+def _memory(status: os.stat_result) -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    known_by = (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+    name = hashlib.sha256(repr(known_by).encode()).hexdigest()
+    return Path(cache, "expo", "sha256", name)
+
+
+def listing_sha256(items: Iterable[tuple[str, str]]) -> str:
+    """One sha256 over names and digests, as `sha256sum` lists them."""
+    listing = "".join(f"{digest}  {name}\n" for name, digest in sorted(items))
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def json_sha256(value: object) -> str:
+    """Of JSON in its canonical form: keys sorted, no spaces."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def records_sha256(records: Iterable[object]) -> str:
+    """Of the records of a JSONL file, as expo writes them: a pipe's are the file's."""
+    digest, encoder = hashlib.sha256(), msgspec.json.Encoder()
+    for record in records:
+        digest.update(encoder.encode(record) + b"\n")
+    return digest.hexdigest()
+
+
+def config_sha256(path: Path, without: Sequence[str] = (), lists: bool = True) -> str:
+    """Of the settings in a JSON file, whoever wrote it down and however it is laid out; a
+    pipeline's index lists its parts, which are known by themselves, in `lists`."""
+    settings = read_json(path, dict[str, Any])
+    kept = {
+        key: value
+        for key, value in settings.items()
+        if (key == CLASS_NAME or not key.startswith("_"))
+        and key not in without
+        and (lists or not isinstance(value, list))
+    }
+    return json_sha256(kept)
+
+
+def folder_sha256(folder: Path) -> str:
+    """Of the weights, settings and vocabulary that stand in one folder."""
+    items = [(path.name, file_sha256(path)) for path in weight_files(folder)]
+    texts = {path for pattern in TEXTS for path in folder.glob(pattern) if path.is_file()}
+    for path in texts:
+        if path.name.endswith(".index.json") or path.name == "run.json":
+            continue
+        items.append((path.name, text_sha256(path)))
+    return listing_sha256(items)
+
+
+def text_sha256(path: Path) -> str:
+    """Of a file of settings or of a vocabulary."""
+    return config_sha256(path) if path.match("*config*.json") else file_sha256(path)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder that are loaded: copies in other precisions are not."""
+    names = (path for path in folder.glob("*.safetensors") if path.is_file())
+    unused = [pattern.rpartition("/")[2] for pattern in HUB_UNUSED]
+    files = sorted(names)
+    used = [p for p in files if not any(fnmatch.fnmatch(p.name, name) for name in unused)]
+    return used or files
+
+
+def pipeline_sha256s(folder: Path, parts: Sequence[str]) -> dict[str, str]:
+    """By its name, the sha256 of each part of a pipeline folder whose name begins so.
+
+    Only parts that the pipeline's index names: whatever else lies in the folder is none of it.
+    """
+    index = read_json(folder / MODEL_INDEX, dict[str, Any])
+    return {
+        name: folder_sha256(folder / name)
+        for name in sorted(index)
+        if isinstance(index[name], list)
+        and name.startswith(tuple(parts))
+        and (folder / name).is_dir()
+    }
+
+
+def adapter_sha256(folder: Path) -> str:
+    """Of a LoRA's own files; where its base lies is no part of it."""
+    weights = [(path.name, file_sha256(path)) for path in folder.glob("pytorch_lora*.safetensors")]
+    if not weights:
+        raise ContractError(f"{folder}: has no pytorch_lora_weights.safetensors")
+    settings = config_sha256(folder / ADAPTER_CONFIG, without=("base_model_name_or_path",))
+    return listing_sha256([*weights, (ADAPTER_CONFIG, settings)])
+
+
+def model_sha256s(name: str, source: str, parts: Sequence[str]) -> dict[str, str]:
+    """`NAME/PART -> sha256` for those parts of the model that a source of weights stands for.
+
+    A LoRA is its own files and the parts of its base; it adapts the network alone. A folder, a hub
+    id and its snapshot are the same where their files are; other precisions, and weights in
+    other pieces, are other models. Raises ExpoError when there is no such model.
+    """
+    folder, base = model_folder(source), model_folder(base_source(source))
+    found = {f"{name}/{part}": digest for part, digest in pipeline_sha256s(base, parts).items()}
+    if set(NETWORK) <= set(parts):
+        found[f"{name}/pipeline"] = config_sha256(base / MODEL_INDEX, lists=False)
+        if folder != base:
+            found[f"{name}/{ADAPTER}"] = adapter_sha256(folder)
+    return found
+
+
+def one_sha256(inputs: Mapping[str, str], name: str) -> str:
+    """One sha256 of all parts of the model that inputs know as `name`."""
+    start = f"{name}/"
+    return listing_sha256((key, inputs[key]) for key in inputs if key.startswith(start))

@@ -1,0 +1,368 @@
+"""Which files each kind of output has.
+
+| made by | output | files |
+|---|---|---|
+| prep-prompts | `Prompts` | a file |
+| rollout | `RolloutParts` | `part-N.jsonl .safetensors`, with step candidates `.steps.*`, `images/` |
+| score | `ScoreParts`, one a reward | `part-N.LABEL.jsonl`, of rewards that embed `.LABEL.safetensors` |
+| make-pairs | `Pairs` | a file |
+| make-pairs --layout | `LatentParts` | `part-N.jsonl .safetensors` |
+| make-pairs --export | `ExportParts` | those of the export, then what belongs to all parts |
+| train | `Checkpoint` | a pipeline or a LoRA, `metrics.jsonl`, a card; until then `state/` |
+| evaluate | `Evaluation` | `results.json`, `samples.jsonl`, `report.html`, `plots/` |
+| text-cache, reference-cache | `Cache` | whatever was asked for so far |
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from expo_cli.contracts import jsonl
+from expo_cli.contracts.checkpoints import saved_steps, states_folder
+from expo_cli.contracts.files import alone, cannot_be_written, lock_path
+from expo_cli.contracts.outputs import (
+    File,
+    Files,
+    Output,
+    Parts,
+    check_same_run,
+    names_in,
+    remove_any,
+)
+from expo_cli.contracts.parts import part_name
+from expo_cli.contracts.provenance import (
+    RUN,
+    PartCount,
+    Run,
+    as_written,
+    planned,
+    read_run,
+    write_run,
+)
+from expo_cli.contracts.sources import ADAPTER_CONFIG, MODEL_INDEX
+from expo_cli.errors import ContractError
+
+PART = re.compile(r"part-\d{5,7}\.(jsonl|safetensors|run\.json|steps\.jsonl|steps\.safetensors)")
+# What `sample_id` makes of a sample.
+KEPT_IMAGE = re.compile(r".+-(main|explore)-\d+-\d+\.(png|webp|jpg)")
+IMAGES = "images"
+SCORES = "scores"
+# A checkpoint's files, beside the folders of a pipeline's parts.
+MODEL_CARD = "README.md"
+METRICS = "metrics.jsonl"
+ADAPTER_FILES = (
+    "pytorch_lora_weights.safetensors",
+    "kohya_lora.safetensors",
+    ADAPTER_CONFIG,
+)
+PIPELINE_PARTS = re.compile(
+    r"unet|transformer|vae|scheduler|(text_encoder|tokenizer)(_\d)?|feature_extractor|image_encoder"
+    r"|safety_checker"
+)
+EVALUATION_FILES = ("results.json", "samples.jsonl", "report.html")
+
+
+def named(folder: Path, pattern: re.Pattern[str]) -> Iterator[Path]:
+    """Files of a folder whose whole names fit."""
+    for name in sorted(names_in(folder)):
+        if pattern.fullmatch(name):
+            yield folder / name
+
+
+class Prompts(File):
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "prep-prompts")
+
+
+class Pairs(File):
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "make-pairs")
+
+
+class _Image(msgspec.Struct):
+    image: str | None = None
+
+
+class RolloutParts(Parts):
+    """Records and latents, what step candidates have, and the images that are kept."""
+
+    def __init__(self, path: Path, run: Run) -> None:
+        super().__init__(path, "rollout", planned(run, path, "num_parts", PartCount))
+        self.has_steps = run.plan.get("num_step_candidates") is not None
+        self.has_images = run.plan.get("images", "none") != "none"
+
+    def part_files(self, part: int) -> list[str]:
+        endings = [".jsonl", ".safetensors"]
+        if self.has_steps:
+            endings += [".steps.jsonl", ".steps.safetensors"]
+        return [part_name(part) + ending for ending in endings]
+
+    def missing(self) -> list[int]:
+        lacking = set(super().missing())
+        if self.has_images:
+            kept = names_in(self.path / IMAGES)
+            whole = (n for n in range(self.count) if n not in lacking)
+            lacking |= {n for n in whole if not self.has_its_images(n, kept)}
+        return sorted(lacking)
+
+    def has_its_images(self, part: int, kept: set[str]) -> bool:
+        records = jsonl.read(self.path / self.part_files(part)[0], _Image)
+        return all(
+            record.image is None
+            or record.image.removeprefix(f"{IMAGES}/") in kept
+            or (self.path / record.image).exists()
+            for record in records
+        )
+
+    def own_files(self) -> Iterator[Path]:
+        yield from named(self.path, PART)
+        yield from named(self.path / IMAGES, KEPT_IMAGE)
+
+    def remove(self) -> None:
+        super().remove()
+        if (self.path / IMAGES).is_dir() and not names_in(self.path / IMAGES):
+            (self.path / IMAGES).rmdir()
+
+
+class LatentParts(Parts):
+    """Images that came from outside, as latents."""
+
+    def __init__(self, path: Path, run: Run) -> None:
+        super().__init__(path, "make-pairs", planned(run, path, "num_parts", PartCount))
+
+    def part_files(self, part: int) -> list[str]:
+        return [f"{part_name(part)}.jsonl", f"{part_name(part)}.safetensors"]
+
+    def own_files(self) -> Iterator[Path]:
+        return named(self.path, PART)
+
+
+class ScoreFolder(Output):
+    """What the scores of several rewards in one folder are of. It has no files but theirs."""
+
+    remedy = "choose another --out, or --overwrite all scores that are there"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "score")
+
+    def labels(self) -> list[str]:
+        """Of the rewards that are begun in it."""
+        ending = f".{RUN}"
+        return sorted(
+            name.removesuffix(ending)
+            for name in names_in(self.path)
+            if name.endswith(ending) and name != RUN
+        )
+
+    def own_files(self) -> Iterator[Path]:
+        return named(self.path, re.compile(r"part-\d{5,7}\.[^.]+\.(jsonl|safetensors)"))
+
+
+class ScoreParts(Parts):
+    """The scores by the reward of one label, its provenance in LABEL.run.json."""
+
+    def __init__(self, path: Path, label: str, count: int) -> None:
+        super().__init__(path, "score", count)
+        self.label = label
+        self.remedy = (  # type: ignore[misc]
+            f"choose another label (LABEL={label}...), or --overwrite to score anew"
+        )
+
+    @property
+    def run_path(self) -> Path:
+        return self.path / f"{self.label}.{RUN}"
+
+    def part_files(self, part: int) -> list[str]:
+        return [f"{part_name(part)}.{self.label}.jsonl"]
+
+    def own_files(self) -> Iterator[Path]:
+        label = re.escape(self.label)
+        return named(self.path, re.compile(rf"part-\d{{5,7}}\.{label}\.(jsonl|safetensors)"))
+
+
+# By the name of an export: the files of a part of so many, the one last written first.
+def pick_a_pic_part(part: int, count: int) -> str:
+    return f"data/train-{part:05d}-of-{count:05d}.parquet"
+
+
+def imagefolder_part(part: int, count: int) -> str:
+    return f"images/{part_name(part)}.jsonl"
+
+
+EXPORTED = {
+    "pick-a-pic": (
+        pick_a_pic_part,
+        (("data", re.compile(r"train-\d{5,7}-of-\d{5,7}\.parquet")),),
+        (),
+    ),
+    "imagefolder": (
+        imagefolder_part,
+        (("images", re.compile(r"part-\d{5,7}(\.jsonl)?")),),
+        ("metadata.jsonl",),
+    ),
+}
+
+
+class ExportParts(Parts):
+    """Pairs with their images, as others read them."""
+
+    def __init__(self, path: Path, run: Run) -> None:
+        super().__init__(path, "make-pairs", planned(run, path, "num_parts", PartCount))
+        name = planned(run, path, "export", str).partition(":")[0]
+        if name not in EXPORTED:
+            raise ContractError(f"{path}: its run.json knows no export {name!r}")
+        self.part_file, self.patterns, self.of_all = EXPORTED[name]
+
+    def part_files(self, part: int) -> list[str]:
+        return [self.part_file(part, self.count)]
+
+    def is_whole(self, part: int, there: set[str]) -> bool:
+        return (self.path / self.part_files(part)[0]).exists()
+
+    def lacking_of_all(self) -> list[str]:
+        """Files that belong to all parts and are not there."""
+        return [name for name in self.of_all if not (self.path / name).exists()]
+
+    def own_files(self) -> Iterator[Path]:
+        for folder, pattern in self.patterns:
+            yield from named(self.path / folder, pattern)
+        yield from (self.path / name for name in self.of_all if (self.path / name).exists())
+
+    def remove(self) -> None:
+        super().remove()
+        for folder, _ in self.patterns:
+            if (self.path / folder).is_dir() and not names_in(self.path / folder):
+                (self.path / folder).rmdir()
+
+
+class Checkpoint(Files):
+    """What diffusers loads, and the states of a training that is under way."""
+
+    remedy = (
+        "give the settings it was begun with (the global batch is processes x --train-batch-size x "
+        "--gradient-accumulation-steps), choose another --out, or --overwrite to start it anew"
+    )
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "train")
+
+    def is_finished(self) -> bool:
+        run = self.run()
+        if run is not None and run.is_older:
+            return any((self.path / name).exists() for name in (MODEL_INDEX, ADAPTER_CONFIG))
+        return super().is_finished()
+
+    def own_files(self) -> Iterator[Path]:
+        """The folders of a pipeline's parts only where an index or a run.json is there."""
+        names = (MODEL_INDEX, *ADAPTER_FILES, METRICS, MODEL_CARD)
+        yield from (self.path / name for name in names if (self.path / name).exists())
+        if states_folder(self.path).exists():
+            yield states_folder(self.path)
+        yield from (path for path in named(self.path, PIPELINE_PARTS) if path.is_dir())
+
+    def last_step(self) -> int:
+        """Of the newest state, 0 where there is none."""
+        return max(saved_steps(self.path), default=0)
+
+    def remove_states(self) -> None:
+        states = states_folder(self.path)
+        if states.exists():
+            with cannot_be_written(states):
+                remove_any(states)
+
+    def remove_rest(self) -> None:
+        """Of a finished one: what a run that was killed after its last file left.
+
+        Raises ExpoError when that run is still at it.
+        """
+        if states_folder(self.path).exists() or lock_path(self.path).exists():
+            with alone(self.path):
+                self.remove_states()
+
+
+class Evaluation(Files):
+    """Seconds of work: one that is there is made anew, by the same command alone."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "evaluate")
+
+    def claim(self, run: Run) -> bool:
+        created = not self.run_path.exists()
+        write_run(self.path, run)
+        return created
+
+    def check_same(self, begun: Run, run: Run) -> None:
+        """It is made anew whatever was there."""
+
+    def names(self, run: Run) -> list[str]:
+        """Of all its files."""
+        return run.files or list(EVALUATION_FILES)
+
+    def own_files(self) -> Iterator[Path]:
+        yield from (self.path / name for name in EVALUATION_FILES if (self.path / name).exists())
+        yield from named(self.path / "plots", re.compile(r"[a-z0-9-]+\.(png|svg|pdf)"))
+
+
+class Cache(Output):
+    """A folder that later runs of the same plan add to; it never lacks anything."""
+
+    def __init__(self, path: Path, command: str, flag: str) -> None:
+        super().__init__(path, command)
+        self.flag = flag
+        self.remedy = f"choose another {flag}"  # type: ignore[misc]
+
+    def own_files(self) -> Iterator[Path]:
+        pattern = (
+            "values-*.safetensors" if self.command == "reference-cache" else "??/*.safetensors"
+        )
+        yield from sorted(self.path.glob(pattern))
+
+    def use(self, run: Run) -> None:
+        """Begin it, or check that it is of the same plan.
+
+        Raises ContractError, which names the flag that chose it, when it is not, or is no cache.
+        """
+        # In this order: another worker may begin it meanwhile, and writes run.json first.
+        filled = next(self.own_files(), None) is not None
+        begun = self.run()
+        if begun is None and filled:
+            raise ContractError(f"{self.path}: has no run.json to say of what it is; {self.remedy}")
+        if begun is not None and begun.command != self.command:
+            raise ContractError(
+                f"{self.path}: is the output of `expo {begun.command}`, no {self.command}; "
+                f"{self.remedy}"
+            )
+        self.claim(run)
+
+    def check_same(self, begun: Run, run: Run) -> None:
+        if not begun.is_older:
+            check_same_run(self.path, begun, as_written(run), self.remedy)
+            return
+        # What it holds is named by digests of another kind, and would never be found.
+        raise ContractError(f"{self.path}: was made by an older version of expo; {self.remedy}")
+
+
+def rollout_parts(folder: Path) -> tuple[RolloutParts, Run]:
+    """Raises ExpoError when there is no such folder, ContractError when it is no rollout."""
+    run = read_run(folder)
+    if run.command != "rollout":
+        raise ContractError(f"{folder}: is the output of `expo {run.command}`, not of rollout")
+    return RolloutParts(folder, run), run
+
+
+def score_parts(folder: Path) -> list[tuple[ScoreParts, Run]]:
+    """Of each reward that is begun in a score folder, by label."""
+    scores = ScoreFolder(folder)
+    labels = scores.labels()
+    if not labels:
+        return []
+    count = planned(read_run(folder), folder, "num_parts", PartCount)
+    found = (ScoreParts(folder, label, count) for label in labels)
+    return [(parts, read_run(folder, parts.run_path.name)) for parts in found]
+
+
+def folder_parts(folder: Path, run: Run) -> Parts:
+    """The parts that `expo make-pairs` makes in a folder."""
+    return ExportParts(folder, run) if "export" in run.plan else LatentParts(folder, run)

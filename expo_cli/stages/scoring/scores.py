@@ -1,0 +1,89 @@
+"""The score folder of a command line: the scores by each of its rewards, begun and continued."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from expo_cli.config import ScoreConfig
+from expo_cli.contracts.kinds import ScoreFolder, ScoreParts
+from expo_cli.contracts.outputs import Input
+from expo_cli.contracts.provenance import Run
+from expo_cli.rewards.protocol import Reward
+
+
+@dataclass(frozen=True)
+class NamedReward:
+    """A reward, what the command line calls it, and what files and tables call it."""
+
+    label: str
+    spec: str
+    reward: Reward
+
+
+class Scores:
+    """The parts of each reward in the folder `path`, whose run.json says of which images they are."""
+
+    def __init__(
+        self,
+        path: Path,
+        count: int,
+        of_images: Run,
+        read: Sequence[Input],
+        rewards: Sequence[NamedReward],
+        config: ScoreConfig,
+        overwrite: bool,
+    ) -> None:
+        self.path, self.of_images, self.read, self.overwrite = path, of_images, read, overwrite
+        self.folder = ScoreFolder(path)
+        self.parts = {r.label: ScoreParts(path, r.label, count) for r in rewards}
+        self.runs = {
+            r.label: Run(
+                command="score",
+                plan={"dtype": config.dtype} | r.reward.identity(),
+                free={"spec": r.spec},
+            )
+            for r in rewards
+        }
+        # Scores of other images are replaced only with all that are there.
+        self.anew = overwrite and set(self.folder.labels()) <= set(self.parts)
+
+    def check(self) -> None:
+        """Errors as `Output.check`, of the folder and of each reward; writes nothing."""
+        self.folder.check(self.of_images, self.read, self.anew)
+        for label, parts in self.parts.items():
+            parts.check(self.runs[label], self.read, self.overwrite)
+
+    @contextmanager
+    def begun(self) -> Iterator[None]:
+        """Begin or continue all of it; see `Output.begun`."""
+        with ExitStack() as stack:
+            stack.enter_context(self.folder.begun(self.of_images, self.read, self.anew))
+            for label, parts in self.parts.items():
+                run = self.runs[label]
+                stack.enter_context(parts.begun(run, self.read, self.overwrite))
+            yield
+
+    def claim(self, label: str) -> None:
+        """See `Output.claim`."""
+        self.folder.claim(self.of_images)
+        self.parts[label].claim(self.runs[label])
+
+    def missing(self) -> dict[str, list[int]]:
+        """The parts without scores, by label."""
+        return {label: parts.missing() for label, parts in self.parts.items()}
+
+    def lacking(self, part: int) -> list[str]:
+        """The labels by which a part is to be scored."""
+        if self.overwrite:
+            return list(self.parts)
+        return [label for label, parts in self.parts.items() if not parts.has(part)]
+
+    def finish(self, num_scored: Mapping[str, int], num_samples: int, seconds: float) -> None:
+        """Write down counts and seconds of those that are complete by now."""
+        for label, parts in self.parts.items():
+            # A worker that was killed after the last part left no counts.
+            counted = parts.run().counts
+            if not parts.missing() and (num_scored[label] or not counted):
+                counts = {"samples": num_samples, "parts": parts.count}
+                parts.finish(replace(self.runs[label], counts=counts, seconds=seconds))
