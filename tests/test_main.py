@@ -76,7 +76,7 @@ def test_every_example_parses(command, expo, tmp_path):
     [example] = re.findall(r"Example: expo (.*)", info.callback.__doc__)
     plan_only = ["--dry-run"] if config.RunOptions in configs_of(command) else []
     done = expo(*example.split(), *plan_only, cwd=tmp_path)
-    assert done.returncode in (0, 1), done.stderr
+    assert done.returncode in (0, 1, 75), done.stderr
 
 
 def test_version_and_module():

@@ -145,9 +145,8 @@ def text_sha256(path: Path) -> str:
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a folder that are loaded: copies in other precisions are not."""
-    names = (path for path in folder.glob("*.safetensors") if path.is_file())
-    unused = [pattern.rpartition("/")[2] for pattern in HUB_UNUSED]
-    files = sorted(names)
+    files = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
+    unused = [pattern for pattern in HUB_UNUSED if "/" not in pattern]
     used = [p for p in files if not any(fnmatch.fnmatch(p.name, name) for name in unused)]
     return used or files
 

@@ -266,6 +266,12 @@ class Checkpoint(Files):
         """Of the newest state, 0 where there is none."""
         return max(saved_steps(self.path), default=0)
 
+    def is_published(self, path: Path) -> bool:
+        """Whether a file of it is for others: not states, unfinished files, and the record with this
+        machine's paths."""
+        ours = path == self.run_path or states_folder(self.path) in path.parents
+        return not ours and not path.name.endswith((".partial", ".lock"))
+
     def remove_states(self) -> None:
         states = states_folder(self.path)
         if states.exists():
@@ -342,6 +348,14 @@ class Cache(Output):
             return
         # What it holds is named by digests of another kind, and would never be found.
         raise ContractError(f"{self.path}: was made by an older version of expo; {self.remedy}")
+
+
+def made_by(folder: Path) -> Run | None:
+    """The run that made a folder; None where the user made it.
+
+    Raises ContractError when its run.json is not whole.
+    """
+    return read_run(folder) if (folder / RUN).exists() else None
 
 
 def rollout_parts(folder: Path) -> tuple[RolloutParts, Run]:

@@ -67,8 +67,13 @@ class Output:
         settings than `run` says.
         """
         begun = self.check_place(inputs)
-        if begun is not None and overwrite:
+        if overwrite:
             check_holds_none(self.path, inputs)
+            if begun is None and names_in(self.path):
+                raise UsageError(
+                    f"--overwrite: {self.path} is not empty, and no {self.run_path.name} says that "
+                    "expo made it; choose another --out"
+                )
         elif begun is not None:
             self.check_same(begun, run)
 
@@ -177,15 +182,16 @@ class Parts(Output):
     def is_whole(self, part: int, there: set[str]) -> bool:
         return all(name in there for name in self.part_files(part))
 
-    def require(self, numbers: Sequence[int] | None = None) -> None:
-        """Raises ExpoError that names the missing parts, of all or of some, and what makes them."""
+    def require(self, numbers: Sequence[int] | None = None, command: str | None = None) -> None:
+        """Raises ExpoError that names the missing parts, of all or of some, and the command that
+        makes them."""
         wanted = range(self.count) if numbers is None else numbers
         lacking = set(self.missing()).intersection(wanted)
         if lacking:
             raise ExpoError(
                 f"{self.path}: {len(lacking)} of {len(wanted)} parts are missing "
-                f"({ranges(sorted(lacking), 8)}); run the same `expo {self.command}` again to make "
-                "them"
+                f"({ranges(sorted(lacking), 8)}); run the same `expo {command or self.command}` "
+                "again to make them"
             )
 
 

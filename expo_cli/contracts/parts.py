@@ -1,20 +1,17 @@
-"""A folder of numbered parts: the unit in which work is cut, skipped and found missing.
+"""Numbered parts: the unit in which work is cut and shared out.
 
-A part exists when its `.jsonl` does; everything else that belongs to it is written before.
+Which files a part has, and whether they are there, `contracts.kinds` knows.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from expo_cli.errors import ContractError, ExpoError, UsageError
+from expo_cli.errors import UsageError
 
 # A run.json that claims more is no run's.
 MOST_PARTS = 1 << 20
-# The files of a part that has latents; the records come last.
-WITH_LATENTS = (".jsonl", ".safetensors")
-START_ANEW = "choose another --out, or --overwrite to start it anew"
 
 
 @dataclass(frozen=True)
@@ -57,15 +54,6 @@ def num_parts(num_items: int, part_size: int) -> int:
     return count
 
 
-def missing_parts(folder: Path, count: int, suffixes: Sequence[str] = (".jsonl",)) -> list[int]:
-    """Those that lack a file of one of the suffixes."""
-    return [
-        n
-        for n in range(count)
-        if not all(part_path(folder, n, suffix).exists() for suffix in suffixes)
-    ]
-
-
 def ranges(numbers: Iterable[int], most: int | None = None) -> str:
     """Rising numbers in short, as in `3, 7-9`; after `most` ranges an ellipsis."""
     borders: list[list[int]] = []
@@ -76,38 +64,3 @@ def ranges(numbers: Iterable[int], most: int | None = None) -> str:
             borders.append([number, number])
     texts = [f"{first}-{last}" if first < last else str(first) for first, last in borders]
     return ", ".join(texts if most is None or len(texts) <= most else [*texts[:most], "..."])
-
-
-def require_complete(folder: Path, count: int, command: str, suffix: str = ".jsonl") -> list[Path]:
-    """The paths of all parts, in order; errors as `require_parts`."""
-    require_parts(folder, range(count), command, suffix)
-    return [part_path(folder, number, suffix) for number in range(count)]
-
-
-def require_parts(
-    folder: Path, numbers: Sequence[int], command: str, suffix: str = ".jsonl"
-) -> None:
-    """Raises ExpoError that names the missing ones and the command that makes them."""
-    missing = [n for n in numbers if not part_path(folder, n, suffix).exists()]
-    if missing:
-        raise ExpoError(
-            f"{folder}: {len(missing)} of {len(numbers)} parts are missing ({ranges(missing, 8)}); "
-            f"run the same `expo {command}` again to make them"
-        )
-
-
-def check_same_plan(
-    begun: Path,
-    old: dict,
-    new: dict,
-    remedy: str = START_ANEW,
-) -> None:
-    """What was begun is continued only by the run that began it.
-
-    Raises ContractError that names the first setting in which the two differ.
-    """
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            raise ContractError(
-                f"{begun}: was begun with {key}={old.get(key)!r}, not {new.get(key)!r}; {remedy}"
-            )

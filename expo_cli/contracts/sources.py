@@ -82,13 +82,18 @@ def hub_file(repository: str, name: str) -> Path:
         raise ExpoError(f"{repository}: {name} cannot be had from the hub: {reason}") from error
 
 
+def is_adapter(folder: Path) -> bool:
+    """Whether a model's folder holds a LoRA, and not the model itself."""
+    return (folder / ADAPTER_CONFIG).exists()
+
+
 def base_source(source: str) -> str:
     """The source of the model that a LoRA checkpoint adapts; of anything else, itself.
 
     Raises ContractError when the adapter's configuration is not one.
     """
     folder = model_folder(source)
-    if not (folder / ADAPTER_CONFIG).exists():
+    if not is_adapter(folder):
         return source
     config = read_json(folder / ADAPTER_CONFIG, AdapterConfig)
     known = {"base": config.base_model_name_or_path, "base_path": config.base_path}

@@ -151,7 +151,8 @@ def rollout(folder: Path, run: Run) -> list[Part]:
 
 def scores(folder: Path, run: Run) -> list[Part]:
     """One output a reward."""
-    return scores_of(folder) or [replace(not_begun(folder), made_by="score")]
+    begun = replace(not_begun(folder), made_by=run.command, command=command_of(run))
+    return scores_of(folder) or [begun]
 
 
 def scores_of(folder: Path) -> list[Part]:

@@ -13,7 +13,7 @@ from expo_cli.config import HubConfig, RunOptions, TrainConfig
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.files import sha256
 from expo_cli.contracts.identity import NETWORK, SCHEDULER, TEXT, VAE, model_sha256s
-from expo_cli.contracts.kinds import Checkpoint
+from expo_cli.contracts.kinds import Checkpoint, made_by
 from expo_cli.contracts.outputs import Input, check_not_cut
 from expo_cli.contracts.parts import parse_shard
 from expo_cli.contracts.provenance import Run
@@ -22,7 +22,7 @@ from expo_cli.core.objectives import Objective, learns_from
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.families import check_same_noise, check_text_cache
 from expo_cli.registry import OBJECTIVES, build, nearest
-from expo_cli.stages.common.inputs import check_same_vae, made_by, model_inputs
+from expo_cli.stages.common.inputs import check_same_vae, model_inputs
 from expo_cli.stages.common.launch import is_first
 from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.training.images import TrainingImage, read_images

@@ -35,10 +35,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from expo_cli.contracts.files import atomic, atomic_folder, sha256
+from expo_cli.contracts.identity import (
+    NETWORK,
+    SCHEDULER,
+    TEXT,
+    VAE,
+    model_sha256s,
+    one_sha256,
+)
 from expo_cli.contracts.ids import fraction
-from expo_cli.contracts.parts import check_same_plan, missing_parts, num_parts, part_path
-from expo_cli.contracts.provenance import package_versions
-from expo_cli.contracts.sources import source_sha256
+from expo_cli.contracts.outputs import Input, Parts
+from expo_cli.contracts.parts import num_parts, part_name, part_path
+from expo_cli.contracts.provenance import Run, package_versions
 from expo_cli.contracts.tensors import TensorFiles, write_tensors
 from expo_cli.core.gaussian_steps import clean_latents
 from expo_cli.core.noise import training_noise
@@ -72,6 +80,18 @@ class Draw:
         return f"{self.pair.pair.pair_id}-{self.number}"
 
 
+class DrawParts(Parts):
+    """The folder of all draws: a safetensors file a part."""
+
+    remedy = "delete the folder, or choose another --out"
+
+    def part_files(self, part: int) -> list[str]:
+        return [f"{part_name(part)}.safetensors"]
+
+    def own_files(self) -> Iterator[Path]:
+        yield from sorted(self.path.glob("part-*.safetensors"))
+
+
 class Draws:
     """The images of all draws as the reward's preprocessing crops them, and their timesteps."""
 
@@ -97,21 +117,21 @@ class Draws:
 def make_draws(draws: Draws, arguments: argparse.Namespace, clip: StepCLIP) -> None:
     """Write the parts that are missing. Raises ContractError when others were begun there."""
     count = num_parts(len(draws.draws), PART_SIZE)
-    plan = {
-        "policy": source_sha256(arguments.policy),
-        "pairs": [sha256(path) for path in arguments.pairs],
-        "limit": arguments.limit,
-        "draws": arguments.draws,
-        "guidance_scale": arguments.guidance_scale,
-        "seed": arguments.seed,
-        "size": clip.image_processor.crop_size["height"],
-    }
-    begun = draws.folder / "plan.json"
-    if begun.exists():
-        remedy = "delete the folder, or choose another --out"
-        check_same_plan(draws.folder, json.loads(begun.read_bytes()), plan, remedy)
-    write_json(begun, plan)
-    missing = missing_parts(draws.folder, count, ".safetensors")
+    run = Run(
+        command="step-reward",
+        plan={
+            "limit": arguments.limit,
+            "draws": arguments.draws,
+            "guidance_scale": arguments.guidance_scale,
+            "seed": arguments.seed,
+            "size": clip.image_processor.crop_size["height"],
+        },
+        free={"policy": arguments.policy, "pairs": list(map(str, arguments.pairs))},
+        inputs=inputs_of(arguments),
+    )
+    output = DrawParts(draws.folder, run.command, count)
+    output.begin(run, [Input("a pair file", path) for path in arguments.pairs])
+    missing = output.missing()
     if not missing:
         return
     device = default_device()
@@ -126,6 +146,11 @@ def make_draws(draws: Draws, arguments: argparse.Namespace, clip: StepCLIP) -> N
         write_tensors(draws.path(number), tensors)
         rate = len(chosen) / (time.monotonic() - started)
         log.info("draws: part %d of %d, %.1f draws/s", number + 1, count, rate)
+
+
+def inputs_of(arguments: argparse.Namespace) -> dict[str, str]:
+    pairs = {f"pairs {n}": sha256(path) for n, path in enumerate(arguments.pairs, start=1)}
+    return pairs | model_sha256s("policy", arguments.policy, (*NETWORK, *TEXT, *SCHEDULER, *VAE))
 
 
 @torch.inference_mode()
@@ -364,7 +389,7 @@ def run(arguments: argparse.Namespace) -> None:
             if name not in ("out", "policy", "reward", "processor", "dtype")
         },
         "pairs": {"training": len(pairs) - len(held_back), "validation": len(held_back)},
-        "policy": source_sha256(arguments.policy),
+        "policy": one_sha256(inputs_of(arguments), "policy"),
         "reward": reward.identity(),
         "trained": trained.identity(),
         "validation": {"pickscore": before, "step-pickscore": judged(clip)},

@@ -34,7 +34,12 @@ def test_the_command_writes_pairs_to_stdout(rollouts, tmp_path, expo):
     ("remove", "arguments", "code", "message"),
     [
         ("it1/main/part-00001.jsonl", (), 1, "1 of 2 parts are missing (1); run the same `expo ro"),
-        ("it1/main/part-00001.safetensors", (), 1, "part-00001.safetensors: missing"),
+        (
+            "it1/main/part-00001.safetensors",
+            (),
+            1,
+            "1 of 2 parts are missing (1); run the same `expo ro",
+        ),
         (
             "it1/explore/scores/part-00000.pick.jsonl",
             (),

@@ -3,12 +3,13 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from expo_cli.contracts.checkpoints import state_folder
-from expo_cli.contracts.parts import WITH_LATENTS, part_path
-from expo_cli.contracts.provenance import Run, write_run
+from expo_cli.contracts.parts import part_path
+from expo_cli.contracts.provenance import Run, read_run, write_run
 from expo_cli.contracts.rollouts import reward_run_name, score_path
 from tests.test_main import HEAVY
 from tests.two_agents import main_and_explore
@@ -19,7 +20,7 @@ def run_of(command: str, plan: dict, line: str = "", **others) -> Run:
 
 
 def make_part(folder, number: int) -> None:
-    for suffix in WITH_LATENTS:
+    for suffix in (".jsonl", ".safetensors"):
         part_path(folder, number, suffix).touch()
 
 
@@ -91,7 +92,14 @@ def test_a_checkpoint_counts_saved_steps_until_it_is_finished(checkpoint, expo, 
         "  accelerate launch --multi_gpu --num_processes 2 -m expo_cli train pairs.jsonl "
         "--init-from embedded:emoji-sd --out checkpoint",
     ]
-    (checkpoint / "adapter_config.json").touch()
+    files = ["adapter_config.json", "pytorch_lora_weights.safetensors"]
+    run = read_run(checkpoint)
+    write_run(checkpoint, replace(run, files=files))
+    (checkpoint / files[0]).touch()
+    done = expo("status", "checkpoint", cwd=tmp_path)
+    assert done.returncode == 75
+    assert "20 of 40 steps, missing: pytorch_lora_weights.safetensors" in done.stdout
+    (checkpoint / files[1]).touch()
     done = expo("status", "checkpoint", cwd=tmp_path)
     assert (done.returncode, done.stdout.count("\n")) == (0, 1)
     assert done.stdout.endswith(", complete (40 steps)\n")
@@ -162,11 +170,10 @@ def test_no_shard_to_submit_again(rollout, expo):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["nothing"], 1, "nothing: not made by expo, or not begun: there is no nothing.run.json"),
+        (["stray"], 1, "stray: not made by expo: there is no stray.run.json"),
         (["empty"], 1, "empty/run.json: missing; empty was not made by expo, or not begun"),
         (["main", "empty"], 1, "empty/run.json: missing"),
         (["broken"], 1, "broken/run.json: JSON is malformed"),
-        (["begun"], 1, "begun: no scores are begun in it; run expo score main --reward pick"),
         (["foreign"], 1, "foreign: its run.json knows nothing of 'paint'"),
         (["hollow"], 1, "hollow: its run.json knows nothing of 'max_train_steps'"),
         (
@@ -184,7 +191,7 @@ def test_one_line_for_what_is_nothing_of_ours(
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/run.json").write_text("{x")
-    write_run(tmp_path / "begun", run_of("score", {"num_parts": 10}, "main --reward pick"))
+    (tmp_path / "stray").touch()
     write_run(tmp_path / "foreign", run_of("paint", {}))
     write_run(tmp_path / "hollow", run_of("train", {}))
     done = expo("status", *arguments, cwd=tmp_path)
@@ -204,3 +211,18 @@ def test_it_loads_nothing_heavy(scores, checkpoint):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr == "[] 75\n"
+
+
+def test_what_is_not_begun_yet(expo, tmp_path):
+    write_run(tmp_path / "begun", run_of("score", {"num_parts": 10}, "main --reward pick"))
+    done = expo("status", "nothing", "begun", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (75, "")
+    assert done.stdout.splitlines() == [
+        "nothing: not begun",
+        "begun: not begun",
+        "to complete:",
+        "  the command that makes nothing",
+        "  expo score main --reward pick",
+    ]
+    done = expo("status", "--missing-shards", "3", "nothing", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (75, "0,1,2\n")

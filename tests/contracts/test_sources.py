@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from expo_cli.contracts.sources import base_source, model_folder, shipped, source_sha256
+from expo_cli.contracts.sources import base_source, model_folder, shipped
 from expo_cli.errors import ContractError, ExpoError
 
 
@@ -37,18 +37,6 @@ def test_a_hub_id_that_is_not_there_is_one_line(expo, tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("expo: nobody/nothing: no such folder, and not on the hub: ")
     assert done.stderr.count("\n") == 1
-
-
-def test_sha256_sees_weights_and_their_names_only(tmp_path):
-    (tmp_path / "unet").mkdir()
-    (tmp_path / "unet" / "a.safetensors").write_bytes(b"1")
-    first = source_sha256(str(tmp_path))
-    (tmp_path / "README.md").write_text("other words")
-    assert source_sha256(str(tmp_path)) == first
-    (tmp_path / "unet" / "a.safetensors").write_bytes(b"2")
-    second = source_sha256(str(tmp_path))
-    (tmp_path / "unet" / "a.safetensors").rename(tmp_path / "unet" / "b.safetensors")
-    assert len({first, second, source_sha256(str(tmp_path))}) == 3
 
 
 def test_what_a_lora_adapts(tmp_path):

@@ -6,7 +6,7 @@ from expo_cli.config import RunOptions
 from expo_cli.contracts.identity import VAE, model_sha256s
 from expo_cli.contracts.outputs import Input
 from expo_cli.contracts.parts import Shard
-from expo_cli.contracts.provenance import Run, read_run, run_path
+from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.sources import base_source, found_again, model_folder
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.stages.common.progress import Notes
@@ -37,14 +37,6 @@ def note_unchecked(notes: Notes, command: str, made: dict[Path, Run]) -> None:
             f"{command}: note: made by an older version of expo, so their origin was not checked: "
             f"{', '.join(older)}"
         )
-
-
-def made_by(folder: Path) -> Run | None:
-    """The run that made a folder of latents; None where the user made it.
-
-    Raises ContractError when its run.json is not whole.
-    """
-    return read_run(folder) if run_path(folder).exists() else None
 
 
 def maker_of_latents(folder: Path, run: Run) -> str | None:

@@ -44,7 +44,8 @@ class PairSource:
         """Raises ExpoError that names missing records, latents or scores, and what makes them."""
         self.rollout.require()
         for label in labels:
-            ScoreParts(self.scores, label, self.rollout.num_parts).require()
+            command = f"score {self.rollout.folder} --reward {label}"
+            ScoreParts(self.scores, label, self.rollout.num_parts).require(command=command)
 
 
 def open_sources(

@@ -9,11 +9,12 @@ from expo_cli.config import PairImagesConfig
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.files import inside
 from expo_cli.contracts.ids import bytes_digest
+from expo_cli.contracts.kinds import made_by
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import Sample, SampleRef
 from expo_cli.errors import ContractError, ExpoError
 from expo_cli.stages.common.image_files import ImageFormat, image_bytes
-from expo_cli.stages.common.inputs import check_same_vae, made_by, maker_of_latents
+from expo_cli.stages.common.inputs import check_same_vae, maker_of_latents
 
 # Of latents by sample_id, where their records say them.
 Digests: TypeAlias = Mapping[str, str | None]

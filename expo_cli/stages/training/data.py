@@ -91,7 +91,10 @@ class Latents:
             )
 
     def _load(self, folder: Path, ref: SampleRef) -> Tensor:
-        return self.files.get(inside(folder, ref.part), ref.sample_id, ref.digest).float()
+        try:
+            return self.files.get(inside(folder, ref.part), ref.sample_id, ref.digest).float()
+        except ContractError as error:
+            raise ContractError(f"{error} (a record in {folder} refers to it)") from error
 
     def get(self, folder: Path, ref: SampleRef) -> Tensor:
         """fp32 [channels, height, width].

@@ -8,8 +8,7 @@ from huggingface_hub.constants import HF_HUB_OFFLINE
 from huggingface_hub.utils import disable_progress_bars
 
 from expo_cli.config import HubConfig
-from expo_cli.contracts.checkpoints import states_folder
-from expo_cli.contracts.provenance import run_path
+from expo_cli.contracts.kinds import Checkpoint
 from expo_cli.contracts.sources import ADAPTER_CONFIG
 from expo_cli.errors import ExpoError
 from expo_cli.stages.training.origin import told
@@ -40,10 +39,11 @@ def upload(out: Path, repository: str, quiet: bool) -> str:
     """
     if quiet:
         disable_progress_bars()
+    checkpoint = Checkpoint(out)
     operations = [
         CommitOperationAdd(path.relative_to(out).as_posix(), public(path))
         for path in sorted(out.rglob("*"))
-        if path.is_file() and is_published(path, out)
+        if path.is_file() and checkpoint.is_published(path)
     ]
     try:
         message = "Upload a checkpoint of expo train"
@@ -53,12 +53,6 @@ def upload(out: Path, repository: str, quiet: bool) -> str:
             f"{repository}: the upload failed: {first_line(error)}; the checkpoint is whole in "
             f"{out}: run the same command again to upload it"
         ) from error
-
-
-def is_published(path: Path, out: Path) -> bool:
-    """All but states, unfinished files, and the record with this machine's paths."""
-    ours = path == run_path(out) or states_folder(out) in path.parents
-    return not ours and not path.name.endswith((".partial", ".lock"))
 
 
 def public(path: Path) -> str | bytes:

@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from expo_cli.config import TrainConfig
-from expo_cli.contracts.sources import ADAPTER_CONFIG, base_source, model_folder
+from expo_cli.contracts.sources import base_source, is_adapter, model_folder
 from expo_cli.core.objectives import Objective
 from expo_cli.errors import UsageError
 from expo_cli.stages.common.launch import num_launched
@@ -31,7 +31,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
 
     Raises UsageError when --init-from is a LoRA checkpoint and --use-lora is not given.
     """
-    starts_from_adapter = (model_folder(config.init_from) / ADAPTER_CONFIG).exists()
+    starts_from_adapter = is_adapter(model_folder(config.init_from))
     if starts_from_adapter and not config.use_lora:
         raise UsageError(f"--init-from {config.init_from} is a LoRA checkpoint; add --use-lora")
     return replace(

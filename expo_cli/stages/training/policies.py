@@ -5,7 +5,7 @@ from peft import LoraConfig
 from torch import Tensor
 
 from expo_cli.config import TrainConfig
-from expo_cli.contracts.sources import ADAPTER_CONFIG, base_source, lasting, model_folder
+from expo_cli.contracts.sources import base_source, is_adapter, lasting, model_folder
 from expo_cli.errors import ExpoError
 from expo_cli.models.component import stored_weights
 from expo_cli.models.families import lora_targets, pipeline_class
@@ -24,7 +24,7 @@ def load_policy(
         return policy, None
     policy = load_base(config.init_from, device, dtype)
     folder = model_folder(config.init_from)
-    if (folder / ADAPTER_CONFIG).exists():
+    if is_adapter(folder):
         adapter = read_config(folder)
         if (adapter.r, adapter.lora_alpha) != (config.lora_rank, config.lora_alpha):
             raise ExpoError(
