@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from expo_cli.contracts.files import atomic, read_json, sha256
+from expo_cli.contracts.provenance import RUN
 from expo_cli.contracts.sources import (
     ADAPTER_CONFIG,
     HUB_UNUSED,
@@ -132,7 +133,7 @@ def folder_sha256(folder: Path) -> str:
     items = [(path.name, file_sha256(path)) for path in weight_files(folder)]
     texts = {path for pattern in TEXTS for path in folder.glob(pattern) if path.is_file()}
     for path in texts:
-        if path.name.endswith(".index.json") or path.name == "run.json":
+        if path.name.endswith(".index.json") or path.name == RUN:
             continue
         items.append((path.name, text_sha256(path)))
     return listing_sha256(items)

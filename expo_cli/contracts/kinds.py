@@ -16,6 +16,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -156,6 +157,10 @@ class ScoreFolder(Output):
             if name.endswith(ending) and name != RUN
         )
 
+    def scored(self) -> set[str]:
+        """The labels of the scores that are in it."""
+        return {path.name.split(".", 2)[1] for path in self.path.glob("part-*.*.jsonl")}
+
     def own_files(self) -> Iterator[Path]:
         return named(self.path, re.compile(r"part-\d{5,7}\.[^.]+\.(jsonl|safetensors)"))
 
@@ -176,6 +181,14 @@ class ScoreParts(Parts):
 
     def part_files(self, part: int) -> list[str]:
         return [f"{part_name(part)}.{self.label}.jsonl"]
+
+    def missing(self) -> list[int]:
+        """A reward has embeddings of all parts or of none."""
+        there, ending = names_in(self.path), f".{self.label}.safetensors"
+        lacking = set(super().missing())
+        if any(name.endswith(ending) for name in there):
+            lacking |= {n for n in range(self.count) if part_name(n) + ending not in there}
+        return sorted(lacking)
 
     def own_files(self) -> Iterator[Path]:
         label = re.escape(self.label)
@@ -348,6 +361,17 @@ class Cache(Output):
             return
         # What it holds is named by digests of another kind, and would never be found.
         raise ContractError(f"{self.path}: was made by an older version of expo; {self.remedy}")
+
+
+def write_part_run(folder: Path, part: int, run: Run) -> None:
+    """What one part holds and took."""
+    write_run(folder, run, f"{part_name(part)}.{RUN}")
+
+
+def part_counts(folder: Path, part: int) -> dict[str, Any]:
+    """What a part holds; nothing where expo did not make it."""
+    name = f"{part_name(part)}.{RUN}"
+    return read_run(folder, name).counts if (folder / name).exists() else {}
 
 
 def made_by(folder: Path) -> Run | None:

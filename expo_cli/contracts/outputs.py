@@ -176,9 +176,6 @@ class Parts(Output):
         there = names_in(self.path)
         return [n for n in range(self.count) if not self.is_whole(n, there)]
 
-    def has(self, part: int) -> bool:
-        return all((self.path / name).exists() for name in self.part_files(part))
-
     def is_whole(self, part: int, there: set[str]) -> bool:
         return all(name in there for name in self.part_files(part))
 

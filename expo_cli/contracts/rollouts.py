@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from expo_cli.contracts import jsonl
-from expo_cli.contracts.kinds import RolloutParts, rollout_parts
+from expo_cli.contracts.kinds import RolloutParts, ScoreFolder, part_counts, rollout_parts
 from expo_cli.contracts.parts import part_name, part_path
-from expo_cli.contracts.provenance import Count, PartCount, Run, planned
+from expo_cli.contracts.provenance import RUN, Count, PartCount, Run, planned
 from expo_cli.contracts.records import Sample, Score, StepCandidates
 from expo_cli.errors import ContractError
 
@@ -66,6 +66,10 @@ class Rollout:
         """The part's branched steps, in a rollout that has --num-step-candidates."""
         return jsonl.read(steps_path(self.folder, part), StepCandidates)
 
+    def num_steps(self, part: int) -> int | None:
+        """How many it has, where expo drew it."""
+        return part_counts(self.folder, part).get("steps")
+
 
 def steps_path(folder: Path, part: int) -> Path:
     """Where the branched steps of one part are kept."""
@@ -100,12 +104,12 @@ def embeddings_path(folder: Path, part: int, reward: str) -> Path:
 
 def reward_run_name(reward: str) -> str:
     """The file of a score folder that says what a label stands for: spec, weights, settings."""
-    return f"{reward}.run.json"
+    return f"{reward}.{RUN}"
 
 
 def scored_rewards(folder: Path) -> list[str]:
     """Labels of the rewards that a score folder holds."""
-    return labels(folder, (path.name.split(".", 2)[1] for path in folder.glob("part-*.*.jsonl")))
+    return labels(folder, ScoreFolder(folder).scored())
 
 
 def labels(folder: Path, names: Iterable[str]) -> list[str]:

@@ -75,11 +75,7 @@ def score_folder(
     scores.check()
     if isinstance(images, RolloutImages):
         note_unchecked(notes, "score", {folder: images.rollout.run})
-    todo = {
-        part: labels
-        for part in range(count)
-        if shard.takes(part) and (labels := scores.lacking(part))
-    }
+    todo = scores.to_make(shard)
     if isinstance(images, RolloutImages):
         images.rollout.require(list(todo))
     notes.say(

@@ -14,9 +14,9 @@ from expo_cli.config import RolloutConfig
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.files import atomic
 from expo_cli.contracts.ids import bytes_digest, sample_id, sample_seed
-from expo_cli.contracts.kinds import IMAGES, RolloutParts
-from expo_cli.contracts.parts import part_name, part_path
-from expo_cli.contracts.provenance import Run, write_run
+from expo_cli.contracts.kinds import IMAGES, RolloutParts, write_part_run
+from expo_cli.contracts.parts import part_path
+from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import Checks, Prompt, Sample
 from expo_cli.contracts.rollouts import step_tensors_path, steps_path
 from expo_cli.contracts.tensors import latents_digest, write_tensors
@@ -106,7 +106,7 @@ def draw_parts(
             seconds = round(time.monotonic() - started, 3)
             counts = {"samples": len(planned)} | ({"steps": len(steps)} if steps else {})
             part_run = Run(command="rollout", plan={"part": part}, counts=counts, seconds=seconds)
-            write_run(folder, part_run, f"{part_name(part)}.run.json")
+            write_part_run(folder, part, part_run)
             jsonl.write(part_path(folder, part), samples)  # which makes the part exist
             stop.check()
 

@@ -10,6 +10,7 @@ from typing import Any
 from expo_cli.config import MakePairsConfig
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.files import sha256_of_all
+from expo_cli.contracts.outputs import count_lines
 from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.records import StepCandidates, StepPair
 from expo_cli.contracts.rollouts import step_tensors_path, steps_path
@@ -88,6 +89,12 @@ class StepPairs:
                     sample.sample_id: sample.checks for sample in source.rollout.samples(part)
                 }
                 path = steps_path(source.rollout.folder, part)
+                lines = count_lines(path)
+                if lines != (drawn := source.rollout.num_steps(part) or lines):
+                    raise ContractError(
+                        f"{path}: {lines} steps, not the {drawn} of this part; remove it and run "
+                        "`expo rollout` again"
+                    )
                 for number, step in jsonl.numbered(path, StepCandidates):
                     if step.sample_id not in checks:
                         raise ContractError(

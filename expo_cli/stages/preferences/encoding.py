@@ -21,9 +21,9 @@ from expo_cli.config import PairImagesConfig
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.ids import digest
 from expo_cli.contracts.images import open_rgb
-from expo_cli.contracts.kinds import LatentParts
-from expo_cli.contracts.parts import part_name, part_path
-from expo_cli.contracts.provenance import Run, write_run
+from expo_cli.contracts.kinds import LatentParts, write_part_run
+from expo_cli.contracts.parts import part_path
+from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import EncodedImage
 from expo_cli.contracts.tensors import latents_digest, write_tensors
 from expo_cli.core.noise import generators, normal
@@ -146,7 +146,7 @@ def encode_parts(
                 },
                 seconds=round(time.monotonic() - started, 3),
             )
-            write_run(folder, part_run, f"{part_name(part)}.run.json")
+            write_part_run(folder, part, part_run)
             jsonl.write(part_path(folder, part), records)  # which makes the part exist
             stop.check()
 

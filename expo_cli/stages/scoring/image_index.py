@@ -13,6 +13,7 @@ from expo_cli.contracts.files import inside, sha256
 from expo_cli.contracts.identity import records_sha256
 from expo_cli.contracts.ids import digest, prompt_id
 from expo_cli.contracts.images import open_rgb
+from expo_cli.contracts.kinds import ScoreParts
 from expo_cli.contracts.outputs import Input
 from expo_cli.contracts.parts import Shard, num_parts
 from expo_cli.contracts.records import ImageEntry, Score
@@ -108,16 +109,17 @@ def read_index(
 def check_judged_images(index: ImageIndex, out: Path, labels: Sequence[str], shard: Shard) -> None:
     """Raises ContractError when an image of a part that has scores is another one than was judged."""
     count = num_parts(index.num_samples, index.samples_per_part)
-    for label in labels:
+    for parts in (ScoreParts(out, label, count) for label in labels):
+        missing = parts.missing()
         for part in range(count):
-            path = score_path(out, part, label)
-            if not (shard.takes(part) and path.exists()):
+            if part in missing or not shard.takes(part):
                 continue
+            path = score_path(out, part, parts.label)
             judged = {score.sample_id: score.digest for score in jsonl.read(path, Score)}
             for entry in index.samples(part):
                 old, new = judged.get(entry.sample_id), index.digest(entry)
                 if None not in (old, new) and old != new:
                     raise ContractError(
-                        f"{path}: {label} judged {index.folder / entry.image} when it was {old}, "
+                        f"{path}: {parts.label} judged {index.folder / entry.image} when it was {old}, "
                         f"now it is {new}; --overwrite to score anew"
                     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from expo_cli.config import ScoreConfig
 from expo_cli.contracts.kinds import ScoreFolder, ScoreParts
 from expo_cli.contracts.outputs import Input
+from expo_cli.contracts.parts import Shard
 from expo_cli.contracts.provenance import Run
 from expo_cli.rewards.protocol import Reward
 
@@ -73,11 +74,15 @@ class Scores:
         """The parts without scores, by label."""
         return {label: parts.missing() for label, parts in self.parts.items()}
 
-    def lacking(self, part: int) -> list[str]:
-        """The labels by which a part is to be scored."""
-        if self.overwrite:
-            return list(self.parts)
-        return [label for label, parts in self.parts.items() if not parts.has(part)]
+    def to_make(self, shard: Shard) -> dict[int, list[str]]:
+        """By part of a shard, the labels by which it is to be scored."""
+        missing = self.missing()
+        todo: dict[int, list[str]] = {}
+        for label, parts in self.parts.items():
+            for part in range(parts.count) if self.overwrite else missing[label]:
+                if shard.takes(part):
+                    todo.setdefault(part, []).append(label)
+        return dict(sorted(todo.items()))
 
     def finish(self, num_scored: Mapping[str, int], num_samples: int, seconds: float) -> None:
         """Write down counts and seconds of those that are complete by now."""
