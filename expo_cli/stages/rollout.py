@@ -182,9 +182,11 @@ def roll_out(
         inputs=inputs,
     )
     output = RolloutParts(out, run)
-    read = [Input("PROMPTS", prompts_path), *models_read(config, policy)]
+    read = [Input("PROMPTS", shipped(str(prompts_path))), *models_read(config, policy)]
     if config.negative_prompts:
         read.append(Input("--negative-prompts", shipped(config.negative_prompts)))
+    if config.text_cache:
+        read.append(Input("--text-cache", Path(config.text_cache)))
     check_overwrite(options, shard)
     output.check(run, read, options.overwrite)
     settled = plan | run.free

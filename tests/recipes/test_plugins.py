@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -55,3 +56,28 @@ def test_an_example_scores_as_it_says(plugin, label, best, folder, expo):
     scores = list(jsonl.read(folder / "scores" / f"part-00000.{label}.jsonl", Score))
     assert len(scores) == 2
     assert scores[best].score > 2 * scores[1 - best].score
+
+
+def test_a_rollout_of_one_s_own_goes_through_every_command(tiny_sd, tiny_clip, expo, tmp_path):
+    """Drawn by diffusers; its latents are tied to scores and pairs as those of `expo rollout` are."""
+    prompts = [{"prompt_id": f"p{n}", "prompt": text} for n, text in enumerate(("a cat", "a dog"))]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(p) + "\n" for p in prompts))
+    script = [sys.executable, PLUGINS / "own_rollout.py", "prompts.jsonl", tiny_sd, "run/mine"]
+    subprocess.run(script, cwd=tmp_path, check=True, capture_output=True)
+    lora = ("--use-lora", "--max-train-steps", "1", "--train-batch-size", "1")
+    for command in (
+        ("score", "run/mine", "--reward", f"pickscore:model={tiny_clip}"),
+        ("make-pairs", "run/mine", "--out", "run/pairs.jsonl"),
+        ("train", "run/pairs.jsonl", "--init-from", tiny_sd, "--out", "run/lora", *lora),
+        ("evaluate", "mine=run/mine", "--out", "run/evaluation"),
+        ("status", "run/mine", "run/pairs.jsonl", "run/lora", "run/evaluation"),
+    ):
+        done = expo(*command, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "not checked" not in done.stderr
+    # Drawn anew from another prompt under the old name, it no longer fits its scores.
+    (tmp_path / "prompts.jsonl").write_text(json.dumps(prompts[0] | {"prompt": "an owl"}) + "\n")
+    subprocess.run(script, cwd=tmp_path, check=True, capture_output=True)
+    done = expo("make-pairs", "run/mine", "--out", "run/again.jsonl", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "it was drawn anew" in done.stderr
