@@ -51,6 +51,16 @@ class Reward(Protocol):
     def judge(self, batch: Batch) -> Judgement: ...
 
 
+def whole_identity(reward: Reward, spec: str) -> dict[str, Any]:
+    """The identity of a reward and its class; of one that is not EXPO's its options too, which it may
+    have forgotten."""
+    kind = f"{type(reward).__module__}.{type(reward).__qualname__}"
+    own = {"reward": kind}
+    if not kind.startswith("expo_cli."):
+        own["options"] = spec.partition(":")[2]
+    return own | reward.identity()
+
+
 class StepReward(Reward, Protocol):
     """A judge that also knows how far an image still is from finished."""
 

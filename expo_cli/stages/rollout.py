@@ -38,7 +38,7 @@ from expo_cli.models.families import (
     scheduler_of,
 )
 from expo_cli.registry import EXPLORERS, REWARDS, build, split_label
-from expo_cli.rewards.protocol import Reward
+from expo_cli.rewards.protocol import Reward, whole_identity
 from expo_cli.stages.common.inputs import check_overwrite, model_inputs
 from expo_cli.stages.common.progress import Notes
 
@@ -173,7 +173,8 @@ def roll_out(
     if negative_prompts:
         inputs["negative_prompts"] = json_sha256(negative_prompts)
     if step_reward:
-        inputs["step_reward"] = json_sha256(step_reward[1].identity())
+        (label, reward), (_, spec) = step_reward, split_label(config.step_reward)
+        inputs["step_reward"] = json_sha256([label, whole_identity(reward, spec)])
     run = Run(
         command="rollout",
         plan=plan,

@@ -232,7 +232,7 @@ def test_a_reward_that_knows_no_timesteps_judges_what_the_policy_sees(
 def test_candidates_are_continued_only_by_the_reward_that_began_them(branched, tiny_sd, tmp_path):
     folder = tmp_path / "out"
     shutil.copytree(branched, folder)
-    with pytest.raises(ContractError, match="was begun with step_reward="):
+    with pytest.raises(ContractError, match="was begun with step_reward of "):
         roll_out_branched(folder, tiny_sd, step_reward="tests.branched.Redness:strength=1")
 
 

@@ -395,6 +395,9 @@ def test_the_output_of_another_command_is_not_overwritten(expo, two):
     before = (two / "base" / "run.json").read_bytes()
     code, text = refusal(expo, f"base={two / 'base'}", "--out", two / "base")
     assert code == 2
+    assert "is also a policy's rollout" in text
+    code, text = refusal(expo, f"base={two / 'base'}", "--out", two / "it1")
+    assert code == 2
     assert "is the output of `expo rollout`" in text
     assert (two / "base" / "run.json").read_bytes() == before
 

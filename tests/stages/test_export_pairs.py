@@ -88,7 +88,7 @@ def test_columns_and_images_as_diffusers_dpo_script_reads_them(pairs, tmp_path, 
         if row["label_0"] == 0:
             images = images[::-1]
         ids = [f"s{number}-winner", f"s{number}-loser"]
-        decoded = decoder.images(tmp_path / "rollout/part-00000.safetensors", ids)
+        decoded = decoder.images(tmp_path / "rollout/part-00000.safetensors", dict.fromkeys(ids))
         for found, expected in zip(images, decoded, strict=True):
             differences = torch.tensor(list(found.tobytes())) - torch.tensor(
                 list(expected.tobytes())
@@ -137,7 +137,7 @@ def test_kept_images_are_taken_as_they_are(pairs, tmp_path):
         picture(number).save(folder / f"images/{name}.webp")
         samples.append(replace(sample, sample_id=name, image=f"images/{name}.webp"))
     jsonl.write(folder / "part-00000.jsonl", samples)
-    make([pairs], tmp_path / "export", export="pick-a-pic", vae="no/such/model")
+    make([pairs], tmp_path / "export", export="pick-a-pic", vae="embedded:emoji-sd")
     row = parquet_rows(tmp_path / "export")[0]
     assert row["jpg_0"] == (folder / f"images/{row['image_0_uid']}.webp").read_bytes()
     (folder / "images/s1-loser.webp").unlink()

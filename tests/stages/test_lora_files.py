@@ -154,7 +154,7 @@ def test_the_kohya_file_says_what_it_is_and_where_it_comes_from(checkpoint, pair
         }
         == metadata
     )
-    assert json.loads(metadata["expo.data_sha256"]) == [["pairs.jsonl", run["inputs"][str(pairs)]]]
+    assert json.loads(metadata["expo.data_sha256"]) == [["pairs.jsonl", run["inputs"]["pairs 1"]]]
     assert metadata["expo.command"].startswith("expo train pairs.jsonl --init-from sd ")
     # No path of this machine, neither here nor in any other file that is made to be passed on.
     for name in (KOHYA_WEIGHTS, ADAPTER_WEIGHTS, "README.md", "metrics.jsonl"):

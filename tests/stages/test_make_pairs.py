@@ -90,9 +90,11 @@ def test_running_again_does_nothing_and_anew_gives_the_same_bytes(rollouts, tmp_
     assert out.stat().st_mtime_ns == written
     make(rollouts, out, overwrite=True)
     assert out.read_bytes() == content
-    # Killed between the pairs and their provenance: made again.
-    (tmp_path / "pairs.jsonl.run.json").unlink()
+    # Killed between the pairs and their finished provenance: made again.
+    beside = read_run(tmp_path, "pairs.jsonl.run.json")
+    write_run(tmp_path, replace(beside, sha256=None, lines=None), "pairs.jsonl.run.json")
     assert make(rollouts, out) == first
+    assert read_run(tmp_path, "pairs.jsonl.run.json").lines == 2
 
 
 def test_an_output_of_other_settings_or_other_scores_is_not_replaced(rollouts, tmp_path):

@@ -32,7 +32,9 @@ def origin(paths: list[str], **settings) -> Origin:
     """Of a run that was not made: digests are letters."""
     config = resolve(TrainConfig(init_from="embedded:emoji-sd", **settings))
     plan, free = plan_and_free(config, DiffusionDPO())
-    inputs = {"init_from": "a" * 64, "ref": "a" * 64} | dict.fromkeys(paths, "b" * 64)
+    inputs = {"init_from/unet": "a" * 64, "ref/unet": "a" * 64}
+    inputs |= {f"pairs {number}": "b" * 64 for number in range(1, len(paths) + 1)}
+    free |= {"pairs": paths}
     run = Run(command="train", plan=plan | {"num_pairs": 6}, free=free, inputs=inputs)
     return origin_of(config, DiffusionDPO(), run)
 

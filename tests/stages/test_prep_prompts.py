@@ -69,7 +69,7 @@ def test_what_is_dropped_is_counted_and_located(tmp_path):
     }
     run = json.loads((tmp_path / "out.jsonl.run.json").read_text())
     assert run["counts"] == result.counts
-    assert len(run["inputs"][str(source)]) == 64
+    assert len(run["inputs"]["input 1"]) == 64
 
 
 PARQUET = pyarrow.table(

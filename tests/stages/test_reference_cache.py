@@ -265,7 +265,7 @@ def test_a_cache_of_another_reference_or_precision_is_refused(
     with pytest.raises(UsageError, match="needs a --ref with the text encoder"):
         train(
             *(pairs, tmp_path / "out", tiny_sd),
-            ref=str(tiny_sd_v),
+            ref=str(tiny_sd_other),
             reference_cache=str(tmp_path / "new"),
         )
     assert contents(cache) == before

@@ -145,11 +145,10 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(expo, prompts, tiny_sd
 
 def test_a_dry_run_names_the_shards_that_have_parts_to_draw(expo, prompts, tiny_sd, tmp_path):
     out = tmp_path / "out"
-    out.mkdir()
-    (out / "part-00001.jsonl").touch()
-    (out / "part-00001.safetensors").touch()
-    options = ("--part-size", 2, "--dry-run", "--quiet", "--shard", "2/4")
-    plan = json.loads(expo("rollout", prompts, "--policy", tiny_sd, "--out", out, *options).stdout)
+    settings = ("--part-size", 2, "--num-inference-steps", 1, "--num-images-per-prompt", 1)
+    command = ("rollout", prompts, "--policy", tiny_sd, "--out", out, *settings, "--quiet")
+    assert expo(*command, "--shard", "1/4").returncode == 0
+    plan = json.loads(expo(*command, "--shard", "2/4", "--dry-run").stdout)
     # 5 prompts are parts 0, 1 and 2; of four shards the last has none.
     assert plan["num_parts"] == 3
     assert (plan["missing_parts"], plan["missing_shards"]) == ([2], [0, 2])

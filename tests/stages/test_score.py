@@ -216,7 +216,7 @@ def test_a_signal_stops_between_batches_and_the_rest_is_made_later(rollout):
         "part-00000.r.jsonl",
         "part-00001.r.jsonl",
     ]
-    with pytest.raises(ContractError, match="spec"):
+    with pytest.raises(ContractError, match="was begun with reward="):
         score(rollout, f"r={own('Brightness')}")
     assert score(rollout, f"r={reward}", batch_size=4).num_scored == {"r": 2}
     assert contents(whole.path) == contents(rollout / "scores")
@@ -240,7 +240,8 @@ def test_finished_scores_need_no_torch(rollout, tiny_clip):
 def test_what_a_label_stands_for_is_recorded_and_kept(rollout, tiny_clip, tiny_open_clip):
     score(rollout, f"a=hpsv2:model={tiny_open_clip},antialias=false")
     run = read_run(rollout / "scores", reward_run_name("a"))
-    assert run.plan["spec"] == f"hpsv2:model={tiny_open_clip},antialias=false"
+    assert run.free["spec"] == f"hpsv2:model={tiny_open_clip},antialias=false"
+    assert run.plan["reward"] == "expo_cli.rewards.hpsv2.HPSv2"
     assert (run.plan["antialias"], run.plan["scale"], run.plan["dtype"]) == (False, 100, "fp32")
     assert len(run.plan["weights"]) == 64
     assert run.counts == {"samples": 10, "parts": 3}
@@ -273,7 +274,9 @@ def test_scores_of_another_rollout_are_not_continued(rollout):
     score(rollout, own("Brightness"))
     run = read_run(rollout)
     write_run(rollout, Run(command="rollout", plan=run.plan | {"seed": 1}))
-    with pytest.raises(ContractError, match="other images"):
+    with pytest.raises(
+        ContractError, match="was begun with rollout of .* not rollout of .* --overwrite all scores"
+    ):
         score(rollout, own("Brightness"))
 
 

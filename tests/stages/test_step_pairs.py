@@ -192,14 +192,17 @@ def without_candidates(folder: Path) -> None:
         (change_a_line(previous_timestep=999), "steps.jsonl:2: timestep 251 leads to 999"),
         (change_a_line(eta=0), "steps.jsonl:2: eta must be in (0, 1], got 0"),
         (change_a_line(step_id="../p0"), "steps.jsonl:2: step_id '../p0' may hold only"),
-        (forget_a_sample, "steps.jsonl:1: p0-main-0-0 is not in it1/rollout/part-00000.jsonl"),
+        (
+            forget_a_sample,
+            "part-00000.jsonl: 3 samples, 3 of them distinct, not the 4 of this part",
+        ),
         (
             lambda folder: steps_path(folder, 1).unlink(),
-            "part-00001.steps.jsonl: missing; remove it1/rollout/part-00001.jsonl and run",
+            "1 of 2 parts are missing (1); run the same `expo rollout` again",
         ),
         (
             lambda folder: step_tensors_path(folder, 0).unlink(),
-            "part-00000.steps.safetensors: missing; remove it1/rollout/part-00000.jsonl and run",
+            "1 of 2 parts are missing (0); run the same `expo rollout` again",
         ),
         (
             lambda folder: part_path(folder, 1).unlink(),

@@ -202,7 +202,7 @@ def test_a_stopped_rollout_may_go_on_without_its_cache(flux_model, prompts, tmp_
     draw(prompts, out, flux_model)
     assert contents(out) == before
     run = json.loads((out / "run.json").read_text())
-    assert run["free"] == {"text_cache": str(tmp_path / "cache")}
+    assert run["free"]["text_cache"] == str(tmp_path / "cache")
 
 
 def test_a_cache_of_other_encoders_or_another_precision_is_refused(flux_model, sd3_model, tmp_path):

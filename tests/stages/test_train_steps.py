@@ -258,9 +258,10 @@ def test_pairs_of_samples_are_no_step_pairs(tiny_sd, tmp_path, expo):
 
 def test_the_same_step_twice_is_refused(step_pairs, tiny_sd, tmp_path):
     first = step_pairs.read_text().splitlines(keepends=True)[0]
-    step_pairs.write_text(first * 2)
+    other = step_pairs.with_name("other.jsonl")
+    other.write_text(first * 2)
     with pytest.raises(ContractError, match=r"jsonl:2: step p0-main-0-0-1 stands at .*jsonl:1 al"):
-        train(step_pairs, tmp_path / "out", tiny_sd)
+        train(other, tmp_path / "out", tiny_sd)
 
 
 @pytest.mark.parametrize(
@@ -276,6 +277,7 @@ def test_the_same_step_twice_is_refused(step_pairs, tiny_sd, tmp_path):
 )
 def test_steps_that_the_policy_does_not_have(changes, message, step_pairs, tiny_sd, tmp_path):
     first = json.loads(step_pairs.read_text().splitlines()[0])
-    step_pairs.write_text(json.dumps(first | {"timestep": 751} | changes) + "\n")
+    other = step_pairs.with_name("other.jsonl")
+    other.write_text(json.dumps(first | {"timestep": 751} | changes) + "\n")
     with pytest.raises(ContractError, match=message):
-        train(step_pairs, tmp_path / "out", tiny_sd)
+        train(other, tmp_path / "out", tiny_sd)

@@ -80,6 +80,8 @@ def export_pairs(
         if field.name not in ("seed", "limit") and getattr(config, field.name) != field.default:
             flag = field.name.replace("_", "-")
             raise UsageError(f"--{flag} contradicts --export: the pairs are made")
+    if any(path.resolve().is_relative_to(out.resolve()) for path in inputs):
+        raise UsageError(f"--out {out}: holds an input; choose a folder for the export alone")
     pairs = read_pairs(inputs, config.limit)
     require_distinct_samples(pairs)
     count = num_parts(len(pairs), images.part_size)

@@ -10,7 +10,7 @@ from expo_cli.contracts.kinds import ScoreFolder, ScoreParts
 from expo_cli.contracts.outputs import Input
 from expo_cli.contracts.parts import Shard
 from expo_cli.contracts.provenance import Run
-from expo_cli.rewards.protocol import Reward
+from expo_cli.rewards.protocol import Reward, whole_identity
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Scores:
         self.runs = {
             r.label: Run(
                 command="score",
-                plan={"dtype": config.dtype} | r.reward.identity(),
+                plan={"dtype": config.dtype} | whole_identity(r.reward, r.spec),
                 free={"spec": r.spec},
             )
             for r in rewards
