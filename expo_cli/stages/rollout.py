@@ -125,7 +125,7 @@ def roll_out(
         raise UsageError(
             f"--explorer {config.explorer}: eta belongs to ddim, not {sampling.scheduler}"
         )
-    if sampling.guidance_scale <= 1 and config.neg_schedule != "none":
+    if not sampling.is_guided and config.neg_schedule != "none":
         raise UsageError(f"--explorer {config.explorer}: without guidance no negative prompt works")
     if config.kl_to:
         sampling.gaussian_eta()
