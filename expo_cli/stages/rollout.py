@@ -23,9 +23,10 @@ from expo_cli.contracts.parts import (
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import Prompt
 from expo_cli.contracts.sources import shipped, source_sha256
+from expo_cli.contracts.texts import text_lines
 from expo_cli.core.exploration import Explorer, Policies, SamplingPlan
 from expo_cli.core.negative_prompts import negative_probability
-from expo_cli.errors import ContractError, ExpoError, UsageError
+from expo_cli.errors import ContractError, UsageError
 from expo_cli.models.families import (
     check_gaussian_steps,
     check_negative_prompts,
@@ -42,7 +43,9 @@ from expo_cli.stages.common.progress import Notes
 
 @dataclass(frozen=True)
 class RolloutResult:
-    """`missing_parts` are the numbers of the parts that are still to be drawn (of a dry run: by this
+    """`num_flagged` of the samples that this run drew are NaN or black.
+
+    `missing_parts` are the numbers of the parts that are still to be drawn (of a dry run: by this
     shard), `missing_shards` the shards, of as many as --shard says, that have any of all to draw.
     """
 
@@ -50,6 +53,7 @@ class RolloutResult:
     num_prompts: int
     num_samples: int
     num_parts: int
+    num_flagged: int
     parts_drawn: int
     parts_missing: int
     missing_parts: list[int]
@@ -78,13 +82,14 @@ def read_prompts(path: Path, limit: int | None) -> list[Prompt]:
 
 
 def read_negative_prompts(path: str) -> list[str]:
-    """The non-empty lines of a text file."""
+    """The non-empty lines of a text file. Errors as `texts.text_lines`; ContractError without any."""
     source = shipped(path)
-    try:
-        lines = source.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExpoError(f"{source}: cannot be read: {error}") from error
-    negative_prompts = [line.strip() for line in lines if line.strip()]
+    negative_prompts = []
+    for number, line in text_lines(source):
+        if line is None:
+            raise ContractError(f"{source}:{number}: is too long for a negative prompt")
+        if line.strip():
+            negative_prompts.append(line.strip())
     if not negative_prompts:
         raise ContractError(f"{source}: no negative prompts")
     return negative_prompts
@@ -166,6 +171,7 @@ def roll_out(
     begin_or_continue(out, Run(command="rollout", plan=plan, free=free, inputs=inputs))
     missing = set(missing_parts(out, count, WITH_LATENTS))
     todo = [n for n in wanted if n in missing]
+    num_flagged = 0
     if todo:
         # Imported here: when nothing is left to draw, torch and diffusers need not load.
         from expo_cli.stages.drawing.run import Drawing, draw_parts
@@ -180,12 +186,13 @@ def roll_out(
             config=config,
             step_reward=step_reward,
         )
-        draw_parts(drawing, out, todo, notes)
+        num_flagged = draw_parts(drawing, out, todo, notes)
     else:
         notes.say(f"rollout: nothing to do, {out} has all parts of this shard")
-    return _result(
+    result = _result(
         out, plan, shard, drawn=len(todo), missing=missing_parts(out, count, WITH_LATENTS)
     )
+    return replace(result, num_flagged=num_flagged)
 
 
 def pipeline_of(source: str) -> str:
@@ -225,6 +232,7 @@ def _result(
         num_prompts=plan["num_prompts"],
         num_samples=plan["num_samples"],
         num_parts=plan["num_parts"],
+        num_flagged=0,
         parts_drawn=drawn,
         parts_missing=len(missing),
         missing_parts=missing,

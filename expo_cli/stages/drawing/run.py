@@ -69,8 +69,9 @@ class Drawing:
         return prompt.prompt, self.negative_prompt(prompt)
 
 
-def draw_parts(drawing: Drawing, folder: Path, parts: Sequence[int], notes: Notes) -> None:
-    """Draw the given parts into `folder`, one after the other; each appears whole.
+def draw_parts(drawing: Drawing, folder: Path, parts: Sequence[int], notes: Notes) -> int:
+    """Draw the given parts into `folder`, one after the other; each appears whole. Returns how many
+    samples are flagged.
 
     Raises Interrupted, between two batches, when a signal asks to stop.
     """
@@ -90,6 +91,7 @@ def draw_parts(drawing: Drawing, folder: Path, parts: Sequence[int], notes: Note
     width, height = config.width or model.image_size(), config.height or model.image_size()
     total = sum(map(len, part_prompts.values())) * config.num_images_per_prompt
     notes.say(f"rollout: {total} images of {width}x{height} on {device}, {dtype}")
+    num_flagged = 0
     with stop_on_signal() as stop, notes.bar(total, "images") as bar:
         for part, prompts in part_prompts.items():
             started = time.monotonic()
@@ -99,11 +101,21 @@ def draw_parts(drawing: Drawing, folder: Path, parts: Sequence[int], notes: Note
                 write_steps(folder, part, steps)
             samples = finish_samples(drawing, folder, part, planned, trajectory, model)
             seconds = round(time.monotonic() - started, 3)
+            flagged = sum(sample.checks.flagged for sample in samples)
+            num_flagged += flagged
             counts = {"samples": len(planned)} | ({"steps": len(steps)} if steps else {})
+            counts |= {"flagged": flagged} if flagged else {}
             run = Run(command="rollout", plan={"part": part}, counts=counts, seconds=seconds)
             write_run(folder, run, f"{part_name(part)}.run.json")
             jsonl.write(part_path(folder, part), samples)  # which makes the part exist
             stop.check()
+    if num_flagged:
+        hint = "" if dtype == torch.float32 else "; try --dtype fp32"
+        notes.say(
+            f"rollout: {num_flagged} of {total} images are NaN or black; score, make-pairs and "
+            f"evaluate pass over them{hint}"
+        )
+    return num_flagged
 
 
 def load_step_judge(drawing: Drawing, model: DiffusionModel, notes: Notes) -> StepJudge | None:
