@@ -23,7 +23,8 @@ from expo_cli.stages.scoring.image_sources import RolloutImages, open_images
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """Specs, samples scored by this run, and parts without scores, each by reward label.
+    """Specs, samples scored by this run, and parts without scores, each by reward label; `dropped`
+    counts the samples that this run read and did not judge, by the reason.
 
     `missing_parts` are the numbers of the parts that lack the scores of some reward,
     `missing_shards` the shards, of as many as --shard says, that take any of them.
@@ -34,6 +35,7 @@ class ScoreResult:
     num_samples: int
     num_parts: int
     num_scored: dict[str, int]
+    dropped: dict[str, int]
     parts_missing: dict[str, int]
     missing_parts: list[int]
     missing_shards: list[int]
@@ -93,6 +95,7 @@ def score_folder(
         f"{', '.join(r.label for r in rewards)}; {len(todo)} parts of this shard have scores to make"
     )
     num_scored = dict.fromkeys([r.label for r in rewards], 0)
+    dropped: dict[str, int] = {}
     if not options.dry_run:
         runs = begin(out, plan, images.inputs(), rewards, config, options)
         if todo:
@@ -100,7 +103,9 @@ def score_folder(
             from expo_cli.stages.scoring.run import score_parts
 
             by_label = {r.label: r.reward for r in rewards}
-            num_scored |= score_parts(images, by_label, todo, out, config, notes)
+            done = score_parts(images, by_label, todo, out, config, notes)
+            num_scored |= done.num_scored
+            dropped = done.dropped
         seconds = round(time.monotonic() - started, 3)
         for reward in rewards:
             complete = len(parts_scored(out, reward, count)) == count
@@ -118,6 +123,7 @@ def score_folder(
         num_samples=images.num_samples,
         num_parts=count,
         num_scored=num_scored,
+        dropped=dropped,
         parts_missing={label: count - len(parts) for label, parts in scored.items()},
         missing_parts=missing,
         missing_shards=shards_with(missing, shard.count),

@@ -26,6 +26,8 @@ class LatentDecoder:
         Raises ContractError when latents are missing, not finite, or of another shape than the
         VAE's.
         """
+        if not sample_ids:
+            return []
         latents = [self.files.get(path, sample_id) for sample_id in sample_ids]
         for sample_id, one in zip(sample_ids, latents, strict=True):
             if not one.isfinite().all():

@@ -23,7 +23,8 @@ from expo_cli.stages.common.ahead import map_ahead
 class ImageIndex:
     """The images that the lines of `path` name, `samples_per_part` of them a part.
 
-    `lines` are the line numbers by sample_id. `read_index` makes one.
+    `lines` are the line numbers by sample_id. `read_index` makes one. With `drop_unreadable` an
+    image that cannot be used is passed over.
     """
 
     folder: Path
@@ -31,6 +32,9 @@ class ImageIndex:
     entries: Sequence[ImageEntry]
     lines: Mapping[str, int]
     samples_per_part: int
+    drop_unreadable: bool = False
+
+    unusable = "unreadable_images"
 
     @property
     def num_samples(self) -> int:
@@ -47,23 +51,35 @@ class ImageIndex:
         start = part * self.samples_per_part
         return self.entries[start : start + self.samples_per_part]
 
-    def images(self, entries: Sequence[ImageEntry], ahead: int) -> Iterator[Image.Image]:
-        """Their images, of which threads open the `ahead` next ones.
+    def images(self, entries: Sequence[ImageEntry], ahead: int) -> Iterator[Image.Image | None]:
+        """Their images, of which threads open the `ahead` next ones; None for a dropped one.
 
         Raises ContractError, with the index and its line, at an image that cannot be used.
         """
         return map_ahead(self.image, entries, ahead)
 
-    def image(self, entry: ImageEntry) -> Image.Image:
+    def image(self, entry: ImageEntry) -> Image.Image | None:
+        place = f"{self.path}:{self.lines[entry.sample_id]}"
         try:
-            return open_rgb(inside(self.folder, entry.image))
+            path = inside(self.folder, entry.image)
         except ContractError as error:
-            line = self.lines[entry.sample_id]
-            raise ContractError(f"{self.path}:{line}: {error}") from error
+            raise ContractError(f"{place}: {error}") from error
+        try:
+            return open_rgb(path)
+        except ContractError as error:
+            if self.drop_unreadable:
+                return None
+            raise ContractError(
+                f"{place}: {error}; --unreadable drop goes on without it"
+            ) from error
 
 
 def read_index(
-    folder: Path, path: Path, samples_per_part: int, limit: int | None = None
+    folder: Path,
+    path: Path,
+    samples_per_part: int,
+    limit: int | None = None,
+    drop_unreadable: bool = False,
 ) -> ImageIndex:
     """The index at `path` (`-`: standard input) of the images in `folder`.
 
@@ -84,4 +100,4 @@ def read_index(
         entries.append(replace(entry, prompt_id=prompt, sample_id=sample))
     if not entries:
         raise ContractError(f"{path}: no images")
-    return ImageIndex(folder, path, entries, lines, samples_per_part)
+    return ImageIndex(folder, path, entries, lines, samples_per_part, drop_unreadable)
