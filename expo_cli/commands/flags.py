@@ -11,7 +11,8 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import msgspec
 import typer
 
-from expo_cli.errors import ContractError, ExpoError, UsageError
+from expo_cli.contracts.texts import decoded
+from expo_cli.errors import ContractError, UsageError
 from expo_cli.registry import nearest
 
 CONFIG_FILE = Annotated[
@@ -99,10 +100,7 @@ def _table(path: Path, command: str, types: Mapping[str, Any]) -> dict[str, Any]
     for a key the command does not have or a value of another type.
     """
     try:
-        with path.open("rb") as file:
-            document = tomllib.load(file)
-    except OSError as error:
-        raise ExpoError(f"{path}: cannot be read: {error.strerror or error}") from error
+        document = tomllib.loads("".join(decoded(path, str(path))))
     # A ValueError is not TOML, not UTF-8, or a number of too many digits.
     except (ValueError, RecursionError) as error:
         raise ContractError(f"{path}: {error}") from error

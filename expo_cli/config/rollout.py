@@ -54,7 +54,7 @@ class RolloutConfig(CommonConfig):
     ] = None
     num_inference_steps: Annotated[int, Flag("Denoising steps.", "Sampling")] = 50
     guidance_scale: Annotated[
-        float, Flag("Classifier-free guidance; 1 turns it off.", "Sampling")
+        float, Flag("Classifier-free guidance; 1 or less turns it off.", "Sampling")
     ] = 7.5
     eta: Annotated[float, Flag("DDIM's eta; 1 is ancestral sampling.", "Sampling")] = 0.0
     height: Annotated[int | None, Flag("Pixels; the model's own by default.", "Sampling")] = None

@@ -1,7 +1,7 @@
 """Knobs of `expo score`."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from expo_cli.config.common import CommonConfig, Flag, Precision, check_positive
 
@@ -27,6 +27,12 @@ class ScoreConfig(CommonConfig):
             "Reading",
         ),
     ] = None
+    unreadable: Annotated[
+        Literal["stop", "drop"],
+        Flag(
+            "At an image of --index that cannot be used: stop, or drop it and count it.", "Reading"
+        ),
+    ] = "stop"
     part_size: Annotated[int, Flag("Images a part, with --index.", "Output")] = 256
     vae: Annotated[
         str | None, Flag("Model whose VAE decodes; by default the one that drew.", "Reading")
@@ -41,3 +47,8 @@ class ScoreConfig(CommonConfig):
             raise ValueError("--reward is needed at least once")
         if self.index is not None and self.vae is not None:
             raise ValueError("--vae contradicts --index: images are not decoded")
+        if self.index is None and self.unreadable != "stop":
+            raise ValueError(
+                "--unreadable needs --index: of a rollout the samples that are NaN or black are "
+                "passed over"
+            )

@@ -4,15 +4,18 @@ import logging
 import struct
 import warnings
 import zlib
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from expo_cli.errors import ContractError
 
 # No others: some readers of Pillow start programs, as Ghostscript for EPS.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+JPEG_START = b"\xff\xd8\xff"
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 # `open_rgb` refuses what it cannot use by itself, in one line; no warning can be caught in one
 # thread alone.
@@ -22,7 +25,8 @@ logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 def open_rgb(file: Path | IO[bytes], name: str | None = None) -> Image.Image:
     """A still image as RGB; grey becomes RGB, transparency is laid over white, and what a camera
-    held upright stands upright.
+    held upright stands upright. Of a JPEG with further pictures behind it (a phone's or a drone's
+    preview, gain map or second view) it is the first one.
 
     Raises ContractError, which calls the file `name`, for what has no one right reading (CMYK, 16
     bits, animations) and for files that are missing, truncated, no image, or larger than Pillow's
@@ -30,7 +34,7 @@ def open_rgb(file: Path | IO[bytes], name: str | None = None) -> Image.Image:
     """
     name = name or str(file)
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with opened(file) as content, read_header(content) as image:
             num_pixels = image.width * image.height
             if num_pixels > Image.MAX_IMAGE_PIXELS:
                 raise ContractError(f"{name}: has too many pixels ({image.width}x{image.height})")
@@ -56,3 +60,17 @@ def open_rgb(file: Path | IO[bytes], name: str | None = None) -> Image.Image:
         raise ContractError(f"{name}: has too many pixels ({error})") from error
     except (OSError, SyntaxError, ValueError, TypeError, struct.error, zlib.error) as error:
         raise ContractError(f"{name}: cannot be read as an image: {error}") from error
+
+
+def opened(file: Path | IO[bytes]) -> AbstractContextManager[IO[bytes]]:
+    return file.open("rb") if isinstance(file, Path) else nullcontext(file)
+
+
+def read_header(content: IO[bytes]) -> Image.Image:
+    """Pillow's image, its pixels not yet read.
+
+    By its own choice Pillow takes a JPEG that has an index of further pictures for an animation.
+    """
+    is_jpeg = content.read(len(JPEG_START)) == JPEG_START
+    content.seek(0)
+    return JpegImageFile(content) if is_jpeg else Image.open(content, formats=FORMATS)

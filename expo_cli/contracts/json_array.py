@@ -8,9 +8,12 @@ from typing import Any
 
 import msgspec
 
-from expo_cli.errors import ContractError, ExpoError
+from expo_cli.contracts.texts import decoded
+from expo_cli.errors import ContractError
 
-LONGEST_ITEM = 1 << 20
+# Characters that are read ahead, and the most that one item may have.
+AHEAD = 1 << 21
+LONGEST_ITEM = 1 << 24
 BLANKS = re.compile(r"[ \t\r\n]*")
 
 
@@ -18,10 +21,42 @@ def json_array(path: Path, name: str) -> Iterator[tuple[int, Any]]:
     """Each item, and the line it begins on. `name` is what errors call the file.
 
     Holds a few MiB, however long the array is. Raises ContractError for anything but one JSON
-    array, and for an item of more than `LONGEST_ITEM` characters.
+    array, and for an item of more than `LONGEST_ITEM` characters; others as `texts.pieces`.
     """
     decoder = json.JSONDecoder()
+    pieces = decoded(path, name)
     text, position, line, mark, more = "", 0, 1, "[", True
+
+    def read(wanted: int) -> None:
+        """Have that many characters from `position` on, or all that are left."""
+        nonlocal text, position, more
+        found = [text[position:]]
+        length = len(found[0])
+        while more and length < wanted:
+            piece = next(pieces, None)
+            more = piece is not None
+            found.append(piece or "")
+            length += len(found[-1])
+        text, position = "".join(found), 0
+
+    def next_item() -> str:
+        """The text of the item at `position`, which moves behind it."""
+        nonlocal position
+        while True:
+            try:
+                _, end = decoder.raw_decode(text, position)
+                cut = end == len(text)  # a number may go on
+            except (ValueError, RecursionError):
+                end, cut = len(text), True
+                if not more:
+                    raise
+            if end - position > LONGEST_ITEM:
+                raise ValueError(f"longer than {LONGEST_ITEM >> 20} MiB")
+            if not (cut and more):
+                break
+            read(max(AHEAD, 4 * (len(text) - position)))
+        start, position = position, end
+        return text[start:end]
 
     def skip_blanks() -> None:
         nonlocal position, line
@@ -29,33 +64,30 @@ def json_array(path: Path, name: str) -> Iterator[tuple[int, Any]]:
         line += text.count("\n", start, position)
 
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            while True:
-                if more and len(text) - position < 2 * LONGEST_ITEM:
-                    piece = file.read(8 * LONGEST_ITEM)
-                    text, position, more = text[position:] + piece, 0, bool(piece)
-                skip_blanks()
-                if mark == "," and text.startswith("]", position):
-                    break
-                if not text.startswith(mark, position):
-                    raise ContractError(f"{name}:{line}: expected {mark!r} of a JSON array")
-                position += 1
-                skip_blanks()
-                if mark == "[" and text.startswith("]", position):
-                    break
-                mark = ","
-                start = position
-                try:
-                    _, position = decoder.raw_decode(text, start)
-                    # msgspec refuses what json lets through: NaN, half of a surrogate pair.
-                    item = msgspec.json.decode(text[start:position])
-                except (ValueError, RecursionError) as error:
-                    raise ContractError(f"{name}:{line}: not a JSON item: {error}") from error
-                yield line, item
-                line += text.count("\n", start, position)
-            if text[position + 1 :].strip() or file.read(1):
-                raise ContractError(f"{name}:{line}: something follows the JSON array")
+        while True:
+            if len(text) - position < AHEAD:
+                read(2 * AHEAD)
+            skip_blanks()
+            if mark == "," and text.startswith("]", position):
+                break
+            if not text.startswith(mark, position):
+                raise ContractError(f"{name}:{line}: expected {mark!r} of a JSON array")
+            position += 1
+            skip_blanks()
+            if mark == "[" and text.startswith("]", position):
+                break
+            mark = ","
+            try:
+                found = next_item()
+                # msgspec refuses what json lets through: NaN, half of a surrogate pair.
+                item = msgspec.json.decode(found)
+            except (ValueError, RecursionError) as error:
+                raise ContractError(f"{name}:{line}: not a JSON item: {error}") from error
+            yield line, item
+            line += found.count("\n")
+        if text[position + 1 :].strip() or any(piece.strip() for piece in pieces):
+            raise ContractError(f"{name}:{line}: something follows the JSON array")
     except UnicodeDecodeError as error:
-        raise ContractError(f"{name}:{line}: not UTF-8 from here on: {error}") from error
-    except OSError as error:
-        raise ExpoError(f"{name}: cannot be read: {error.strerror or error}") from error
+        raise ContractError(
+            f"{name}:{line}: not UTF-8 from here on: {error}; save the file as UTF-8"
+        ) from error

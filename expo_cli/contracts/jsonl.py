@@ -9,34 +9,24 @@ from typing import IO, TypeVar
 import msgspec
 
 from expo_cli.contracts.files import atomic
-from expo_cli.errors import ContractError, ExpoError
+from expo_cli.contracts.texts import LONGEST_LINE, STANDARD_STREAM, lines
+from expo_cli.errors import ContractError
 
 Record = TypeVar("Record")
 
-STANDARD_STREAM = Path("-")
 # What Python's own json module writes for them.
 NOT_FINITE = re.compile(rb"[:\[,]\s*-?(NaN|Infinity)\b")
 
 
-def lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file, or of standard input when it is `-`."""
-    if path == STANDARD_STREAM:
-        yield from sys.stdin.buffer
-        return
-    try:
-        with path.open("rb") as file:
-            yield from file
-    except OSError as error:
-        raise ExpoError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
 def numbered(path: Path, record_type: type[Record]) -> Iterator[tuple[int, Record]]:
-    """Each line's number, from 1, and its record. `-` is standard input.
+    """Each line's number, from 1, and its record. `-` is standard input. Errors as `texts.lines`.
 
     Raises ContractError with file and line at the first line that is not such a record.
     """
     decoder = msgspec.json.Decoder(record_type)
-    for number, line in enumerate(lines(path), start=1):
+    for number, line in lines(path):
+        if line is None:
+            raise ContractError(f"{path}:{number}: is longer than {LONGEST_LINE >> 20} MiB")
         try:
             if not line.isascii():
                 line.decode()  # msgspec does not check the keys that it skips

@@ -73,6 +73,11 @@ class Checks:
         check_finite("clipped", self.clipped)
         check_finite("edge_energy", self.edge_energy)
 
+    @property
+    def flagged(self) -> bool:
+        """Whether the image is not good: it has no scores, makes no pairs and enters no means."""
+        return self.nan or self.black
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:

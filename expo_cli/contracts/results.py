@@ -113,6 +113,8 @@ class PolicyResult:
 
     `rewards` and `diversity` go by reward label, `categories` by category, then reward label,
     `change` by reward label: the paired difference to the policy named before this one.
+    `num_flagged` of its images are NaN or black: they are left out of every mean, for both sides of
+    a difference, and lose in win rates.
     `seed` is that of the rollout, `sampling` has an entry for each way in which it was drawn.
     """
 
@@ -125,6 +127,7 @@ class PolicyResult:
     diversity: dict[str, DiversityResult]
     num_nan: int
     num_black: int
+    num_flagged: int = 0
     seed: int | None = None
     sampling: list[Sampling] = field(default_factory=list)
 
@@ -166,7 +169,8 @@ class Results:
 class EvaluatedSample:
     """A line of `samples.jsonl`: what one policy drew and what the rewards say of it.
 
-    `image` is relative to the policy's rollout folder (results.json names it).
+    `image` is relative to the policy's rollout folder (results.json names it). A flagged image, NaN
+    or black, has no scores.
     """
 
     label: str
@@ -179,3 +183,4 @@ class EvaluatedSample:
     scores: dict[str, float]
     kl: float | None
     image: str | None
+    flagged: bool = False

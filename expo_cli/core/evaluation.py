@@ -18,6 +18,7 @@ from expo_cli.contracts.results import (
 )
 from expo_cli.core.statistics import Floats, prompt_means, wins
 from expo_cli.core.verdict import MAX_SHIFT
+from expo_cli.errors import ExpoError
 
 # (policy, what is measured, reward or figure)
 Key: TypeAlias = tuple[str, str, str]
@@ -30,17 +31,20 @@ class PolicySamples:
     """What one policy drew, column by column. Every policy has the same samples in the same order.
 
     Args:
+        flagged: which are not good, [samples]; these are NaN in all columns of samples.
         scores: by reward label, [samples].
-        kl: nats, [samples]; None when not every sample has it.
-        kl_per_step: mean nats of each step; None when not every sample has them.
+        kl: nats, [samples]; None when not every good sample has it.
+        kl_per_step: mean nats of each step; None when not every good sample has them.
         num_dimensions: elements of a sample's latents.
         checks: by drift figure, [samples].
-        diversity: by the label of the reward that embeds, [prompts].
+        diversity: by the label of the reward that embeds, [prompts]; NaN of fewer than two good
+            images.
         images: relative to `folder`.
         seed: of the rollout, where it says so.
     """
 
     label: str
+    flagged: NDArray[np.bool_]
     scores: dict[str, Floats]
     kl: Floats | None
     kl_per_step: list[float] | None
@@ -67,6 +71,9 @@ def compare(
         prompt_of: number of each sample's prompt, from 0, [samples].
         categories: which prompts each category has, [prompts].
         estimate: `core.statistics.estimates` with its settings.
+
+    A category in which a policy has no good image, or none to compare, is left out. Raises ExpoError
+    when that is so of all prompts.
     """
     columns: Columns = {}
     for policy in policies:
@@ -74,10 +81,19 @@ def compare(
     whole = columns.copy()
     for previous, policy in zip([None, *policies], policies, strict=False):
         whole |= _other_columns(policy, baseline, previous, prompt_of)
-    figures = estimate(whole)
-    in_category = {
-        category: (int(rows.sum()), estimate({key: v[rows] for key, v in columns.items()}))
+    if not have_figures(columns):
+        label, what, _ = next(key for key, values in columns.items() if np.isnan(values).all())
+        where = "" if what == "mean" else f", or those of {baseline.label} with the same seed"
+        raise ExpoError(f"{label}: nothing to evaluate: all images are NaN or black{where}")
+    figures = estimate({key: values for key, values in whole.items() if is_known(values)})
+    by_category = {
+        category: {key: values[rows] for key, values in columns.items()}
         for category, rows in categories.items()
+    }
+    in_category = {
+        category: (int(categories[category].sum()), estimate(of_category))
+        for category, of_category in by_category.items()
+        if have_figures(of_category)
     }
     base_drift = {name: whole[baseline.label, "drift", name] for name in baseline.checks}
     return [
@@ -105,6 +121,7 @@ def compare(
                 )
                 for reward in policy.diversity
             },
+            num_flagged=int(policy.flagged.sum()),
             num_nan=policy.num_nan,
             num_black=policy.num_black,
             seed=policy.seed,
@@ -112,6 +129,15 @@ def compare(
         )
         for policy in policies
     ]
+
+
+def is_known(values: Floats) -> bool:
+    """Whether a column has a figure for any prompt."""
+    return not np.isnan(values).all()
+
+
+def have_figures(columns: Columns) -> bool:
+    return all(map(is_known, columns.values()))
 
 
 def _reward_columns(
@@ -181,7 +207,7 @@ def _kl(policy: PolicySamples, figures: Mapping[Key, Estimate]) -> KLResult | No
 
 def _drift(label: str, name: str, figures: Mapping[Key, Estimate], baseline: Floats) -> DriftResult:
     """`baseline` is the figure of the baseline's prompts, [prompts]."""
-    center, spread = float(baseline.mean()), float(baseline.std())
+    center, spread = float(np.nanmean(baseline)), float(np.nanstd(baseline))
     mean = figures[label, "drift", name]
     return DriftResult(
         mean=mean,

@@ -20,6 +20,11 @@ class SamplingPlan:
     guidance_scale: float = 7.5
     eta: float = 0.0
 
+    @property
+    def is_guided(self) -> bool:
+        """Whether the negative prompt plays a part: at 1 and below diffusers draws without it."""
+        return self.guidance_scale > 1
+
     def gaussian_eta(self) -> float:
         """The DDIM eta to which this plan's steps are Gaussian, DDPM being 1; see `core.kl`.
 

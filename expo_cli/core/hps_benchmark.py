@@ -18,8 +18,12 @@ NUM_GROUPS = 10
 
 
 def group_std(scores: Floats) -> float:
-    """Of scores [images] in the order of the prompts' file, of which the groups are equal parts."""
-    return float(scores.reshape(NUM_GROUPS, -1).mean(axis=1).std())
+    """Of scores [images] in the order of the prompts' file, of which the groups are equal parts.
+
+    NaN, an image that is not good, is left out; so is a group of no others.
+    """
+    groups = [group[~np.isnan(group)] for group in scores.reshape(NUM_GROUPS, -1)]
+    return float(np.std([group.mean() for group in groups if len(group)]))
 
 
 def with_group_std(
@@ -46,7 +50,7 @@ def with_group_std(
             "the HPS benchmark goes by style, and there are prompts without a category; "
             "`expo prep-prompts --layout hps-benchmark` gives them theirs"
         )
-    rows: dict[str, list[int]] = {name: [] for name in results[0].categories}
+    rows: dict[str, list[int]] = {name: [] for name in category_of}
     for i in np.argsort(place_of):
         rows[category_of[i]].append(i)
     most = max(map(len, rows.values()))

@@ -10,6 +10,19 @@ from expo_cli.contracts.ids import digest, fraction
 HELDOUT_SALT = "expo held-out prompts"
 
 
+# Marks that turn the direction of text around, and a byte order mark in its midst.
+UNSEEN = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+
+
+def without_controls(text: str) -> str:
+    """The text without control characters (NUL, escapes) and UNSEEN; what joins emoji stays."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c for c in text if c.isspace() or (unicodedata.category(c) != "Cc" and c not in UNSEEN)
+    )
+
+
 def normalise(text: str) -> str:
     """Unicode NFC, each run of white space one blank, none at the ends."""
     return " ".join(unicodedata.normalize("NFC", text).split())

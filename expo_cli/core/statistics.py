@@ -20,13 +20,23 @@ RESAMPLES_AT_ONCE = 16
 
 
 def prompt_means(values: Floats, prompt_of: NDArray[np.int64]) -> Floats:
-    """Mean of each prompt's samples: values [samples], prompt numbers [samples] -> [prompts]."""
-    return np.bincount(prompt_of, weights=values) / np.bincount(prompt_of)
+    """Mean of each prompt's samples: values [samples], prompt numbers [samples] -> [prompts].
+
+    A sample that is NaN is left out; a prompt that has no other is NaN.
+    """
+    known = ~np.isnan(values)
+    count = np.bincount(prompt_of, weights=known)
+    total = np.bincount(prompt_of, weights=np.where(known, values, 0))
+    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
 
 
 def wins(scores: Floats, baseline: Floats) -> Floats:
-    """1 where a sample beats the baseline's of the same seed, 0.5 at a tie, else 0: [samples]."""
-    return (np.sign(scores - baseline) + 1) / 2
+    """1 where a sample beats the baseline's of the same seed, 0.5 at a tie, else 0: [samples].
+
+    NaN, a sample that is not good, loses against all but another one.
+    """
+    scores, baseline = (np.where(np.isnan(s), -np.inf, s) for s in (scores, baseline))
+    return ((scores > baseline).astype(np.float64) + (scores >= baseline)) / 2
 
 
 def diversity(embeddings: Floats) -> float:
@@ -44,16 +54,21 @@ def bootstrap_means(values: Floats, num_resamples: int, seed: int) -> Floats:
     """Means of `num_resamples` resamples of the prompts: [prompts, columns] -> [resamples, columns].
 
     All columns see the same resamples, so differences between columns stay paired. A resample is
-    kept as how often it holds each prompt, which makes its means one matrix product.
+    kept as how often it holds each prompt, which makes its means one matrix product. A column's
+    prompts that are NaN are left out of its means; a mean of no others is NaN.
     """
     num_prompts = len(values)
     generator = np.random.default_rng(seed)
     means = np.empty((num_resamples, values.shape[1]))
+    known = ~np.isnan(values)
+    values, whole = np.where(known, values, 0), known.all()
     for start in range(0, num_resamples, RESAMPLES_AT_ONCE):
         rows = means[start : start + RESAMPLES_AT_ONCE]
         draws = generator.integers(num_prompts, size=(len(rows), num_prompts))
         counts = np.stack([np.bincount(draw, minlength=num_prompts) for draw in draws])
-        rows[:] = counts.astype(np.float64) @ values / num_prompts
+        counts = counts.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            rows[:] = counts @ values / (num_prompts if whole else counts @ known)
     return means
 
 
@@ -62,17 +77,21 @@ def estimates(
 ) -> dict[Key, Estimate]:
     """The mean of each column [prompts] with its percentile bootstrap interval over prompts.
 
+    Prompts that are NaN are left out; each column has others, and no interval of fewer than two.
     B. Efron, R. Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
     """
     values = np.stack(list(columns.values()), axis=1)
-    means = values.mean(axis=0)
+    means = np.nanmean(values, axis=0)
     if len(values) < 2:
         return {key: Estimate(value=float(mean)) for key, mean in zip(columns, means, strict=True)}
     tail = (1 - confidence) / 2
+    several = np.count_nonzero(~np.isnan(values), axis=0) > 1
     resampled = bootstrap_means(values, num_resamples, seed)
-    low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
+    low, high = np.nanquantile(resampled, [tail, 1 - tail], axis=0)
     return {
         key: Estimate(value=float(means[i]), low=float(low[i]), high=float(high[i]))
+        if several[i]
+        else Estimate(value=float(means[i]))
         for i, key in enumerate(columns)
     }
 
@@ -84,7 +103,7 @@ def crossed_estimate(
 
     The pigeonhole bootstrap (A. B. Owen, Annals of Applied Statistics 1(2), 2007): the same prompts
     stand under every seed, so neither the values nor the seeds' means are independent. Of one seed
-    it is the interval over prompts.
+    it is the interval over prompts. NaN, an image that is not good, is left out.
     """
     num_seeds = len(values)
     by_seed = bootstrap_means(values.T, num_resamples, seed)
@@ -93,4 +112,4 @@ def crossed_estimate(
     means = (by_seed * counts).sum(axis=1) / num_seeds
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
-    return Estimate(value=float(values.mean()), low=float(low), high=float(high))
+    return Estimate(value=float(np.nanmean(values)), low=float(low), high=float(high))

@@ -16,6 +16,9 @@ from expo_cli.contracts.results import (
 # Power Analysis, 1988) calls a medium effect: visible, and far beyond the noise of a mean.
 MAX_SHIFT = 0.5
 
+# Above this share of an evaluation's images that are not good, figures are of other images.
+MAX_FLAGGED = 0.01
+
 UNCLEAR = "shows no clear change of"
 
 
@@ -61,7 +64,7 @@ def alarms(results: Results) -> Iterator[Alarm]:
             yield from _drawn_otherwise(policy, baseline)
             yield from _overoptimised(results, policy, previous)
             yield from _drifted(results, policy)
-        yield from _broken(policy, baseline)
+        yield from _broken(policy, baseline, results.num_samples)
         previous = policy
 
 
@@ -98,7 +101,8 @@ def _overoptimised(
     steps = [
         (results.baseline, policy.rewards[training].difference, policy.rewards[heldout].difference)
     ]
-    if previous is not None and previous.label != results.baseline:
+    # There is no change where the two have no good image of the same prompt and seed.
+    if previous is not None and previous.label != results.baseline and training in policy.change:
         steps.append((previous.label, policy.change[training], policy.change[heldout]))
     for other, gain, loss in steps:
         if gain.rises and loss.value < 0:
@@ -127,7 +131,15 @@ def _drifted(results: Results, policy: PolicyResult) -> Iterator[Alarm]:
         )
 
 
-def _broken(policy: PolicyResult, baseline: PolicyResult) -> Iterator[Alarm]:
+def _broken(policy: PolicyResult, baseline: PolicyResult, num_samples: int) -> Iterator[Alarm]:
+    if policy.num_flagged > MAX_FLAGGED * num_samples:
+        yield Alarm(
+            level="warning",
+            policy=policy.label,
+            text=f"{policy.num_flagged} of {num_samples} images "
+            f"({policy.num_flagged / num_samples:.1%}) are NaN or black: left out of all means, "
+            "and lost in win rates",
+        )
     if policy.num_nan:
         yield Alarm(
             level="alarm",

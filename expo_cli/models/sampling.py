@@ -74,14 +74,16 @@ def guided(
     """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598), fp32.
 
     `timesteps` is one for all or [batch], the scale one for all or [batch, 1, 1, 1]. With guidance,
-    `conditioning` holds the negative half first, then the prompts' half; without, only prompts.
+    `conditioning` holds the negative half first, then the prompts' half; without, only prompts. As
+    in diffusers' pipelines a scale of 1 or less is no guidance: the prompts' half alone.
     """
     timesteps = timesteps.expand(len(latents))
     if len(conditioning) == len(latents):
         return model.predict(latents, timesteps, conditioning).float()
     doubled = model.predict(latents.repeat(2, 1, 1, 1), timesteps.repeat(2), conditioning).float()
     negative, positive = doubled.chunk(2)
-    return negative + guidance_scale * (positive - negative)
+    scale = torch.as_tensor(guidance_scale, device=positive.device)
+    return torch.where(scale > 1, negative + scale * (positive - negative), positive)
 
 
 @torch.inference_mode()
@@ -111,7 +113,7 @@ def draw(
     guidance = plan.guidance_scale
     if conditioning.guidance is not None:
         both = replace(conditioning, guidance=torch.full_like(conditioning.guidance, guidance))
-    elif guidance == 1:
+    elif not plan.is_guided:
         both = conditioning
     else:
         both = Conditioning.concatenate([negative, conditioning])

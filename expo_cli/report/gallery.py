@@ -19,10 +19,11 @@ IMAGES_A_SIDE = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One image as WebP, None when the rollout wrote none; `scores` by reward label."""
+    """One image as WebP, None when the rollout wrote none; `scores` by reward label, None of one
+    that is not good."""
 
     webp: bytes | None
-    scores: dict[str, float]
+    scores: dict[str, float | None]
 
     @property
     def uri(self) -> str | None:
@@ -95,7 +96,10 @@ def choose_pictures(
         image = policy.images[sample]
         return Picture(
             webp=thumbnail(inside(by_policy[policy.label], image)) if image else None,
-            scores={label: float(scores[sample]) for label, scores in policy.scores.items()},
+            scores={
+                label: None if policy.flagged[sample] else float(scores[sample])
+                for label, scores in policy.scores.items()
+            },
         )
 
     order = sorted(range(len(prompts.ids)), key=lambda i: digest("grid", prompts.ids[i]))
@@ -111,7 +115,8 @@ def choose_pictures(
     if last is baseline:
         return Gallery(grid=grid, label=last.label, reward=reward, best=[], worst=[])
     differences = prompt_means(last.scores[reward] - baseline.scores[reward], prompts.prompt_of)
-    rising = np.argsort(differences, kind="stable").tolist()
+    rising = np.argsort(differences, kind="stable")[: np.count_nonzero(~np.isnan(differences))]
+    rising = rising.tolist()  # without the prompts that have no difference, which come last
     num_extremes = min(NUM_EXTREMES, len(rising) // 2)
 
     def contrast(prompt: int) -> Contrast:

@@ -117,6 +117,7 @@ def evaluate_policies(
             [draw.category for draw in draws],
             [place[draw.prompt_id] for draw in draws],
         )
+    left_out = [name for name in categories if name not in found[0].categories]
     measured = Results(
         title=config.title,
         baseline=baseline,
@@ -129,7 +130,7 @@ def evaluate_policies(
         confidence=config.confidence,
         num_bootstrap=config.num_bootstrap,
         policies=found,
-        notes=list(remarks(policies, len(prompts.ids), len(draws), config)),
+        notes=list(remarks(policies, len(prompts.ids), len(draws), left_out, config)),
         provenance=provenance(scored, policies, config),
     )
     results = replace(measured, verdict=verdict(measured), alarms=list(alarms(measured)))
@@ -228,9 +229,12 @@ def evaluated_samples(
                 category=draw.category,
                 index=draw.index,
                 seed=draw.seed,
-                scores={reward: float(scores[i]) for reward, scores in policy.scores.items()},
-                kl=None if policy.kl is None else float(policy.kl[i]),
+                scores={}
+                if policy.flagged[i]
+                else {reward: float(scores[i]) for reward, scores in policy.scores.items()},
+                kl=None if policy.kl is None or policy.flagged[i] else float(policy.kl[i]),
                 image=policy.images[i],
+                flagged=bool(policy.flagged[i]),
             )
 
 

@@ -36,7 +36,8 @@ ROWS_A_BATCH = 4096
 @dataclass(frozen=True)
 class PrepPromptsResult:
     """`counts` add up: num_rows = num_empty + num_duplicates + num_too_long + num_not_sampled +
-    num_train + num_heldout; `first_dropped` says where the first of each kind stand.
+    num_train + num_heldout; `first_dropped` says where the first of each kind stand. `num_cleaned`
+    rows held control characters, which are left out.
     """
 
     path: Path
@@ -108,6 +109,10 @@ def prepare_prompts(
     for output in outputs:
         output.finish(replace(run, counts=counts, seconds=seconds))
     notes.say(f"prep-prompts: {summary(counts, config.max_tokens)}")
+    if counts["num_cleaned"]:
+        notes.say(
+            f"prep-prompts: {counts['num_cleaned']} rows held control characters, which are left out"
+        )
     if config.sample and counts["num_train"] < config.sample:
         notes.say(f"prep-prompts: fewer prompts than --sample {config.sample} asks for")
     return PrepPromptsResult(out, heldout_path, plan | free, counts)
@@ -182,6 +187,7 @@ def located_rows(
 def count(sieve: Sieve, train: Pool, heldout: Pool) -> dict[str, Any]:
     return {
         "num_rows": sieve.num_rows,
+        "num_cleaned": sieve.num_cleaned,
         "num_empty": sieve.empty.count,
         "num_duplicates": sieve.duplicates.count,
         "num_too_long": sieve.too_long.count,

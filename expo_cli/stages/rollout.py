@@ -25,9 +25,10 @@ from expo_cli.contracts.parts import Shard, num_parts, parse_shard, shards_with
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import Prompt
 from expo_cli.contracts.sources import shipped, written_down
+from expo_cli.contracts.texts import text_lines
 from expo_cli.core.exploration import Explorer, Policies, SamplingPlan
 from expo_cli.core.negative_prompts import negative_probability
-from expo_cli.errors import ContractError, ExpoError, UsageError
+from expo_cli.errors import ContractError, UsageError
 from expo_cli.models.families import (
     check_gaussian_steps,
     check_negative_prompts,
@@ -60,7 +61,9 @@ FREE_SETTINGS = (
 
 @dataclass(frozen=True)
 class RolloutResult:
-    """`missing_parts` are the numbers of the parts that are still to be drawn (of a dry run: by this
+    """`num_flagged` of the samples that this run drew are NaN or black.
+
+    `missing_parts` are the numbers of the parts that are still to be drawn (of a dry run: by this
     shard), `missing_shards` the shards, of as many as --shard says, that have any of all to draw.
     """
 
@@ -68,6 +71,7 @@ class RolloutResult:
     num_prompts: int
     num_samples: int
     num_parts: int
+    num_flagged: int
     parts_drawn: int
     parts_missing: int
     missing_parts: list[int]
@@ -97,13 +101,14 @@ def read_prompts(path: Path, limit: int | None) -> list[Prompt]:
 
 
 def read_negative_prompts(path: str) -> list[str]:
-    """The non-empty lines of a text file."""
+    """The non-empty lines of a text file. Errors as `texts.text_lines`; ContractError without any."""
     source = shipped(path)
-    try:
-        lines = source.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExpoError(f"{source}: cannot be read: {error}") from error
-    negative_prompts = [line.strip() for line in lines if line.strip()]
+    negative_prompts = []
+    for number, line in text_lines(source):
+        if line is None:
+            raise ContractError(f"{source}:{number}: is too long for a negative prompt")
+        if line.strip():
+            negative_prompts.append(line.strip())
     if not negative_prompts:
         raise ContractError(f"{source}: no negative prompts")
     return negative_prompts
@@ -145,7 +150,7 @@ def roll_out(
         raise UsageError(
             f"--explorer {config.explorer}: eta belongs to ddim, not {sampling.scheduler}"
         )
-    if sampling.guidance_scale <= 1 and config.neg_schedule != "none":
+    if not sampling.is_guided and config.neg_schedule != "none":
         raise UsageError(f"--explorer {config.explorer}: without guidance no negative prompt works")
     if config.kl_to:
         sampling.gaussian_eta()
@@ -197,7 +202,7 @@ def roll_out(
         todo = [n for n in missing if shard.takes(n)]
         return replace(result, parts_missing=len(todo), missing_parts=todo)
     with output.begun(run, read, options.overwrite):
-        todo = [n for n in output.missing() if shard.takes(n)]
+        todo, num_flagged = [n for n in output.missing() if shard.takes(n)], 0
         if todo:
             # Imported here: when nothing is left to draw, torch and diffusers need not load.
             from expo_cli.stages.drawing.run import Drawing, draw_parts
@@ -212,10 +217,11 @@ def roll_out(
                 config=config,
                 step_reward=step_reward,
             )
-            draw_parts(drawing, output, run, todo, notes)
+            num_flagged = draw_parts(drawing, output, run, todo, notes)
         else:
             notes.say(f"rollout: nothing to do, {out} has all parts of this shard")
-    return _result(out, settled, shard, drawn=len(todo), missing=output.missing())
+    result = _result(out, settled, shard, drawn=len(todo), missing=output.missing())
+    return replace(result, num_flagged=num_flagged)
 
 
 def models_read(config: RolloutConfig, policy: str) -> list[Input]:
@@ -262,6 +268,7 @@ def _result(
         num_prompts=plan["num_prompts"],
         num_samples=plan["num_samples"],
         num_parts=plan["num_parts"],
+        num_flagged=0,
         parts_drawn=drawn,
         parts_missing=len(missing),
         missing_parts=missing,

@@ -24,7 +24,8 @@ from expo_cli.stages.scoring.scores import NamedReward, Scores
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """Specs, samples scored by this run, and parts without scores, each by reward label.
+    """Specs, samples scored by this run, and parts without scores, each by reward label; `dropped`
+    counts the samples that this run read and did not judge, by the reason.
 
     `missing_parts` are the numbers of the parts that lack the scores of some reward,
     `missing_shards` the shards, of as many as --shard says, that take any of them.
@@ -35,6 +36,7 @@ class ScoreResult:
     num_samples: int
     num_parts: int
     num_scored: dict[str, int]
+    dropped: dict[str, int]
     parts_missing: dict[str, int]
     missing_parts: list[int]
     missing_shards: list[int]
@@ -83,6 +85,7 @@ def score_folder(
         f"{', '.join(r.label for r in rewards)}; {len(todo)} parts of this shard have scores to make"
     )
     num_scored = dict.fromkeys([r.label for r in rewards], 0)
+    dropped: dict[str, int] = {}
     if not options.dry_run:
         with scores.begun():
             if isinstance(images, ImageIndex):
@@ -92,7 +95,9 @@ def score_folder(
                 from expo_cli.stages.scoring.run import score_parts
 
                 by_label = {r.label: r.reward for r in rewards}
-                num_scored |= score_parts(images, by_label, todo, scores, config, notes)
+                done = score_parts(images, by_label, todo, scores, config, notes)
+                num_scored |= done.num_scored
+                dropped = done.dropped
         scores.finish(num_scored, images.num_samples, round(time.monotonic() - started, 3))
     missing = scores.missing()
     return ScoreResult(
@@ -101,6 +106,7 @@ def score_folder(
         num_samples=images.num_samples,
         num_parts=count,
         num_scored=num_scored,
+        dropped=dropped,
         parts_missing={label: len(parts) for label, parts in missing.items()},
         missing_parts=sorted(set().union(*missing.values())),
         missing_shards=shards_with(set().union(*missing.values()), shard.count),

@@ -55,7 +55,8 @@ def policies(evaluation: Path) -> dict[str, Any]:
                 "label": policy["label"],
                 "scores": {
                     reward: [
-                        round(sample.scores[reward], 4) for sample in by_policy[policy["label"]]
+                        None if sample.flagged else round(sample.scores[reward], 4)
+                        for sample in by_policy[policy["label"]]
                     ]
                     for reward in results["rewards"]
                 },

@@ -116,10 +116,10 @@ def row(system: System) -> dict[str, Any]:
 
 
 def reward_figures(system: System, reward: str) -> dict[str, Any]:
-    figures: dict[str, Any] = {"mean": float(system.figures(-1, reward).mean())}
+    figures: dict[str, Any] = {"mean": float(np.nanmean(system.figures(-1, reward)))}
     if system.name != "base":
         figures["difference"] = asdict(estimate(system.difference(reward)))
-        figures["by_seed"] = system.difference(reward).mean(axis=1).tolist()
+        figures["by_seed"] = np.nanmean(system.difference(reward), axis=1).tolist()
         figures["win_rate"] = asdict(estimate(system.wins(reward)))
     return figures
 

@@ -4,6 +4,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from expo_cli.contracts import json_array as module
+from expo_cli.contracts import texts
 from expo_cli.contracts.json_array import json_array
 
 JSON = st.recursive(
@@ -28,8 +29,11 @@ def test_items_know_their_line(tmp_path):
 
 
 def test_an_array_longer_than_what_is_read_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "LONGEST_ITEM", 100)
+    """And items longer than that, which begin and end anywhere in it."""
+    monkeypatch.setattr(module, "AHEAD", 40)
+    monkeypatch.setattr(texts, "BYTES_AT_ONCE", 7)
     path = tmp_path / "array.json"
     items = [f"prompt number {number}, {'x' * (number % 90)}" for number in range(1000)]
+    items += [number * 7**60 for number in range(100)]
     path.write_text(json.dumps(items, indent=1))
     assert [item for _, item in json_array(path, "array.json")] == items

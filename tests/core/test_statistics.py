@@ -29,6 +29,31 @@ def test_wins_by_hand():
     assert wins(scores, baseline).tolist() == [1.0, 0.5, 0.0]
 
 
+def test_what_is_not_good_is_left_out_of_means_and_loses():
+    nan = float("nan")
+    means = prompt_means(np.array([1.0, nan, 3.0, nan]), np.array([0, 0, 1, 2]))
+    assert means.tolist()[:2] == [1.0, 3.0]
+    assert np.isnan(means[2])
+    assert one(means).value == 2.0
+    scores, baseline = np.array([nan, 1.0, nan, -9.0]), np.array([1.0, nan, nan, nan])
+    assert wins(scores, baseline).tolist() == [0.0, 1.0, 0.5, 1.0]
+
+
+def test_the_interval_is_over_the_prompts_that_have_a_mean():
+    """As that of these prompts alone, but for which resamples are drawn."""
+    values = np.random.default_rng(0).normal(size=400)
+    some = np.where(np.arange(400) % 2, np.nan, values)
+    ours, alone = one(some, num_resamples=4000), one(values[::2], num_resamples=4000)
+    assert ours.value == pytest.approx(alone.value)
+    assert ours.low == pytest.approx(alone.low, abs=0.02)
+    assert ours.high == pytest.approx(alone.high, abs=0.02)
+
+
+def test_one_prompt_that_has_a_mean_has_no_interval():
+    found = one([float("nan"), 2.0, float("nan")])
+    assert (found.value, found.low, found.high) == (2.0, None, None)
+
+
 def test_diversity_by_hand():
     # Ordered pairs: two of cosine 1 (equal directions), four of cosine 0: 1 - 2/6.
     embeddings = np.array([[1.0, 0.0], [3.0, 0.0], [0.0, 2.0]])

@@ -56,6 +56,11 @@ WHOLE_FILES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+def plain(data: bytes) -> bytes:
+    """What every reader of text makes of a file: no byte order mark, and lines that end in LF."""
+    return data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
 def lines_changed(data: bytes) -> Iterator[tuple[str, bytes]]:
     """Each line in turn deleted, doubled, swapped with the next, joined to it, and split."""
     lines = data.splitlines(keepends=True)

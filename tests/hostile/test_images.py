@@ -35,6 +35,14 @@ def animated(image_format: str) -> bytes:
     return buffer.getvalue()
 
 
+def phone_picture(picture: Image.Image, **settings) -> bytes:
+    """A JPEG with an index of the smaller, blue picture that follows it (CIPA DC-007)."""
+    buffer = io.BytesIO()
+    preview = Image.new("RGB", (8, 8), "blue")
+    picture.save(buffer, "MPO", save_all=True, append_images=[preview], quality=95, **settings)
+    return buffer.getvalue()
+
+
 def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -111,6 +119,29 @@ def test_a_truncated_image_is_never_half_a_picture(image_format):
         assert image is None or image.tobytes() == picture
 
     every(truncations(good), check)
+
+
+def test_of_a_jpeg_with_pictures_behind_it_the_first_one_is_read():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # held upright
+    data = phone_picture(Image.new("RGB", (32, 16), "red"), exif=exif)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.n_frames == 2, "Pillow finds the other one"
+    picture = open_rgb(io.BytesIO(data))
+    assert picture.size == (16, 32)
+    red, *others = picture.getpixel((8, 16))
+    assert red > 200
+    assert max(others) < 60
+
+
+def test_a_damaged_index_of_further_pictures_does_no_harm():
+    good = phone_picture(Image.new("RGB", (12, 9), "red"))
+
+    def check(data: bytes) -> None:
+        image = read_or_fault(lambda: open_rgb(io.BytesIO(data), "i.jpg"), "i.jpg: ")
+        assert image is None or image.mode == "RGB"
+
+    every(bytes_changed(good, 600), check)
 
 
 def test_what_would_do_harm_is_refused():

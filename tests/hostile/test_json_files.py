@@ -24,6 +24,7 @@ from tests.hostile.damage import (
     changed,
     every,
     fault,
+    plain,
     read_or_fault,
     truncations,
     values_changed,
@@ -142,7 +143,7 @@ def test_settings(tmp_path):
         path.write_bytes(data)
         found = read_or_fault(lambda: _table(path, "train", types), at(path))
         if found is not None:
-            table = tomllib.loads(data.decode()).get("train", {})
+            table = tomllib.loads(plain(data).decode()).get("train", {})
             assert repr(found) == repr({k.replace("-", "_"): v for k, v in table.items()})
             assert all(type(found[name]) in (types[name], int) for name in found)
 

@@ -7,12 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from expo_cli.contracts.texts import LONGEST_LINE
 from expo_cli.errors import ContractError, ExpoError
 from expo_cli.stages.preferences.layouts import HPDv2, ImageFolder
 from expo_cli.stages.preferences.protocol import Ranking
 from expo_cli.stages.prompts.sources import PromptFile, Row, read_rows
 from expo_cli.stages.rollout import read_negative_prompts
-from tests.hostile.damage import VALUES, at, changed, every, fault, read_or_fault, values_changed
+from tests.hostile.damage import (
+    VALUES,
+    at,
+    changed,
+    every,
+    fault,
+    plain,
+    read_or_fault,
+    values_changed,
+)
 
 CSV = (
     'prompt,category,negative_prompt\na cat,x,\n"a, ""dog""\nand more",y,blurry\ncaf\u00e9,,\n'
@@ -51,7 +61,7 @@ def text_of(value: object) -> str | None:
 
 
 def txt_texts(data: bytes) -> list[str]:
-    lines = data.removeprefix(b"\xef\xbb\xbf").decode().split("\n")
+    lines = plain(data).decode().split("\n")
     return lines[:-1] if lines[-1] == "" else lines
 
 
@@ -64,9 +74,15 @@ def jsonl_texts(data: bytes) -> list[str]:
     return texts
 
 
+def twice(header: list[str]) -> bool:
+    """Whether a column that has a name stands there twice: then nobody knows which is meant."""
+    named = [name for name in header if name]
+    return len(set(named)) < len(named)
+
+
 def tsv_texts(data: bytes) -> list[str]:
-    header, *lines = [line.removesuffix("\r").split("\t") for line in txt_texts(data)]
-    if any(len(cells) != len(header) for cells in lines if cells != [""]):
+    header, *lines = [line.split("\t") for line in txt_texts(data)]
+    if twice(header) or any(len(cells) != len(header) for cells in lines if cells != [""]):
         raise ValueError("ragged")
     column = len(header) - 1 - header[::-1].index("prompt")
     return ["" if cells == [""] else cells[column] for cells in lines]
@@ -75,7 +91,7 @@ def tsv_texts(data: bytes) -> list[str]:
 def csv_texts(data: bytes) -> list[str]:
     """RFC 4180, a character at a time."""
     records, cells, cell, state = [], [], "", "start"
-    for character in [*data.removeprefix(b"\xef\xbb\xbf").decode().replace("\r\n", "\n"), None]:
+    for character in [*plain(data).decode(), None]:
         if state == "quoted":
             if character is None:
                 raise ValueError("no end")
@@ -94,7 +110,7 @@ def csv_texts(data: bytes) -> list[str]:
         else:
             state, cell = "plain", cell + character
     header, *others = records
-    if any(len(cells) != len(header) for cells in others if cells != [""]):
+    if twice(header) or any(len(cells) != len(header) for cells in others if cells != [""]):
         raise ValueError("ragged")
     column = len(header) - 1 - header[::-1].index("prompt")
     return ["" if cells == [""] else cells[column] for cells in others]
@@ -156,6 +172,7 @@ def test_rows_are_those_of_another_reading(layout, tmp_path):
             return
         if found is None:
             refusable = layout in ("csv", "tsv") and (b"\r" in data or b'"' in data)
+            refusable |= b"\0" in data[:4]  # as UTF-16 has it
             assert refusable or b"[" * 1000 in data or b'{"a":' * 1000 in data, "refused"
         else:
             assert [row.text.split() for row in found] == [text.split() for text in expected]
@@ -174,9 +191,38 @@ def test_items_larger_than_memory_should_hold_are_refused(tmp_path):
     for item in (b'"' + b"x" * 20_000_000 + b'"', b"[" * 20_000_000, b"9" * 20_000_000):
         path.write_bytes(b'["a",' + item + b"]")
         assert read_or_fault(lambda: rows(path, "hps-benchmark"), at(path, 1)) is None
-    path.write_bytes(b"prompt\n" + b"x" * 20_000_000 + b"\n")
-    for layout in ("csv", "tsv"):
-        assert read_or_fault(lambda layout=layout: rows(path, layout), at(path)) is None
+
+
+@pytest.mark.parametrize("size", [200_000, 20_000_000])
+@pytest.mark.parametrize("layout", ["txt", "csv", "tsv", "jsonl"])
+def test_a_huge_row_is_one_that_is_too_long(layout, size, tmp_path):
+    """Below the longest line it is a row like others, of which a sieve sees that it is too long."""
+    path, huge = tmp_path / "prompts", b"x" * size
+    path.write_bytes(
+        {
+            "txt": huge + b"\na dog\n",
+            "csv": b"prompt,note\n" + huge + b",1\na dog,2\n",
+            "tsv": b"note\tprompt\n" + b"1\t" + huge + b"\n2\ta dog\n",
+            "jsonl": b'{"prompt":"' + huge + b'"}\n{"prompt":"a dog"}\n',
+        }[layout]
+    )
+    first, dog = rows(path, layout)
+    assert first.too_long == (size > LONGEST_LINE)
+    assert first.too_long or len(first.text) >= size
+    assert (dog.text.strip(), dog.number) == ("a dog", {"csv": 3, "tsv": 3}.get(layout, 2))
+
+
+def test_a_quotation_without_an_end_stops_at_the_longest_line(tmp_path):
+    path = tmp_path / "prompts.csv"
+    path.write_bytes(b'prompt\n"a dog\n' + b"a long line\n" * 2_000_000)
+    with pytest.raises(ContractError, match="is a quotation mark missing"):
+        rows(path, "csv")
+
+
+def test_json_items_of_some_megabytes_are_rows(tmp_path):
+    path = tmp_path / "long.json"
+    path.write_text(json.dumps(["a", "x" * 5_000_000, "b"], indent=1))
+    assert [len(row.text) for row in rows(path, "hps-benchmark")] == [1, 5_000_000, 1]
 
 
 RANKED = {"prompt": "a", "file_path": ["a.jpg", "b.jpg"], "human_preference": [1, 0]}
@@ -250,9 +296,9 @@ def test_negative_prompts(tmp_path):
             found = read_negative_prompts(str(path))
         except (ExpoError, ContractError) as error:
             fault(error, at(path))
-            assert not data.strip() or b"\xff" in data or not data.isascii()
+            assert not data.strip() or not data.isascii() or b"\0" in data
         else:
-            assert found == [line.strip() for line in data.decode().splitlines() if line.strip()]
+            assert found == [line.strip() for line in txt_texts(data) if line.strip()]
 
     every(changed("blurry\nbad, ugly\ncaf\u00e9\n".encode(), 300), check)
     assert read_or_fault(lambda: read_negative_prompts(str(tmp_path)), at(tmp_path)) is None

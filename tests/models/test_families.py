@@ -83,9 +83,12 @@ def load_diffusers(folder: Path) -> DiffusionPipeline:
 
 
 def drawn_by_diffusers(
-    pipeline: DiffusionPipeline, latents: torch.Tensor, negative: list[str] | None
+    pipeline: DiffusionPipeline,
+    latents: torch.Tensor,
+    negative: list[str] | None,
+    guidance_scale: float = 5.0,
 ) -> torch.Tensor:
-    """Final latents [batch, channels, height, width] of three steps at guidance 5."""
+    """Final latents [batch, channels, height, width] of three steps."""
     pipeline.set_progress_bar_config(disable=True)
     packed = pipeline.__class__.__name__ == "FluxPipeline"
     height, width = (size * pipeline.vae_scale_factor for size in latents.shape[-2:])
@@ -95,7 +98,7 @@ def drawn_by_diffusers(
         height=height,
         width=width,
         num_inference_steps=3,
-        guidance_scale=5.0,
+        guidance_scale=guidance_scale,
         latents=pack(latents) if packed else latents,
         output_type="latent",
     ).images
@@ -107,11 +110,15 @@ def noise(shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def drawn_by_us(
-    source: Path, family: Family, negative: list[str] | None, scheduler: str | None = None
+    source: Path,
+    family: Family,
+    negative: list[str] | None,
+    scheduler: str | None = None,
+    guidance_scale: float = 5.0,
 ) -> torch.Tensor:
     model = load_model(str(source), CPU, torch.float32)
     scheduler = scheduler or family.scheduler
-    plan = SamplingPlan(scheduler=scheduler, num_inference_steps=3, guidance_scale=5.0)
+    plan = SamplingPlan(scheduler=scheduler, num_inference_steps=3, guidance_scale=guidance_scale)
     conditioning, other = model.encode(PROMPTS), model.encode(negative or ["", ""])
     shape = model.latent_shape(HEIGHT, family.width)
     return draw(model, conditioning, other, SEEDS, shape, plan).latents
@@ -134,6 +141,17 @@ def test_latents_and_images_are_those_of_diffusers_pipeline(family, folder, nega
     images = pipeline.image_processor.postprocess(decoded, output_type="pt")
     decoder = load_decoder(str(folder), CPU, torch.float32)
     torch.testing.assert_close(decoder.decode(ours), images, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("guidance_scale", [0.0, 0.5, 1.0, 1.5])
+def test_little_guidance_is_what_diffusers_makes_of_it(family, folder, guidance_scale):
+    """At 1 and below its pipelines draw the prompt alone; FLUX is told the scale as it is."""
+    negative = ["blurry", "dark"] if family.negative else None
+    ours = drawn_by_us(folder, family, negative, guidance_scale=guidance_scale)
+    expected = drawn_by_diffusers(
+        load_diffusers(folder), noise(ours.shape[1:]), negative, guidance_scale
+    )
+    torch.testing.assert_close(ours, expected, atol=5e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize(

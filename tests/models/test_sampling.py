@@ -8,7 +8,8 @@ from expo_cli.core.exploration import SamplingPlan
 from expo_cli.core.noise import generators, normal
 from expo_cli.errors import UsageError
 from expo_cli.models.loading import load_model
-from expo_cli.models.sampling import draw
+from expo_cli.models.protocol import Conditioning
+from expo_cli.models.sampling import draw, guided
 from expo_cli.models.schedulers import SAMPLERS
 
 CPU = torch.device("cpu")
@@ -32,12 +33,18 @@ def draw_latents(folder, plan, rows=(0, 1)):
 @pytest.mark.parametrize("layout", ["tiny_sd", "tiny_sd_v"])
 @pytest.mark.parametrize("scheduler", SAMPLERS)
 def test_latents_are_those_of_diffusers_pipeline(layout, scheduler, request):
-    folder = request.getfixturevalue(layout)
+    eta = 0.6 if scheduler == "ddim" else 0.0
+    assert_as_diffusers(request.getfixturevalue(layout), scheduler, eta, guidance_scale=5.0)
+
+
+@pytest.mark.parametrize("guidance_scale", [0.0, 0.5, 1.0, 1.5])
+def test_guidance_of_1_and_less_is_none_as_in_diffusers_pipeline(tiny_sd, guidance_scale):
+    assert_as_diffusers(tiny_sd, "ddim", 0.0, guidance_scale)
+
+
+def assert_as_diffusers(folder, scheduler, eta, guidance_scale):
     plan = SamplingPlan(
-        scheduler=scheduler,
-        num_inference_steps=4,
-        guidance_scale=5.0,
-        eta=0.6 if scheduler == "ddim" else 0.0,
+        scheduler=scheduler, num_inference_steps=4, guidance_scale=guidance_scale, eta=eta
     )
     pipeline = StableDiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
@@ -48,8 +55,8 @@ def test_latents_are_those_of_diffusers_pipeline(layout, scheduler, request):
         PROMPTS,
         negative_prompt=NEGATIVE,
         num_inference_steps=4,
-        guidance_scale=5.0,
-        eta=plan.eta,
+        guidance_scale=guidance_scale,
+        eta=eta,
         latents=noise,
         generator=own,
         output_type="latent",
@@ -64,13 +71,30 @@ def test_a_sample_does_not_depend_on_its_batch(tiny_sd):
     torch.testing.assert_close(together[1:], alone, atol=1e-4, rtol=1e-3)
 
 
-def test_guidance_1_ignores_the_negative_prompt(tiny_sd):
-    plan = SamplingPlan(scheduler="ddim", num_inference_steps=2, guidance_scale=1)
+@pytest.mark.parametrize("guidance_scale", [1, 0.3])
+def test_guidance_1_ignores_the_negative_prompt(tiny_sd, guidance_scale):
+    plan = SamplingPlan(scheduler="ddim", num_inference_steps=2, guidance_scale=guidance_scale)
     model = load_model(str(tiny_sd), CPU, torch.float32)
     prompts, shape = model.encode(PROMPTS[:1]), (4, 8, 8)
     one = draw(model, prompts, model.encode(["blurry"]), [1], shape, plan)
     two = draw(model, prompts, model.encode(["sharp"]), [1], shape, plan)
     assert one.latents.equal(two.latents)
+
+
+def test_each_row_of_a_batch_is_guided_by_its_own_scale(tiny_sd):
+    """Of step pairs: a row of scale 1 or less is what its prompt alone predicts."""
+    model = load_model(str(tiny_sd), CPU, torch.float32)
+    latents, at = (
+        torch.stack([normal(g, (4, 8, 8)) for g in generators([1, 2, 3])]),
+        torch.tensor(7),
+    )
+    prompts, negative = model.encode(["a cat"] * 3), model.encode(["blurry"] * 3)
+    both = Conditioning.concatenate([negative, prompts])
+    scales = torch.tensor([0.0, 0.5, 3.0]).view(-1, 1, 1, 1)
+    mixed = guided(model, latents, at, both, scales)
+    alone = guided(model, latents, at, prompts, 1.0)
+    torch.testing.assert_close(mixed[:2], alone[:2], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(mixed[2:], guided(model, latents, at, both, 3.0)[2:])
 
 
 @pytest.mark.parametrize("layout", ["tiny_sd", "tiny_sd_v"])

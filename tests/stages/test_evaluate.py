@@ -86,6 +86,107 @@ def test_figures_by_hand(tmp_path):
     assert (noto.num_prompts, noto.difference.value, noto.win_rate.value) == (1, 0.5, 0.75)
 
 
+def flagging(*bad: tuple[int, int], black: bool = False):
+    """Flags the images of those prompt numbers and indices."""
+
+    def change(number, sample):
+        if (number, sample.index) not in bad:
+            return sample
+        return replace(sample, kl=None, checks=replace(sample.checks, nan=not black, black=black))
+
+    return change
+
+
+def without_scores(folder: Path, reward: str) -> None:
+    """Remove the scores of flagged samples, as `expo score` writes none."""
+    bad = {s.sample_id for s in jsonl.read(part_path(folder, 0), Sample) if s.checks.flagged}
+    path = score_path(folder / "scores", 0, reward)
+    lines = [
+        line for line in path.read_text().splitlines() if json.loads(line)["sample_id"] not in bad
+    ]
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_flagged_images_are_in_no_mean_and_lose(scored, tmp_path):
+    """Three prompts of two images; a score that a flagged one has is not looked at."""
+    by_hand = {
+        "base": {0: (1.0, 99.0), 1: (5.0, 5.0), 2: (2.0, 2.0)},
+        "it1": {0: (2.0, 3.0), 1: (-9.0, 9.0), 2: (0.0, 1.0)},
+    }
+    bad = {"base": [(0, 1), (2, 0)], "it1": [(1, 0), (2, 0)]}
+    for name in by_hand:
+        reward = {"pick": lambda folder, n, i: by_hand[folder][n][i]}
+        write_scored(
+            tmp_path / name,
+            rewards=reward,
+            num_prompts=3,
+            kl=2.0,
+            saturation=0.4 if name == "base" else 0.5,
+            change=flagging(*bad[name], black=name == "base"),
+        )
+        if not scored:
+            without_scores(tmp_path / name, "pick")
+    results = evaluate(tmp_path, "base", "it1")
+    base, it1 = (results.policy(name).rewards["pick"] for name in by_hand)
+    assert base.mean.value == pytest.approx((1 + 5 + 2) / 3)
+    assert it1.mean.value == pytest.approx((2.5 + 9 + 1) / 3)
+    # Pairs of good images: prompt 0 has 2 - 1, prompt 1 has 9 - 5, prompt 2 has 1 - 2.
+    assert it1.difference.value == pytest.approx((1 + 4 - 1) / 3)
+    # Won and won; lost and won; a tie of two flagged ones and lost.
+    assert it1.win_rate.value == pytest.approx((1 + 0.5 + 0.25) / 3)
+    assert it1.win_rate.low is not None
+    assert [policy.num_flagged for policy in results.policies] == [2, 2]
+    assert results.policy("it1").kl.nats.value == pytest.approx(2.0, rel=0.2)
+    warned = [alarm for alarm in results.alarms if "2 of 6 images (33.3%)" in alarm.text]
+    assert [(alarm.level, alarm.policy) for alarm in warned] == [
+        ("warning", "base"),
+        ("warning", "it1"),
+    ]
+    assert any("of 6 a policy: 2 of base, 2 of it1" in note for note in results.notes)
+    samples = list(jsonl.read(tmp_path / "report" / "samples.jsonl", EvaluatedSample))
+    assert {bool(sample.scores) is not sample.flagged for sample in samples} == {True}
+    assert sum(sample.flagged for sample in samples) == 4
+
+
+def test_up_to_one_percent_of_flagged_images_is_a_note(tmp_path):
+    for name, bad in (("base", []), ("it1", [(3, 0)])):
+        write_scored(
+            tmp_path / name, rewards=scorers(), num_prompts=50, images=True, change=flagging(*bad)
+        )
+    results = evaluate(tmp_path, "base", "it1", num_grid_prompts=50)
+    assert not [alarm for alarm in results.alarms if "left out" in alarm.text]
+    assert any("of 100 a policy: 1 of it1" in note for note in results.notes)
+    assert "NaN or black</figcaption>" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_a_prompt_or_a_category_without_a_good_image_has_no_figures(tmp_path):
+    """Of 4 categories prompts 0 and 4 are noto, 1 and 5 flat."""
+    embedding = {"rewards": scorers(), "num_prompts": 8, "embeddings": True, "images": True}
+    write_scored(tmp_path / "base", **embedding, change=flagging((1, 0), (1, 1), (2, 0)))
+    noto = [(number, index) for number in (0, 4) for index in (0, 1)]
+    write_scored(tmp_path / "it1", **embedding, change=flagging(*noto))
+    results = evaluate(tmp_path, "base", "it1")
+    for policy in results.policies:
+        assert sorted(policy.categories) == ["flat", "fluent", "twemoji"]
+        assert policy.diversity.keys() == {"pick", "hps"}
+    flat = results.policy("it1").categories["flat"]["pick"]
+    assert (flat.num_prompts, flat.difference.low) == (2, None)
+    assert any("No figures of category 'noto'" in note for note in results.notes)
+
+
+def test_policies_without_a_good_image_to_compare_are_refused(tmp_path):
+    every = [(number, index) for number in range(3) for index in (0, 1)]
+    for name, bad in (("good", []), ("bad", every), ("first", every[::2]), ("second", every[1::2])):
+        write_scored(tmp_path / name, rewards=scorers(), num_prompts=3, change=flagging(*bad))
+    with pytest.raises(ExpoError, match="bad: nothing to evaluate: all images are NaN or black$"):
+        evaluate(tmp_path, "good", "bad")
+    with pytest.raises(ExpoError, match="second: .*or those of first with the same seed"):
+        evaluate(tmp_path, "first", "second")
+    # Neither has a change to the other, which is no reason to stop.
+    assert evaluate(tmp_path, "good", "first", "second", **ROLES).policy("second").change == {}
+
+
 def test_a_policy_against_itself_ties_everywhere(two):
     texts = [f"base={two / 'base'}", f"again={two / 'base'}"]
     evaluate_policies(texts, two / "itself", EvaluateConfig(num_bootstrap=50), QUIET)

@@ -13,7 +13,7 @@ from expo_cli.config import PrepPromptsConfig, RunOptions
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.ids import prompt_id
 from expo_cli.contracts.records import Prompt
-from expo_cli.core.prompts import identity, normalise
+from expo_cli.core.prompts import identity, normalise, without_controls
 from expo_cli.errors import ContractError, Interrupted
 from expo_cli.stages.prep_prompts import prepare_prompts, sort_rows
 from expo_cli.stages.prompts.sieve import Pool, Sieve
@@ -55,6 +55,7 @@ def test_what_is_dropped_is_counted_and_located(tmp_path):
     ]
     assert result.counts == {
         "num_rows": 8,
+        "num_cleaned": 0,
         "num_empty": 2,
         "num_duplicates": 3,
         "num_too_long": 1,
@@ -129,6 +130,99 @@ def test_every_layout(name, content, config, categories, tmp_path):
     assert [prompt.prompt for prompt in prompts] == ["a cat", "a dog"]
     assert [prompt.category for prompt in prompts] == categories
     assert (result.counts["num_rows"], result.counts["num_empty"]) == (3, 1)
+
+
+PAGE_MARK, BYTE_ORDER_MARK = "\u2028", "\ufeff"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", BYTE_ORDER_MARK])
+@pytest.mark.parametrize(
+    ("name", "rows", "config"),
+    [
+        ("p.txt", [f"a{PAGE_MARK}cat", "a dog"], {}),
+        ("p.csv", ["prompt,note", f'"a{PAGE_MARK}cat",1', "a dog,2"], {}),
+        ("p.tsv", ["note\tprompt", f"1\ta{PAGE_MARK}cat", "2\ta dog"], {}),
+        ("p.jsonl", [f'{{"prompt":"a{PAGE_MARK}cat"}}', '{"prompt":"a dog"}'], {}),
+        ("p.json", ["[", f'"a{PAGE_MARK}cat",', '"a dog"]'], {"layout": "hps-benchmark"}),
+    ],
+)
+def test_marks_and_line_ends_are_read_alike_in_all_layouts(name, rows, config, mark, end, tmp_path):
+    source = written(tmp_path, name, mark + end.join(rows) + end)
+    prepare([source], tmp_path / "out.jsonl", **config)
+    prompts = list(jsonl.read(tmp_path / "out.jsonl", Prompt))
+    assert [prompt.prompt for prompt in prompts] == ["a cat", "a dog"]
+    if not config:
+        assert prompts[1].source == f"{name}:{len(rows)}"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [
+        ("utf-16", "UTF-16"),
+        ("utf-16-le", "UTF-16"),
+        ("utf-16-be", "UTF-16"),
+        ("utf-32", "UTF-32"),
+        ("utf-32-be", "UTF-32"),
+    ],
+)
+@pytest.mark.parametrize("layout", ["txt", "csv", "tsv", "jsonl", "hpdv2", "hps-benchmark"])
+def test_another_encoding_is_named(encoding, name, layout, tmp_path):
+    source = written(tmp_path, "prompts", "prompt\na cat\n".encode(encoding))
+    with pytest.raises(ContractError, match=f"prompts:1: is {name}; convert it to UTF-8"):
+        prepare([source], tmp_path / "out.jsonl", layout=layout)
+
+
+def test_control_characters_are_left_out_and_counted(tmp_path):
+    family = "\U0001f468\u200d\U0001f469"  # joined by a character that is not seen
+    rows = ["a re\0d cat", "\x1b[31ma dog", "\u202eright to left", f"a {family}", "a\tbird"]
+    result = prepare([lines(tmp_path, rows)], tmp_path / "out.jsonl")
+    assert texts(tmp_path / "out.jsonl") == [
+        *("a red cat", "[31ma dog", "right to left", f"a {family}", "a bird"),
+    ]
+    assert result.counts["num_cleaned"] == 3
+
+
+@pytest.mark.parametrize("keep_all", [False, True])
+def test_a_huge_row_is_dropped_and_counted_in_every_layout(keep_all, tmp_path):
+    long = "very long prompt " * (1 << 16)
+    rows = {
+        "p.txt": f"{long}\na dog\n",
+        "p.csv": f"prompt,note\n{long},1\na dog,2\n",
+        "p.jsonl": f'{{"prompt":"{long}"}}\n{{"prompt":"a dog"}}\n',
+        "p.json": f'["{long}", "a dog"]',
+    }
+    for name, content in rows.items():
+        source = written(tmp_path, name, content)
+        settings = {"layout": "hps-benchmark"} if name == "p.json" else {}
+        out = tmp_path / f"{name}.out"
+        result = prepare([source], out, keep_all=keep_all, **settings)
+        assert texts(out) == ["a dog"]
+        assert (result.counts["num_rows"], result.counts["num_too_long"]) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "message"),
+    [
+        ("p.csv", "prompt,note,prompt", "has two columns 'prompt'"),
+        ("p.csv", "prompt,note,note", "has two columns 'note'"),
+        ("p.tsv", "prompt\tprompt", "has two columns 'prompt'"),
+        ("p.csv", "prompt;note", "its columns seem to be separated by ';', not ','"),
+        ("p.csv", "id\tprompt", "its columns seem to be separated by '\\t', not ','"),
+        ("p.tsv", "prompt,note", "its columns seem to be separated by ',', not '\\t'"),
+    ],
+)
+def test_a_header_that_is_not_clear_is_refused(name, header, message, tmp_path):
+    source = written(tmp_path, name, f"{header}\n")
+    with pytest.raises(ContractError) as raised:
+        prepare([source], tmp_path / "out.jsonl")
+    assert str(raised.value) == f"{source}:1: {message}"
+
+
+def test_columns_without_a_name_may_be_several(tmp_path):
+    source = written(tmp_path, "p.csv", ",prompt,,\n0,a cat,,\n")
+    prepare([source], tmp_path / "out.jsonl")
+    assert texts(tmp_path / "out.jsonl") == ["a cat"]
 
 
 def test_tab_separated_values_are_not_quoted(tmp_path):
@@ -299,7 +393,7 @@ def test_rows_are_all_accounted_for(rows, sample, heldout_fraction):
     assert sieve.num_rows == len(rows) == dropped + len(passed)
     keys = [identity(prompt.prompt) for prompt in passed]
     assert len(set(keys)) == len(keys)
-    assert {identity(normalise(text)) for text in rows} >= {*keys}
+    assert {identity(normalise(without_controls(text))) for text in rows} >= {*keys}
     with Pool(sample, seed=0) as pool:
         for prompt in passed:
             pool.add(prompt)

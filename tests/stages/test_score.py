@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -466,3 +467,44 @@ def test_killed_and_run_again_gives_the_same_bytes(images, length, expo):
     assert done.returncode == 0, done.stderr
     left = contents(images / "scores")
     assert {n: d for n, d in left.items() if not n.endswith(".partial")} == contents(whole.path)
+
+
+def test_flagged_samples_are_passed_over_and_counted(rollout):
+    """Their latents may be NaN; part 2 has no other samples."""
+    bad = {"p0-main-1-1", "p4-main-1-0", "p4-main-1-1"}
+    for part in (0, 2):
+        path = rollout / f"part-{part:05d}.jsonl"
+        samples = list(jsonl.read(path, Sample))
+        flagged = [replace(s, checks=replace(CHECKS, nan=s.sample_id in bad)) for s in samples]
+        jsonl.write(path, flagged)
+        latents = read_tensors(path.with_suffix(".safetensors"))
+        nan = torch.full((4, 8, 8), torch.nan).half()
+        write_tensors(
+            path.with_suffix(".safetensors"),
+            {name: nan if name in bad else one for name, one in latents.items()},
+        )
+    result = score(rollout, own("Brightness"))
+    assert result.num_scored == {"Brightness": 7}
+    assert result.dropped == {"samples_nan_or_black": 3}
+    found = {s.sample_id for s in scores(rollout, "Brightness")}
+    assert len(found) == 7
+    assert not found & bad
+    assert result.parts_missing == {"Brightness": 0}
+
+
+def test_an_unreadable_image_stops_or_is_dropped_and_counted(tmp_path):
+    for number in range(4):
+        Image.new("RGB", (8, 8), (50 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "2.png").write_text("<html>404</html>")
+    index = tmp_path / "index.jsonl"
+    lines = [{"image": f"{n}.png", "prompt": "x", "sample_id": f"s{n}"} for n in range(4)]
+    index.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    settings = {"index": str(index), "part_size": 2, "out": tmp_path / "out"}
+    with pytest.raises(ContractError, match=r"index.jsonl:3: .*2.png: .*--unreadable drop goes on"):
+        score(tmp_path, own("Brightness"), **settings)
+    result = score(tmp_path, own("Brightness"), **settings, unreadable="drop")
+    assert result.dropped == {"unreadable_images": 1}
+    path = score_path(tmp_path / "out", 1, "Brightness")
+    assert [s.sample_id for s in jsonl.read(path, Score)] == ["s3"]
+    with pytest.raises(ValueError, match="--unreadable needs --index"):
+        ScoreConfig(reward=("x",), unreadable="drop")

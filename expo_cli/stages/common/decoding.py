@@ -27,6 +27,8 @@ class LatentDecoder:
         or not those of their digest.
         """
         sample_ids = list(digests)
+        if not sample_ids:
+            return []
         latents = [self.files.get(path, name, digest) for name, digest in digests.items()]
         for sample_id, one in zip(sample_ids, latents, strict=True):
             if not one.isfinite().all():

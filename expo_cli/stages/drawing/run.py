@@ -72,8 +72,9 @@ class Drawing:
 
 def draw_parts(
     drawing: Drawing, output: RolloutParts, run: Run, parts: Sequence[int], notes: Notes
-) -> None:
+) -> int:
     """Draw the given parts of the output that `run` began, one after the other; each appears whole.
+    Returns how many samples are flagged.
 
     Raises Interrupted, between two batches, when a signal asks to stop; ContractError when another
     command has started the output anew.
@@ -94,6 +95,7 @@ def draw_parts(
     width, height = config.width or model.image_size(), config.height or model.image_size()
     total = sum(map(len, part_prompts.values())) * config.num_images_per_prompt
     notes.say(f"rollout: {total} images of {width}x{height} on {device}, {dtype}")
+    num_flagged = 0
     with stop_on_signal() as stop, notes.bar(total, "images") as bar:
         for part, prompts in part_prompts.items():
             started = time.monotonic()
@@ -104,11 +106,21 @@ def draw_parts(
                 write_steps(folder, part, steps)
             samples = finish_samples(drawing, folder, part, planned, trajectory, model)
             seconds = round(time.monotonic() - started, 3)
+            flagged = sum(sample.checks.flagged for sample in samples)
+            num_flagged += flagged
             counts = {"samples": len(planned)} | ({"steps": len(steps)} if steps else {})
+            counts |= {"flagged": flagged} if flagged else {}
             part_run = Run(command="rollout", plan={"part": part}, counts=counts, seconds=seconds)
             write_part_run(folder, part, part_run)
             jsonl.write(part_path(folder, part), samples)  # which makes the part exist
             stop.check()
+    if num_flagged:
+        hint = "" if dtype == torch.float32 else "; try --dtype fp32"
+        notes.say(
+            f"rollout: {num_flagged} of {total} images are NaN or black; score, make-pairs and "
+            f"evaluate pass over them{hint}"
+        )
+    return num_flagged
 
 
 def load_step_judge(drawing: Drawing, model: DiffusionModel, notes: Notes) -> StepJudge | None:

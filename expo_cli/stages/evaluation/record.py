@@ -18,13 +18,26 @@ FEW_PROMPTS = 20
 
 
 def remarks(
-    policies: Sequence[PolicySamples], num_prompts: int, num_samples: int, config: EvaluateConfig
+    policies: Sequence[PolicySamples],
+    num_prompts: int,
+    num_samples: int,
+    left_out: Sequence[str],
+    config: EvaluateConfig,
 ) -> Iterator[str]:
     """What a reader must know to read the figures, and why some are missing."""
     yield (
         "The prompt is the unit: images of a prompt are averaged, prompts are resampled. "
         "Differences and win rates compare images of the same prompt, seed and index."
     )
+    flagged = {policy.label: int(policy.flagged.sum()) for policy in policies}
+    if any(flagged.values()):
+        counts = ", ".join(f"{count} of {label}" for label, count in flagged.items() if count)
+        yield (
+            f"Images that are NaN or black, of {num_samples} a policy: {counts}. They are left out of "
+            "all means, for both sides of a difference, and lose in win rates (two tie)."
+        )
+    for category in left_out:
+        yield f"No figures of category {category!r}: a policy has only NaN or black images there."
     if num_prompts < FEW_PROMPTS:
         yield (
             f"With {num_prompts} prompts the intervals are too narrow; use {FEW_PROMPTS} or more."

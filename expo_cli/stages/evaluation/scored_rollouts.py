@@ -2,13 +2,14 @@
 
 import hashlib
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from expo_cli.contracts.kinds import SCORES, ScoreParts
 from expo_cli.contracts.parts import part_path
@@ -113,7 +114,8 @@ def read_samples(
     """The samples of a policy's first `limit` prompts (of all by default), ordered by sample_id, and
     their prompt_ids in the order in which the rollout has them.
 
-    Raises ContractError when a sample stands there twice or has no score.
+    A sample that is flagged needs no score, and is NaN whatever score it has. Raises ContractError
+    when a sample stands there twice, or a good one has no score.
     """
     draws: list[Draw] = []
     images: list[str | None] = []
@@ -124,6 +126,7 @@ def read_samples(
     step_sums: list[Floats | None] = []
     prompt_ids: dict[str, None] = {}  # in the order of their first sample
     negative_prompts: dict[Settings, dict[str, str]] = defaultdict(dict)
+    flagged: list[bool] = []
     num_nan = num_black = 0
     for part in range(scored.rollout.num_parts):
         samples = scored.rollout.samples(part)
@@ -138,33 +141,44 @@ def read_samples(
             images.append(sample.image)
             kl.append(sample.kl)
             checks.append(tuple(getattr(sample.checks, name) for name in DRIFT_FIGURES))
+            flagged.append(sample.checks.flagged)
             num_nan += sample.checks.nan
             num_black += sample.checks.black
-        step_sums.append(_sum_of_kl_steps(samples))
+        good = [sample for sample in samples if not sample.checks.flagged]
+        if good:
+            step_sums.append(_sum_of_kl_steps(good))
         for reward in scored.rewards:
-            scores[reward].extend(by_reward[reward][sample.sample_id] for sample in samples)
-            diversities[reward] |= _diversities(scored, part, reward, samples)
+            scores[reward].extend(by_reward[reward].get(s.sample_id, math.nan) for s in samples)
+            diversities[reward] |= _diversities(scored, part, reward, good)
         bar.advance()
     order = sorted(range(len(draws)), key=lambda i: draws[i].sample_id)
     draws = [draws[i] for i in order]
     for previous, draw in zip(draws, draws[1:], strict=False):
         if previous.sample_id == draw.sample_id:
             raise ContractError(f"{scored.folder}: sample {draw.sample_id} stands there twice")
-    has_kl = all(value is not None for value in kl)
-    columns = np.array(checks, dtype=np.float64)[order]
+    is_flagged = np.array(flagged, dtype=bool)[order]
+
+    def column(values: Sequence[float | None]) -> Floats:
+        return np.where(is_flagged, math.nan, np.array(values, dtype=np.float64)[order])
+
+    has_kl = all(value is not None for value, bad in zip(kl, flagged, strict=True) if not bad)
     return (
         draws,
         list(prompt_ids),
         PolicySamples(
             label=scored.label,
-            scores={reward: np.array(values)[order] for reward, values in scores.items()},
-            kl=np.array(kl, dtype=np.float64)[order] if has_kl else None,
-            kl_per_step=_mean_kl_steps(step_sums, len(draws)),
+            flagged=is_flagged,
+            scores={reward: column(values) for reward, values in scores.items()},
+            kl=column(kl) if has_kl else None,
+            kl_per_step=_mean_kl_steps(step_sums, flagged.count(False)),
             num_dimensions=_num_dimensions(scored.rollout),
-            checks=dict(zip(DRIFT_FIGURES, columns.T, strict=True)),
+            checks={
+                name: column(values)
+                for name, values in zip(DRIFT_FIGURES, zip(*checks, strict=True), strict=True)
+            },
             num_nan=num_nan,
             num_black=num_black,
-            diversity=_of_all_prompts(diversities, prompt_ids),
+            diversity=_of_all_prompts(diversities, prompt_ids, _thinned(draws, is_flagged)),
             images=[images[i] for i in order],
             seed=_seed(scored.rollout),
             sampling=[
@@ -220,10 +234,10 @@ def _seed(rollout: Rollout) -> int | None:
 def _scores(
     scored: ScoredRollout, part: int, reward: str, samples: Sequence[Sample]
 ) -> dict[str, float]:
-    """The scores of all samples of a part; errors as `scores_by_sample`, and for one without."""
+    """The scores of a part; errors as `scores_by_sample`, and for a good sample without one."""
     scores = scores_by_sample(scored.scores, part, reward, samples)
     for sample in samples:
-        if sample.sample_id not in scores:
+        if sample.sample_id not in scores and not sample.checks.flagged:
             raise ContractError(
                 f"{score_path(scored.scores, part, reward)}: no score of sample "
                 f"{sample.sample_id}; remove the file and run `expo score` again"
@@ -282,15 +296,29 @@ def _diversities(
     }
 
 
-def _of_all_prompts(
-    diversities: Mapping[str, Mapping[str, float]], prompt_ids: Collection[str]
-) -> dict[str, Floats]:
-    """Diversities in prompt_id order by the reward whose embeddings they are.
+def _thinned(draws: Sequence[Draw], flagged: NDArray[np.bool_]) -> set[str]:
+    """The prompts of several images that have fewer than two good ones."""
+    drawn = Counter(draw.prompt_id for draw in draws)
+    good = Counter(draw.prompt_id for draw, bad in zip(draws, flagged, strict=True) if not bad)
+    return {prompt_id for prompt_id, count in drawn.items() if count > 1 and good[prompt_id] < 2}
 
-    A reward is left out when it wrote no embeddings, or a prompt has a single image.
+
+def _of_all_prompts(
+    diversities: Mapping[str, Mapping[str, float]],
+    prompt_ids: Collection[str],
+    thinned: Collection[str],
+) -> dict[str, Floats]:
+    """Diversities in prompt_id order by the reward whose embeddings they are; NaN of `thinned`.
+
+    A reward is left out when it wrote no embeddings, or another prompt has a single image.
     """
+    excused = np.array([prompt_id in thinned for prompt_id in sorted(prompt_ids)])
     known = {
         reward: np.array([by_prompt.get(prompt_id, math.nan) for prompt_id in sorted(prompt_ids)])
         for reward, by_prompt in diversities.items()
     }
-    return {reward: values for reward, values in known.items() if np.isfinite(values).all()}
+    return {
+        reward: values
+        for reward, values in known.items()
+        if (np.isfinite(values) | excused).all() and not excused.all()
+    }

@@ -156,7 +156,7 @@ def add_part(
         problem = contradiction(sample, group)
         if problem:
             raise ContractError(f"{path}:{number}: {problem}")
-        if sample.checks.nan or sample.checks.black:
+        if sample.checks.flagged:
             group.num_flagged += 1
             continue
         for label, scores in columns:

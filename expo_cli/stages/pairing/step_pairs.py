@@ -85,8 +85,9 @@ class StepPairs:
         for source in self.sources:
             for part in range(source.rollout.num_parts):
                 tensors = Path(source.relative, step_tensors_path(Path(), part)).as_posix()
-                checks = {
-                    sample.sample_id: sample.checks for sample in source.rollout.samples(part)
+                flagged = {
+                    sample.sample_id: sample.checks.flagged
+                    for sample in source.rollout.samples(part)
                 }
                 path = steps_path(source.rollout.folder, part)
                 lines = count_lines(path)
@@ -96,13 +97,12 @@ class StepPairs:
                         "`expo rollout` again"
                     )
                 for number, step in jsonl.numbered(path, StepCandidates):
-                    if step.sample_id not in checks:
+                    if step.sample_id not in flagged:
                         raise ContractError(
                             f"{path}:{number}: {step.sample_id} is not in "
                             f"{part_path(source.rollout.folder, part)}"
                         )
-                    found = checks[step.sample_id]
-                    yield tensors, step, found.nan or found.black
+                    yield tensors, step, flagged[step.sample_id]
                 part_done()
 
     def drops(self) -> str:

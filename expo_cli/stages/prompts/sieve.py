@@ -13,10 +13,12 @@ from tokenizers import Tokenizer
 
 from expo_cli.contracts.ids import prompt_id
 from expo_cli.contracts.records import Prompt
-from expo_cli.core.prompts import identity, normalise, sample_rank
+from expo_cli.core.prompts import identity, normalise, sample_rank, without_controls
 from expo_cli.stages.prompts.sources import Row
 from expo_cli.stages.prompts.token_counts import TokenCounter
 
+# Longer prompts are too long without being counted.
+MOST_CHARACTERS = 1 << 20
 # How many dropped rows provenance names for each reason.
 NUM_EXAMPLES = 10
 
@@ -37,13 +39,14 @@ class Dropped:
 class Sieve:
     """Passes each prompt once, if it is not empty and not too long; counts what it holds back.
 
-    With `keep_all` it holds back only what is empty; a prompt that passes again has another id.
+    With `keep_all` it holds back only what is empty, or longer than MOST_CHARACTERS; a prompt that
+    passes again has another id. `num_cleaned` counts the rows that held control characters.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int, keep_all: bool = False) -> None:
         self.counter, self.max_tokens = TokenCounter(tokenizer), max_tokens
         self.keep_all = keep_all
-        self.num_rows = 0
+        self.num_rows = self.num_cleaned = 0
         self.empty, self.duplicates, self.too_long = Dropped(), Dropped(), Dropped()
         self._seen: set[int] = set()
         self._copies: Counter[str] = Counter()
@@ -53,7 +56,12 @@ class Sieve:
         self.num_rows += len(rows)
         new: list[tuple[str, Row, str]] = []
         for where, row in rows:
-            text = normalise(row.text)
+            if row.too_long or len(row.text) > MOST_CHARACTERS:
+                self.too_long.add(f"{where} (more than {MOST_CHARACTERS} characters)")
+                continue
+            kept = without_controls(row.text)
+            self.num_cleaned += kept != row.text
+            text = normalise(kept)
             if not text:
                 self.empty.add(where)
             elif self.keep_all or self._is_new(text):

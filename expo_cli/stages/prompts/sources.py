@@ -1,16 +1,15 @@
 """Reading prompts out of the files people have, a row at a time."""
 
-import codecs
 import csv
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from expo_cli.contracts import jsonl
 from expo_cli.contracts.json_array import json_array
+from expo_cli.contracts.texts import LONGEST_LINE, STANDARD_STREAM, text_lines
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.registry import nearest
 from expo_cli.stages.common import parquet
@@ -38,12 +37,16 @@ class PromptFile:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of an input; `number` counts its lines, or items where one line may hold many."""
+    """One row of an input; `number` counts its lines, or items where one line may hold many.
+
+    `too_long` is one of a line that is too long to hold: then it has no text.
+    """
 
     number: int
     text: str
     category: str | None = None
     negative_prompt: str | None = None
+    too_long: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def resolve_layout(name: str, layout: str) -> str:
     """
     if layout != "auto":
         return layout
-    if name == str(jsonl.STANDARD_STREAM):
+    if name == str(STANDARD_STREAM):
         return "jsonl"
     ending = Path(name).suffix.lower()
     if ending == ".json":
@@ -113,7 +116,10 @@ def read_rows(
     )
     match file.layout:
         case "txt":
-            return (Row(number, line) for number, line in _text_lines(file))
+            return (
+                Row(number, line or "", too_long=line is None)
+                for number, line in text_lines(file.path, file.name)
+            )
         case "csv" | "tsv" | "parti-prompts":
             return _table_rows(file, columns)
         case "jsonl":
@@ -127,44 +133,66 @@ def read_rows(
     raise AssertionError(file.layout)
 
 
-def _text_lines(file: PromptFile) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(jsonl.lines(file.path), start=1):
-        if number == 1:
-            line = line.removeprefix(codecs.BOM_UTF8)
-        try:
-            yield number, line.decode()
-        except UnicodeDecodeError as error:
-            raise ContractError(f"{file.name}:{number}: not UTF-8: {error}") from error
-
-
 def _table_rows(file: PromptFile, columns: Columns) -> Iterator[Row]:
-    lines = (line for _, line in _text_lines(file))
+    """A row of which a line is too long to hold is passed over, however many lines it has."""
+    skipped: list[int] = []
+
+    def lines() -> Iterator[str]:
+        for number, line in text_lines(file.path, file.name):
+            if line is None:
+                skipped.append(number)
+            yield "\n" if line is None else line
+
     if file.layout != "csv":
         # Nothing is quoted in these: PartiPrompts has a prompt that begins with a quotation mark.
-        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+        reader = csv.reader(lines(), delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
-        reader = csv.reader(lines, strict=True)
+        reader = csv.reader(lines(), strict=True)
+    csv.field_size_limit(LONGEST_LINE)
     try:
         header = next(reader, [])
-        columns.check(header, f"{file.name}:1")
+        check_header(header, columns, reader.dialect.delimiter, f"{file.name}:1")
         number = reader.line_num + 1
         for cells in reader:
             place = f"{file.name}:{number}"
-            if cells and len(cells) != len(header):
+            if skipped:
+                skipped.clear()
+                yield Row(number, "", too_long=True)
+            elif cells and len(cells) != len(header):
                 raise ContractError(f"{place}: {len(cells)} fields, not the header's {len(header)}")
-            if cells:
+            elif cells:
                 yield columns.row(number, dict(zip(header, cells, strict=True)), place)
             else:
                 yield Row(number, "")
             number = reader.line_num + 1
     except csv.Error as error:
-        raise ContractError(f"{file.name}:{reader.line_num}: {error}") from error
+        problem = str(error)
+        if problem.startswith("field larger"):
+            problem = f"a field of more than {LONGEST_LINE >> 20} MiB; is a quotation mark missing?"
+        raise ContractError(f"{file.name}:{reader.line_num}: {problem}") from error
+
+
+def check_header(header: Sequence[str], columns: Columns, delimiter: str, place: str) -> None:
+    """Raises ContractError for a column that stands there twice, or is needed and missing."""
+    if twice := next((name for name in header if name and header.count(name) > 1), None):
+        raise ContractError(f"{place}: has two columns {twice!r}")
+    others = [
+        mark for mark in (";", "\t", "|", ",") if mark != delimiter and mark in "".join(header)
+    ]
+    if len(header) == 1 and header[0] != columns.prompt and others:
+        raise ContractError(
+            f"{place}: its columns seem to be separated by {others[0]!r}, not {delimiter!r}"
+        )
+    columns.check(header, place)
 
 
 def _jsonl_rows(file: PromptFile, columns: Columns) -> Iterator[Row]:
     decoder = msgspec.json.Decoder(dict[str, Any])
-    for number, line in _text_lines(file):
+    for number, line in text_lines(file.path, file.name):
         place = f"{file.name}:{number}"
+        if line is None:
+            yield Row(number, "", too_long=True)
+            continue
         if not line.strip():
             yield Row(number, "")
             continue

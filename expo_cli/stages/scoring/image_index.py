@@ -26,7 +26,8 @@ from expo_cli.stages.common.ahead import map_ahead
 class ImageIndex:
     """The images that the lines of `path` name, `samples_per_part` of them a part.
 
-    `lines` are the line numbers by sample_id. `read_index` makes one.
+    `lines` are the line numbers by sample_id. `read_index` makes one. With `drop_unreadable` an
+    image that cannot be used is passed over.
     """
 
     folder: Path
@@ -34,6 +35,9 @@ class ImageIndex:
     entries: Sequence[ImageEntry]
     lines: Mapping[str, int]
     samples_per_part: int
+    drop_unreadable: bool = False
+
+    unusable = "unreadable_images"
 
     @property
     def num_samples(self) -> int:
@@ -57,24 +61,33 @@ class ImageIndex:
         start = part * self.samples_per_part
         return self.entries[start : start + self.samples_per_part]
 
-    def images(self, entries: Sequence[ImageEntry], ahead: int) -> Iterator[Image.Image]:
-        """Their images, of which threads open the `ahead` next ones.
+    def images(self, entries: Sequence[ImageEntry], ahead: int) -> Iterator[Image.Image | None]:
+        """Their images, of which threads open the `ahead` next ones; None for a dropped one.
 
         Raises ContractError, with the index and its line, at an image that cannot be used.
         """
         return map_ahead(self.image, entries, ahead)
 
-    def image(self, entry: ImageEntry) -> Image.Image:
+    def image(self, entry: ImageEntry) -> Image.Image | None:
         try:
-            return open_rgb(inside(self.folder, entry.image))
+            path = inside(self.folder, entry.image)
         except ContractError as error:
             raise self.located(entry, error) from error
+        try:
+            return open_rgb(path)
+        except ContractError as error:
+            if self.drop_unreadable:
+                return None
+            advice = ContractError(f"{error}; --unreadable drop goes on without it")
+            raise self.located(entry, advice) from error
 
-    def digest(self, entry: ImageEntry) -> str:
-        """Of the image's file."""
+    def digest(self, entry: ImageEntry) -> str | None:
+        """Of the image's file, which need not be there where unreadable ones are dropped."""
         try:
             return sha256(inside(self.folder, entry.image))[:16]
         except ExpoError as error:
+            if self.drop_unreadable:
+                return None
             raise self.located(entry, error) from error
 
     def located(self, entry: ImageEntry, error: ExpoError) -> ContractError:
@@ -82,7 +95,11 @@ class ImageIndex:
 
 
 def read_index(
-    folder: Path, path: Path, samples_per_part: int, limit: int | None = None
+    folder: Path,
+    path: Path,
+    samples_per_part: int,
+    limit: int | None = None,
+    drop_unreadable: bool = False,
 ) -> ImageIndex:
     """The index at `path` (`-`: standard input) of the images in `folder`.
 
@@ -103,7 +120,7 @@ def read_index(
         entries.append(replace(entry, prompt_id=prompt, sample_id=sample))
     if not entries:
         raise ContractError(f"{path}: no images")
-    return ImageIndex(folder, path, entries, lines, samples_per_part)
+    return ImageIndex(folder, path, entries, lines, samples_per_part, drop_unreadable)
 
 
 def check_judged_images(index: ImageIndex, out: Path, labels: Sequence[str], shard: Shard) -> None:
@@ -118,7 +135,7 @@ def check_judged_images(index: ImageIndex, out: Path, labels: Sequence[str], sha
             judged = {score.sample_id: score.digest for score in jsonl.read(path, Score)}
             for entry in index.samples(part):
                 old, new = judged.get(entry.sample_id), index.digest(entry)
-                if None not in (old, new) and old != new:
+                if old is not None and old != new:
                     raise ContractError(
                         f"{path}: {parts.label} judged {index.folder / entry.image} when it was {old}, "
                         f"now it is {new}; --overwrite to score anew"

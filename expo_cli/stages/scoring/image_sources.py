@@ -10,7 +10,7 @@ from expo_cli.contracts.identity import VAE, json_sha256, model_sha256s
 from expo_cli.contracts.outputs import Input
 from expo_cli.contracts.records import ImageEntry, Sample
 from expo_cli.contracts.rollouts import Rollout, open_rollout
-from expo_cli.errors import ContractError
+from expo_cli.errors import ContractError, ExpoError
 from expo_cli.stages.common.inputs import check_same_vae, maker_of_latents, model_inputs
 from expo_cli.stages.scoring.image_index import read_index
 
@@ -20,6 +20,8 @@ class ImageSource(Protocol):
 
     num_samples: int
     samples_per_part: int
+    unusable: str
+    """What samples without an image to judge are counted as."""
 
     def plan(self) -> dict[str, Any]:
         """The settings that scores of these images depend on."""
@@ -43,6 +45,8 @@ class RolloutImages:
     rollout: Rollout
     vae: str
     limit: int | None = None
+
+    unusable = "samples_nan_or_black"
 
     @property
     def num_samples(self) -> int:
@@ -79,8 +83,16 @@ class RolloutImages:
 def open_images(folder: Path, config: ScoreConfig) -> ImageSource:
     """The images that a command line means; errors as `open_rollout` and `read_index`."""
     if config.index is not None:
-        return read_index(folder, Path(config.index), config.part_size, config.limit)
-    rollout = open_rollout(folder)
+        drop = config.unreadable == "drop"
+        return read_index(folder, Path(config.index), config.part_size, config.limit, drop)
+    try:
+        rollout = open_rollout(folder)
+    except ContractError:
+        raise
+    except ExpoError as error:  # there is no run, perhaps because there are only images
+        raise ExpoError(
+            f"{error}; `expo score {folder} --index FILE` scores an image folder"
+        ) from error
     vae = config.vae or maker_of_latents(folder, rollout.run)
     if vae is None:
         raise ContractError(f"{folder}: its run.json does not say who drew it; give --vae")

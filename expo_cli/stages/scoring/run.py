@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -24,8 +25,16 @@ from expo_cli.stages.scoring.image_sources import ImageSource
 from expo_cli.stages.scoring.scores import Scores
 
 Samples = Sequence[Sample | ImageEntry]
-# The images of some samples of a part, one after the other.
-ImageReader = Callable[[int, Samples], Iterator[Image]]
+# The images of some samples of a part, one after the other; None for one that is not judged.
+ImageReader = Callable[[int, Samples], Iterator[Image | None]]
+
+
+@dataclass(frozen=True)
+class ScoredParts:
+    """How many samples were scored, by label, and how many were not, as what they are counted."""
+
+    num_scored: dict[str, int]
+    dropped: dict[str, int]
 
 
 def score_parts(
@@ -35,8 +44,8 @@ def score_parts(
     output: Scores,
     config: ScoreConfig,
     notes: Notes,
-) -> dict[str, int]:
-    """Write, for each part in `todo`, the scores by the labels there; samples scored, by label.
+) -> ScoredParts:
+    """Write, for each part in `todo`, the scores by the labels there.
 
     Raises Interrupted, between two batches, when a signal asks to stop.
     """
@@ -47,6 +56,7 @@ def score_parts(
         rewards[label].load(device, dtype)
     read = image_reader(source, device, dtype, config.batch_size)
     scored: dict[str, list[float]] = {label: [] for label in sorted(needed)}
+    num_dropped = 0
     sizes = {
         part: min(source.samples_per_part, source.num_samples - part * source.samples_per_part)
         for part in todo
@@ -55,17 +65,25 @@ def score_parts(
         for part, labels in todo.items():
             samples = source.samples(part)
             judging = {label: rewards[label] for label in labels}
-            judged = judge_part(part, samples, judging, read, config.batch_size, bar, stop)
-            digests = digests_of(source, samples)
+            usable, judged = judge_part(part, samples, judging, read, config.batch_size, bar, stop)
+            num_dropped += len(samples) - len(usable)
+            digests = digests_of(source, usable)
             for label in labels:
                 output.claim(label)
-                scores = scores_of_part(label, samples, digests, judged[label])
+                scores = scores_of_part(label, usable, digests, judged[label])
                 write_part(output.path, part, label, scores, judged[label])
                 scored[label] += [score.score for score in scores]
             stop.check()
     for label, scores in scored.items():
-        notes.say(f"score: {label} {fmean(scores):.4f} on average over {len(scores)} images")
-    return {label: len(scores) for label, scores in scored.items()}
+        average = f"{fmean(scores):.4f} on average" if scores else "none"
+        notes.say(f"score: {label} {average} over {len(scores)} images")
+    if num_dropped:
+        reason = source.unusable.replace("_", " ")
+        notes.say(f"score: {num_dropped} of {sum(sizes.values())} images have no score ({reason})")
+    return ScoredParts(
+        {label: len(scores) for label, scores in scored.items()},
+        {source.unusable: num_dropped} if num_dropped else {},
+    )
 
 
 def image_reader(
@@ -79,12 +97,12 @@ def image_reader(
     decoder = LatentDecoder(source.vae, device, dtype)
     latents_path = source.rollout.latents_path
 
-    def decode(part: int, samples: Samples) -> Iterator[Image]:
+    def decode(part: int, samples: Samples) -> Iterator[Image | None]:
         for start in range(0, len(samples), batch_size):
             rows = samples[start : start + batch_size]
-            yield from decoder.images(
-                latents_path(part), {sample.sample_id: sample.digest for sample in rows}
-            )
+            good = {s.sample_id: s.digest for s in rows if not s.checks.flagged}
+            images = iter(decoder.images(latents_path(part), good))
+            yield from (None if sample.checks.flagged else next(images) for sample in rows)
 
     return decode
 
@@ -97,8 +115,9 @@ def judge_part(
     batch_size: int,
     bar: Bar,
     stop: StopRequest,
-) -> dict[str, list[Judgement]]:
-    """Each reward's judgements of the part's samples, in their order; each image is read once.
+) -> tuple[Samples, dict[str, list[Judgement]]]:
+    """The part's samples that have an image to judge, and each reward's judgements of these, in
+    their order; each image is read once.
 
     Batches never run across parts, so that a part's bytes do not depend on what else was scored.
     """
@@ -106,19 +125,23 @@ def judge_part(
     whole = [label for label, reward in rewards.items() if reward.whole_parts]
     in_batches = [label for label in rewards if label not in whole]
     kept: list[Image] = []
+    usable: list[Sample | ImageEntry] = []
     unread = read(part, samples)
     for start in range(0, len(samples), batch_size):
         stop.check()
         rows = samples[start : start + batch_size]
-        images = list(islice(unread, len(rows)))
-        for label in in_batches:
-            judged[label].append(judge(label, rewards[label], rows, images, stop))
+        read_rows = zip(rows, islice(unread, len(rows)), strict=True)
+        good = [(sample, image) for sample, image in read_rows if image is not None]
+        batch, images = [sample for sample, _ in good], [image for _, image in good]
+        for label in in_batches if good else ():
+            judged[label].append(judge(label, rewards[label], batch, images, stop))
+        usable.extend(batch)
         if whole:
             kept.extend(images)
         bar.advance(len(rows))
-    for label in whole:
-        judged[label].append(judge(label, rewards[label], samples, kept, stop))
-    return judged
+    for label in whole if usable else ():
+        judged[label].append(judge(label, rewards[label], usable, kept, stop))
+    return usable, judged
 
 
 def judge(
@@ -176,7 +199,7 @@ def write_part(
     out: Path, part: int, label: str, scores: Sequence[Score], judgements: Sequence[Judgement]
 ) -> None:
     """Write a part's image embeddings, where there are any, then its scores: they make it exist."""
-    if all(judgement.embeddings is not None for judgement in judgements):
+    if judgements and all(judgement.embeddings is not None for judgement in judgements):
         rows = torch.cat([judgement.embeddings for judgement in judgements]).half()
         embeddings = {score.sample_id: row for score, row in zip(scores, rows, strict=True)}
         write_tensors(embeddings_path(out, part, label), embeddings)

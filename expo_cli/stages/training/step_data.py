@@ -46,7 +46,7 @@ class Steps:
         return [
             digest(
                 "densities",
-                *(pair.prompt, pair.negative_prompt, pair.guidance_scale),
+                *(pair.prompt, pair.negative_prompt, max(pair.guidance_scale, 1.0)),
                 *(pair.timestep, pair.previous_timestep, pair.eta),
                 *map(tensor_sha256, tensors),
             )
@@ -173,7 +173,7 @@ class StepData:
         timesteps = torch.tensor([pair.timestep for pair in pairs])
         scales = torch.tensor([pair.guidance_scale for pair in pairs], device=model.device)
         conditioning = self.prompts.rows([pair.prompt for pair in pairs])
-        if (scales != 1).any():
+        if (scales > 1).any():
             negative = self.prompts.rows([pair.negative_prompt for pair in pairs])
             conditioning = Conditioning.concatenate([negative, conditioning])
         prediction = guided(model, x_t, timesteps, conditioning, scales.view(-1, 1, 1, 1))

@@ -1,0 +1,105 @@
+"""Text files, read one way everywhere, as editors, spreadsheets and scrapers write them.
+
+They are UTF-8; a byte order mark is no part of them, and a file of another encoding is named. A line
+ends at LF, CR LF or a lone CR. Memory holds one line, and none of more than LONGEST_LINE bytes.
+"""
+
+import codecs
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+from expo_cli.errors import ContractError, ExpoError
+
+STANDARD_STREAM = Path("-")
+LONGEST_LINE = 1 << 24
+BYTES_AT_ONCE = 1 << 20
+LINE_ENDS = (b"\n", b"\r")
+
+
+def pieces(path: Path, name: str) -> Iterator[bytes]:
+    """A file's bytes without its byte order mark. `-` is standard input; errors call it `name`.
+
+    Raises ExpoError when it cannot be read, ContractError when it is UTF-16 or UTF-32.
+    """
+    try:
+        with nullcontext(sys.stdin.buffer) if path == STANDARD_STREAM else path.open("rb") as file:
+            start = file.read(4)
+            if found := other_encoding(start):
+                raise ContractError(
+                    f"{name}:1: is {found}; convert it to UTF-8 (iconv -f {found} -t UTF-8)"
+                )
+            yield start.removeprefix(codecs.BOM_UTF8)
+            while piece := file.read1(BYTES_AT_ONCE):
+                yield piece
+    except OSError as error:
+        raise ExpoError(f"{name}: cannot be read: {error.strerror or error}") from error
+
+
+def other_encoding(start: bytes) -> str | None:
+    """What the first four bytes of a file tell: their mark, or where the zeros of ASCII are."""
+    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "UTF-32"
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16"
+    match [byte == 0 for byte in start]:
+        case [False, True, False, True] | [True, False, True, False]:
+            return "UTF-16"
+        case [False, True, True, True] | [True, True, True, False]:
+            return "UTF-32"
+    return None
+
+
+def lines(path: Path, name: str | None = None) -> Iterator[tuple[int, bytes | None]]:
+    """Each line's number, from 1, and the line with its end; None where it is too long to hold.
+
+    Errors as those of `pieces`.
+    """
+    number, size = 0, 0
+    begun: list[bytes] = []  # of a line whose end is still to come; it has `size` bytes
+    held = b""  # a CR that ends a piece: a LF may follow it
+    for piece in pieces(path, name or str(path)):
+        piece = held + piece
+        held = b"\r" if piece.endswith(b"\r") else b""
+        found: list[bytes | None] = piece.removesuffix(b"\r").splitlines(keepends=True)
+        rest = found.pop() if found and not found[-1].endswith(LINE_ENDS) else b""
+        if found and size:
+            found[0] = joined([*begun, found[0]], size + len(found[0]))
+            begun, size = [], 0
+        for line in found:
+            number += 1
+            yield number, line
+        size += len(rest)
+        if rest and size <= LONGEST_LINE:
+            begun.append(rest)
+    if size or held:
+        yield number + 1, joined([*begun, held], size + len(held))
+
+
+def joined(parts: list[bytes], size: int) -> bytes | None:
+    return b"".join(parts) if size <= LONGEST_LINE else None
+
+
+def text_lines(path: Path, name: str | None = None) -> Iterator[tuple[int, str | None]]:
+    """As `lines`, as text. Raises ContractError at the first line that is not UTF-8."""
+    name = name or str(path)
+    for number, line in lines(path, name):
+        try:
+            yield number, None if line is None else line.decode()
+        except UnicodeDecodeError as error:
+            raise ContractError(
+                f"{name}:{number}: not UTF-8: {error}; save the file as UTF-8"
+            ) from error
+
+
+def decoded(path: Path, name: str) -> Iterator[str]:
+    """The text in pieces of any length, each of its lines ending in LF.
+
+    Errors as those of `pieces`, and UnicodeDecodeError.
+    """
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
+    for piece in pieces(path, name):
+        yield decoder.decode(piece)
+    yield decoder.decode(b"", final=True)
