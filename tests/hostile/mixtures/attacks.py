@@ -6,7 +6,7 @@ import random
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.hostile.mixtures.changes import BEFORE, NOW, Change, changes_of, in_json
@@ -134,11 +134,12 @@ def moves(world: World) -> Iterator[Attack]:
                     (Call(arguments),),
                     (step,),
                     out=step.out.replace("run/", "moved/"),
-                    must=WORKS,
+                    # The VAE of a rollout's policy is looked for where the policy was.
+                    must=WORKS if (step.name, how) != ("next-scores", "renamed") else "",
                     prefix=("run", "moved"),
                 )
         for given in step.inputs:
-            if given.kind not in ("model", "reward", "index", "parquet", "prompts"):
+            if given.kind not in ("model", "reward", "index", "prompts"):
                 continue
             # Scores find the VAE, and adapters their base, where it was.
             if given.kind == "model" and given.path not in step.arguments:
@@ -423,39 +424,7 @@ def streams(world: World) -> Iterator[Attack]:
         for ending in ("> /dev/full", ">&-"):
             yield streamed(name, f"{line} {ending}", NOTHING, REFUSED)
         yield streamed(name, f"{line} | head -c 1", NOTHING)
-    prompts, draw = STEPS["prompts"].line, STEPS["main"].line
-    train = STEPS["adapter"].line
-    for line, name, must in (
-        (prompts.replace("words.txt", "<(cat words.txt) --layout txt"), "prompts", ""),
-        (prompts.replace("words.txt", "/dev/stdin --layout txt < <(cat words.txt)"), "prompts", ""),
-        (prompts.replace("words.txt", "- --layout txt < words.txt"), "prompts", ""),
-        (prompts.replace("words.txt", "- --layout txt <&-"), "prompts", REFUSED),
-        (prompts.replace("words.txt", "- --layout txt < photos"), "prompts", REFUSED),
-        (prompts.replace("words.txt", "/dev/full --layout txt"), "prompts", REFUSED),
-        (prompts.replace("words.txt", "words.txt <(cat words.txt) --layout txt"), "prompts", ""),
-    ):
-        out = STEPS[name].out
-        head, _, redirect = line.partition(" < ")
-        line = f"expo {head} --out {out}" + (f" < {redirect}" if redirect else "")
-        if "<&-" in line:
-            line = f"expo {head.replace('<&-', '')} --out {out} <&-"
-        yield streamed(name, line, NOTHING, must, same=not must)
-    yield streamed(
-        "main",
-        f"expo {draw} --out run/main <&-".replace("run/prompts.jsonl", "-"),
-        NOTHING,
-        REFUSED,
-    )
-    yield streamed(
-        "adapter",
-        f"expo {train} --out run/adapter < run/pairs.jsonl".replace("run/pairs.jsonl", "-", 1),
-        NOTHING,
-    )
-    yield streamed(
-        "adapter",
-        f"expo {train} --out run/adapter".replace("run/pairs.jsonl", "<(cat run/pairs.jsonl)", 1),
-        NOTHING,
-    )
+    yield from read_once()
     for name in ("pictures/0.png", "pictures/index.jsonl", "train.parquet"):
         reader = STEPS["imported" if name.endswith("parquet") else "picture-scores"]
         for what, make in (("a FIFO", os.mkfifo), ("endless", endless), ("a folder", os.mkdir)):
@@ -467,8 +436,46 @@ def streams(world: World) -> Iterator[Attack]:
                 change,
                 (Call(reader.arguments),),
                 must=REFUSED,
-                limit=30,
+                limit=10,
             )
+
+
+def read_once() -> Iterator[Attack]:
+    """Inputs from pipes and standard input, and no room for what is kept of them."""
+    words, more = "words.txt", "words.txt more.txt"
+    for inputs, ending in (
+        ("<(cat words.txt)", ""),
+        ("-", "< words.txt"),
+        ("-", "< <(cat words.txt)"),
+        ("/dev/stdin", "< <(cat words.txt)"),
+        ("words.txt <(cat more.txt)", ""),
+        ("<(cat words.txt) <(cat more.txt)", ""),
+    ):
+        step = STEPS["prompts"]
+        same = more if "more.txt" in inputs else words
+        clean = replace(step, line=f"{step.line.replace(words, same)} --layout txt")
+        line = f"expo {clean.line.replace(same, inputs)} --out {step.out} {ending}"
+        yield streamed("prompts", line, NOTHING, clean=(clean,))
+    for inputs, ending in (
+        ("-", "<&-"),
+        ("-", "< photos"),
+        ("/dev/full", ""),
+        ("-", "< /dev/null"),
+    ):
+        line = f"expo {STEPS['prompts'].line.replace(words, inputs)} --layout txt --out run/prompts.jsonl"
+        yield streamed("prompts", f"{line} {ending}", NOTHING, REFUSED)
+    for inputs, ending in (("-", "< words.txt"), (words, "")):
+        line = f"expo {STEPS['prompts'].line.replace(words, inputs)} --layout txt --out run/prompts.jsonl"
+        yield streamed("prompts", f"ulimit -f 0; {line} {ending}", NOTHING, REFUSED)
+    draw = STEPS["main"].line.replace("run/prompts.jsonl", "-")
+    yield streamed("main", f"expo {draw} --out run/main <&-", NOTHING, REFUSED)
+    yield streamed("main", f"expo {draw} --out run/main --dry-run <&-", NOTHING, REFUSED)
+    for inputs, ending in (("-", "< run/pairs.jsonl"), ("<(cat run/pairs.jsonl)", "")):
+        train = STEPS["adapter"].line.replace("run/pairs.jsonl", inputs)
+        for flag in ("", "--dry-run"):
+            line = f"expo {train} --out run/adapter {flag} {ending}"
+            # Where its latents are is not known.
+            yield streamed("adapter", line, NOTHING, REFUSED)
 
 
 def endless(path: Path) -> None:
@@ -483,10 +490,11 @@ def instead(name: str, make: Callable[[Path], None]) -> Callable[[Path], None]:
     return apply
 
 
-def streamed(name: str, line: str, state: State, must: str = "", same: bool = False) -> Attack:
+def streamed(
+    name: str, line: str, state: State, must: str = "", clean: tuple[Step, ...] = ()
+) -> Attack:
     step = STEPS[name]
-    truths = (step,) if same else ()
-    return Attack("streams", step, state, UNCHANGED, (Call(shell=line),), truths, must=must)
+    return Attack("streams", step, state, UNCHANGED, (Call(shell=line),), clean, must=must)
 
 
 def statuses(world: World) -> Iterator[Attack]:

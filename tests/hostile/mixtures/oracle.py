@@ -126,13 +126,15 @@ def files_lost(before: Tree, after: Tree, own: set[str]) -> list[str]:
 
 def files_left(attack: Attack, before: Tree, after: Tree) -> list[str]:
     """Traces of a command that was refused. One that meets damaged data, or numbers that lead to
-    none, may have begun before."""
+    none, may have begun before; one that cannot say what it did has done it."""
     names = {
         name
         for name in before.keys() | after.keys()
         if before.get(name) != after.get(name) and not passing(name)
     }
-    if attack.kind in ("cut", "numbers"):
+    if attack.kind == "streams" and attack.must != REFUSED:
+        return []
+    if attack.kind in ("cut", "numbers", "streams"):
         names &= before.keys()
     names = {name for name in names if (after.get(name) or before[name]).kind != "folder"}
     return [f"refused, but wrote: {few(names)}"] if names else []

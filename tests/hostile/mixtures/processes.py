@@ -84,10 +84,10 @@ class Started:
     def wait(self, patience: float, stopped: bool = False, limit: float = 1e9) -> Ended | None:
         """Until it ends, or, where `stopped`, is stopped by a signal, which gives None.
 
-        After `limit` seconds it is asked to end; it has to within `patience`.
+        After `limit` seconds it is asked to end, and has as many again.
         """
         last, seen, nap = time.monotonic(), 0, 0.001
-        limit += last
+        end = last + limit
         options = os.WNOHANG | (os.WUNTRACED if stopped else 0)
         while True:
             pid, status = os.waitpid(self.pid, options)
@@ -96,9 +96,9 @@ class Started:
             now = time.monotonic()
             if self.size() != seen:
                 last, seen = now, self.size()
-            if now > limit:
+            if now > end:
                 os.kill(self.pid, signal.SIGTERM)
-                last, limit = now, 1e12
+                last, end, patience = now, 1e12, limit
             if now - last > patience:
                 os.kill(self.pid, signal.SIGKILL)
                 _, status = os.waitpid(self.pid, 0)

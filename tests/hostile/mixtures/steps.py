@@ -87,9 +87,10 @@ DRAW = (
     "--dtype fp32"
 )
 REWARDS = "--reward a=pickscore:model=models/clip --reward b=pickscore:model=models/other-clip"
+OTHER_REWARD = "--reward a=pickscore:model=models/other-clip"
 REWARD_MODELS = (Input("models/clip", "reward"), Input("models/other-clip", "reward"))
 TRAIN = (
-    "--objective dpo --max-train-steps 3 --train-batch-size 2 --checkpointing-steps 1 "
+    "--objective dpo --max-train-steps 2 --train-batch-size 2 --checkpointing-steps 1 "
     "--logging-steps 1 --learning-rate 1e-3 --mixed-precision fp32"
 )
 PARTS = ("/part-*.jsonl", "/part-*.safetensors")
@@ -123,8 +124,8 @@ SCORED = {
     "settings": (
         "--limit 3",
         "--vae models/other",
-        "--reward a=pickscore:model=models/other-clip",
-        "--reward a=pickscore:model=models/clip,scale=2",
+        f"{OTHER_REWARD} --reward b=pickscore:model=models/clip",
+        f"{OTHER_REWARD} --reward b=pickscore:model=models/other-clip",
     ),
     "numbers": ("--limit", "--batch-size"),
 }
@@ -138,7 +139,7 @@ TRAINED = {
     "settings": (
         "--seed 5",
         "--learning-rate 1e-4",
-        "--max-train-steps 2",
+        "--max-train-steps 3",
         "--train-batch-size 1",
         "--limit 2",
         "--objective ipo",
@@ -147,7 +148,7 @@ TRAINED = {
     ),
     "numbers": (
         *("--seed", "--limit", "--max-train-steps", "--train-batch-size", "--learning-rate"),
-        *("--gradient-accumulation-steps", "--checkpointing-steps", "--logging-steps"),
+        *("--checkpointing-steps", "--logging-steps"),
         *("--warmup-ratio", "--noise-draws", "--max-grad-norm"),
     ),
 }
@@ -207,7 +208,7 @@ ALL = (
         "run/picture-scores",
         (Input("pictures/index.jsonl", "index"), Input("pictures", "pictures"), *REWARD_MODELS),
         results=PARTS,
-        settings=("--limit 3", "--part-size 3", "--reward a=pickscore:model=models/other-clip"),
+        settings=(*SCORED["settings"][::2], "--part-size 3"),
         numbers=("--limit", "--batch-size", "--part-size"),
     ),
     Step(
@@ -332,8 +333,9 @@ def build_inputs(folder: Path) -> None:
     stable_diffusion(folder / "models/other", seed=1)
     clip_model(folder / "models/clip", folder / "models/sd/tokenizer")
     clip_model(folder / "models/other-clip", folder / "models/sd/tokenizer", seed=1)
-    animals = ("cat", "dog", "owl", "fox", "hen", "cow", "cat", "big blue whale")
+    animals = ("cat", "dog", "owl", "fox", "cat", "big blue whale")
     (folder / "words.txt").write_text("".join(f"a photo of a {name}\n" for name in animals))
+    (folder / "more.txt").write_text("a drawing of a bee\na drawing of an elk\n")
     write_pick_a_pic(folder / "train.parquet")
     (folder / "pictures").mkdir()
     lines = []

@@ -143,7 +143,7 @@ def content(name: str, data: bytes) -> Any:
         if name.endswith(".jsonl"):
             return [without_places(json.loads(line)) for line in data.splitlines()]
         if name.endswith(".json"):
-            return json.loads(data)
+            return without_places(json.loads(data))
     except (ValueError, KeyError, struct.error):
         return "broken"
     return sha256(data).hexdigest()
@@ -162,7 +162,12 @@ def tensors(data: bytes) -> dict[str, Any]:
 
 
 def without_places(record: Any) -> Any:
-    """A record as it is wherever the file that its prompt came from is."""
-    if isinstance(record, dict) and isinstance(record.get("source"), str):
-        return record | {"source": record["source"].rpartition("/")[2]}
-    return record
+    """A record as it is wherever the file that its prompt came from, or a rollout, is."""
+    if isinstance(record, list):
+        return [without_places(each) for each in record]
+    if not isinstance(record, dict):
+        return record
+    kept = {key: without_places(value) for key, value in record.items() if key != "folder"}
+    if isinstance(kept.get("source"), str):
+        kept["source"] = kept["source"].rpartition(":")[2]
+    return kept
