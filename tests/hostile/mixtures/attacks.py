@@ -198,7 +198,9 @@ def settings(world: World) -> Iterator[Attack]:
 
 def outputs_that_are_inputs(world: World) -> Iterator[Attack]:
     def link(place: str) -> Change:
-        return Change("", f"link to {place}", lambda root: (root / "link").symlink_to(place))
+        return Change(
+            "", f"link to {place}", lambda root: (root / "link").symlink_to(place), BEFORE
+        )
 
     for step in world.steps:
         places = {given.path for given in step.inputs}
@@ -237,11 +239,11 @@ def foreign_outputs(world: World) -> Iterator[Attack]:
             if entry.kind == "file" and name.startswith(f"{step.out}/")
         )
         for name in made:
-            places[f"mine/{name}"] = Change("", f"mine/{name} is the user's", written(name))
+            places[f"mine/{name}"] = Change("", f"mine/{name} is the user's", written(name), BEFORE)
         if step.single:
             for name in ("mine.jsonl", "mine.jsonl.run.json", "heldout.jsonl"):
                 places[f"mine/{name}/single"] = Change(
-                    "", f"mine/{name} is the user's", written(name)
+                    "", f"mine/{name} is the user's", written(name), BEFORE
                 )
         for place, change in places.items():
             out = place
@@ -293,7 +295,7 @@ def adoptions(world: World) -> Iterator[Attack]:
                 if name.endswith("run.json"):
                     (root / name).unlink(missing_ok=True)
 
-        return Change("", f"{step.out} without any run.json", apply)
+        return Change("", f"{step.out} without any run.json", apply, BEFORE)
 
     for step in world.steps:
         for flags in step.settings:
@@ -350,7 +352,7 @@ def older_versions(world: World) -> Iterator[Attack]:
                     lines = [without_digests(json.loads(line)) for line in path.open()]
                     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
-        return Change("", f"{step.out} of an older version", apply)
+        return Change("", f"{step.out} of an older version", apply, BEFORE)
 
     for step in world.steps:
         for state in (Killed(0.3), Killed(0.45), Killed(0.6), Killed(0.8), FINISHED):
@@ -421,6 +423,7 @@ def streams(world: World) -> Iterator[Attack]:
                 yield streamed(name, f"{line} {ending}", NOTHING)
     for name in ("prompts", "pairs"):
         line = shlex.join(("expo", *with_out(STEPS[name], "-")))
+        line = line.replace(" --heldout-fraction 0.2", "")
         for ending in ("> /dev/full", ">&-"):
             yield streamed(name, f"{line} {ending}", NOTHING, REFUSED)
         yield streamed(name, f"{line} | head -c 1", NOTHING)
@@ -455,10 +458,10 @@ def read_once() -> Iterator[Attack]:
         same = more if "more.txt" in inputs else words
         clean = replace(step, line=f"{step.line.replace(words, same)} --layout txt")
         line = f"expo {clean.line.replace(same, inputs)} --out {step.out} {ending}"
-        yield streamed("prompts", line, NOTHING, clean=(clean,))
+        yield streamed("prompts", line, NOTHING, WORKS, clean=(clean,))
     for inputs, ending in (
         ("-", "<&-"),
-        ("-", "< photos"),
+        ("photos", ""),
         ("/dev/full", ""),
         ("-", "< /dev/null"),
     ):

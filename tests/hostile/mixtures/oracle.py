@@ -71,18 +71,22 @@ def in_bash(world: World, call: Call) -> Ended:
     """As a user types it, for streams that only a process begun anew has."""
     script = f'expo() {{ "{sys.executable}" -m expo_cli "$@"; }}; set -o pipefail; {call.shell}'
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    try:
-        done = subprocess.run(
-            ["bash", "-c", script],
-            cwd=world.root / call.folder,
-            env=environment,
-            capture_output=True,
-            timeout=world.patience,
-        )
-    except subprocess.TimeoutExpired:
-        return Ended(SILENT, "", "", ())
-    code = -signal.SIGPIPE if done.returncode == 128 + signal.SIGPIPE else done.returncode
-    output, errors = (each.decode(errors="replace") for each in (done.stdout, done.stderr))
+    # A session of its own, so that nothing of it outlives its end.
+    with subprocess.Popen(
+        ["bash", "-c", script],
+        cwd=world.root / call.folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        try:
+            streams = process.communicate(timeout=world.patience)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return Ended(SILENT, "", "", ())
+    code = process.returncode
+    output, errors = (each.decode(errors="replace") for each in streams)
     return Ended(code, output, errors, ())
 
 
