@@ -14,6 +14,7 @@ Every mishandled attack is a line on standard output; the last line is JSON of a
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--expo", type=Path, default=Path.cwd(), help="the checkout to attack")
     parser.add_argument("--patience", type=float, default=60, help="seconds of silence")
     parser.add_argument("--kind", action="append", help="attacks of these kinds only")
+    parser.add_argument("--match", default="", help="attacks whose line has this pattern only")
     parser.add_argument("--fast", action="store_true", help="only commands that draw nothing")
     parser.add_argument("--verbose", action="store_true", help="a line for every attack")
     options = parser.parse_args()
@@ -60,6 +62,7 @@ def attack_all(folder: Path, options: argparse.Namespace) -> int:
         attack
         for attack in all_attacks(world)
         if (not options.kind or attack.kind in options.kind)
+        and re.search(options.match, str(attack))
         and (not options.fast or (attack.step.name in FAST and attack.kind != "streams"))
     ]
     generated = len(attacks)
