@@ -1,0 +1,1 @@
+"""Generated mixtures of settings, inputs and outputs that do not belong together."""
