@@ -11,6 +11,8 @@ from transformers.models.clip.configuration_clip import CLIPConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.clip.modeling_clip import CLIPModel
 
+from tests.checkpoints.clip import VIT_L
+
 OPEN_CLIP = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 8},
@@ -18,20 +20,41 @@ OPEN_CLIP = {
 }
 
 
-def clip_model(folder: Path, tokenizer: Path, seed: int = 0, logit_scale: float = 2.0) -> Path:
-    """A CLIPModel folder for images of 32x32 with a processor of its own."""
+# OpenAI's ViT-L/14.
+FULL_VISION = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 224,
+    "patch_size": 14,
+}
+
+
+def clip_model(
+    folder: Path,
+    tokenizer: Path,
+    seed: int = 0,
+    logit_scale: float = 2.0,
+    full: bool = False,
+) -> Path:
+    """A CLIPModel folder with a processor of its own, for images of 32x32; `full` is ViT-L/14."""
     torch.manual_seed(seed)
     tower = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
+    tower |= {"num_hidden_layers": 2}
+    text = VIT_L if full else tower
+    vision = FULL_VISION if full else tower | {"image_size": 32, "patch_size": 8}
     config = CLIPConfig(
-        text_config=tower | {"num_hidden_layers": 2, "eos_token_id": 49407},
-        vision_config=tower | {"num_hidden_layers": 2, "image_size": 32, "patch_size": 8},
-        projection_dim=16,
+        text_config=text | {"eos_token_id": 49407},
+        vision_config=vision,
+        projection_dim=768 if full else 16,
         logit_scale_init_value=logit_scale,
     )
+    size = vision["image_size"]
     CLIPModel(config).save_pretrained(folder)
     shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
     CLIPImageProcessorPil(
-        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+        size={"shortest_edge": size}, crop_size={"height": size, "width": size}
     ).save_pretrained(folder)
     return folder
 

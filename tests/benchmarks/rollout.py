@@ -45,7 +45,9 @@ def embedded_prompts(count: int) -> list[Prompt]:
     return [Prompt(prompt_id=prompt_id(text), prompt=text) for text in texts]
 
 
-def planned_drawing(policy: str, arguments: argparse.Namespace) -> drawing.Drawing:
+def planned_drawing(
+    policy: str, prompts: list[Prompt], arguments: argparse.Namespace
+) -> drawing.Drawing:
     config = RolloutConfig(
         policy=policy,
         num_images_per_prompt=arguments.images_per_prompt,
@@ -57,7 +59,7 @@ def planned_drawing(policy: str, arguments: argparse.Namespace) -> drawing.Drawi
         batch_size=arguments.batch_size,
     )
     return drawing.Drawing(
-        prompts=embedded_prompts(arguments.prompts),
+        prompts=prompts,
         negative_prompts=[],
         negative_probability=0.0,
         sampling=SamplingPlan(
@@ -110,7 +112,7 @@ def draw_theirs(
             num_images_per_prompt=len(batch),
             num_inference_steps=plan.config.num_inference_steps,
             guidance_scale=plan.config.guidance_scale,
-            latents=torch.stack(noise).to(model.dtype),
+            latents=torch.stack(noise).to(model.device, model.dtype),
         ).images
         for sample, image in zip(batch, images, strict=True):
             image.save(folder / "images" / f"{sample.sample_id}.png")
@@ -140,7 +142,7 @@ def measure(work: Path, arguments: argparse.Namespace) -> None:
         policy = str(stable_diffusion(work / "sd15", full=True))
     model = load_model(policy, torch.device("cpu"), DTYPES[arguments.dtype])
     model.image_size = lambda: arguments.size
-    plan = planned_drawing(policy, arguments)
+    plan = planned_drawing(policy, embedded_prompts(arguments.prompts), arguments)
     pipeline = pipeline_of(model)
     calls = 0
 

@@ -40,7 +40,7 @@ from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.core.noise import training_noise, uniform_timestep
 from expo_cli.core.visits import visits
 from expo_cli.models.loading import load_encoder
-from expo_cli.stages.common.device import DTYPES
+from expo_cli.stages.common.device import DTYPES, default_device
 from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.train import build_objective, train_policy
 from expo_cli.stages.training.data import PromptEmbeddings
@@ -114,12 +114,12 @@ def make_work(folder: Path, options: argparse.Namespace) -> None:
     """Random smooth images, each encoded once, as `make-pairs --layout ... --posterior mean` does."""
     if options.sd15 and not (options.sd15 / "model_index.json").exists():
         stable_diffusion(options.sd15, full=True)
-    encoder = load_encoder(policy_of(options), torch.device("cpu"), DTYPES[options.precision])
+    encoder = load_encoder(policy_of(options), default_device(), DTYPES[options.precision])
     size = options.image_size if options.sd15 else encoder.image_size()
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(2 * options.pairs, 3, 8, 8, generator=generator) * 2 - 1
     pixels = F.interpolate(coarse, size=(size, size), mode="bicubic").clamp(-1, 1)
-    latents = {f"s{n}": encoder.encode(pixels[n : n + 1])[0][0] for n in range(len(pixels))}
+    latents = {f"s{n}": encoder.encode(pixels[n : n + 1])[0][0].cpu() for n in range(len(pixels))}
     write_tensors(folder / "part-00000.safetensors", latents)
 
     def ref(n: int) -> SampleRef:
@@ -153,14 +153,14 @@ class Theirs:
     def __init__(self, work: Work) -> None:
         self.work, options = work, work.options
         folder, dtype = model_folder(work.policy), DTYPES[options.precision]
-        self.dtype = dtype
+        self.dtype, self.device = dtype, default_device()
         self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-        self.text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder").to(dtype)
-        self.vae = AutoencoderKL.from_pretrained(folder / "vae").to(dtype)
+        self.text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder")
+        self.vae = AutoencoderKL.from_pretrained(folder / "vae")
         self.scheduler = DDPMScheduler.from_pretrained(folder / "scheduler")
-        self.unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+        self.unet = UNet2DConditionModel.from_pretrained(folder / "unet").to(self.device)
         for frozen in (self.text_encoder, self.vae):
-            frozen.requires_grad_(False)
+            frozen.requires_grad_(False).to(self.device, dtype)
         if options.use_lora:
             self.unet.requires_grad_(False)
             self.unet.to(dtype)
@@ -175,8 +175,8 @@ class Theirs:
                 if parameter.requires_grad:
                     parameter.data = parameter.data.float()
         else:
-            self.reference = UNet2DConditionModel.from_pretrained(folder / "unet").to(dtype)
-            self.reference.requires_grad_(False)
+            self.reference = UNet2DConditionModel.from_pretrained(folder / "unet")
+            self.reference.requires_grad_(False).to(self.device, dtype)
         self.trained = [p for p in self.unet.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=LEARNING_RATE, weight_decay=1e-2)
         self.number = 0
@@ -196,9 +196,9 @@ class Theirs:
         prompts = [work.prompts[visit.item] for visit in chosen]
         tokens = self.tokenizer(
             prompts, padding="max_length", truncation=True, return_tensors="pt"
-        ).input_ids
+        ).input_ids.to(self.device)
         with torch.no_grad():
-            latents = self.vae.encode(pixels.to(self.dtype)).latent_dist.mode()
+            latents = self.vae.encode(pixels.to(self.device, self.dtype)).latent_dist.mode()
             latents = latents * self.vae.config.scaling_factor
             drawn = [
                 training_noise(
@@ -206,12 +206,14 @@ class Theirs:
                 )
                 for visit in chosen
             ]
-            noise = torch.stack([noise for noise, _ in drawn]).to(self.dtype).repeat(2, 1, 1, 1)
-            timesteps = torch.tensor([timestep for _, timestep in drawn]).repeat(2)
+            noise = torch.stack([noise for noise, _ in drawn]).to(self.device, self.dtype)
+            noise = noise.repeat(2, 1, 1, 1)
+            timesteps = torch.tensor([timestep for _, timestep in drawn], device=self.device)
+            timesteps = timesteps.repeat(2)
             noisy = self.scheduler.add_noise(latents, noise, timesteps)
             states = self.text_encoder(tokens)[0].repeat(2, 1, 1)
-        lower = torch.autocast("cpu", self.dtype) if self.dtype != torch.float32 else nullcontext()
-        with lower:
+        lower = self.dtype != torch.float32
+        with torch.autocast(self.device.type, self.dtype) if lower else nullcontext():
             prediction = self.unet(noisy, timesteps, states).sample
             errors = F.mse_loss(prediction.float(), noise.float(), reduction="none")
             winner, loser = errors.mean(dim=[1, 2, 3]).chunk(2)
@@ -285,10 +287,14 @@ def compare(ours: Ours, theirs: Theirs, steps: int) -> None:
         if number or ours.trainer.config.use_lora:  # adapters start from other random weights
             print()
             continue
-        mine = torch.cat([m.grad.flatten() for m in ours.trainer.masters.masters])
-        other = torch.cat([gradient.flatten() for gradient in theirs.gradients])
-        apart = ((mine - other).norm() / other.norm()).item()
-        print(f"; gradients {apart:.1e} of their norm apart")
+        print(f"; gradients {gradients_apart(ours, theirs):.1e} of their norm apart")
+
+
+def gradients_apart(ours: Ours, theirs: Theirs) -> float:
+    """How far the gradients of all weights in both's last steps are apart, relative to theirs."""
+    mine = torch.cat([m.grad.flatten() for m in ours.trainer.masters.masters])
+    other = torch.cat([gradient.flatten() for gradient in theirs.gradients])
+    return ((mine - other).norm() / other.norm()).item()
 
 
 def take_steps(way: Ours | Theirs, steps: int) -> None:
