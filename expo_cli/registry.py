@@ -94,6 +94,8 @@ def split_spec(spec: str) -> tuple[str, dict[str, str]]:
     for number, item in enumerate(filter(None, text.split(","))):
         key, equals, value = item.partition("=")
         if equals:
+            if key.strip().replace("-", "_") in options:
+                raise UsageError(f"{spec}: {key.strip()!r} is given twice")
             options[key.strip().replace("-", "_")] = value.strip()
         elif number == 0:
             options[""] = item.strip()

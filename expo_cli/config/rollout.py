@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from expo_cli.config.common import CommonConfig, Flag, Precision, check_positive
+from expo_cli.config.common import CommonConfig, Flag, Precision, check_at_most, check_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +115,15 @@ class RolloutConfig(CommonConfig):
             batch_size=self.batch_size,
             height=self.height,
             width=self.width,
+        )
+        check_at_most(16384, height=self.height, width=self.width)
+        check_at_most(1000, num_inference_steps=self.num_inference_steps)
+        check_at_most(
+            100_000,
+            num_images_per_prompt=self.num_images_per_prompt,
+            part_size=self.part_size,
+            batch_size=self.batch_size,
+            num_step_candidates=self.num_step_candidates,
         )
         if self.first_index < 0:
             raise ValueError(f"--first-index must not be negative, got {self.first_index}")

@@ -21,6 +21,8 @@ NOT_FINITE = re.compile(rb"[:\[,]\s*-?(NaN|Infinity)\b")
 def lines(path: Path) -> Iterator[bytes]:
     """The lines of a file, or of standard input when it is `-`."""
     if path == STANDARD_STREAM:
+        if sys.stdin is None:
+            raise ExpoError("-: standard input is closed")
         yield from sys.stdin.buffer
         return
     try:

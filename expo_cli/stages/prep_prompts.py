@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -125,12 +125,17 @@ def choose_heldout_path(
 
 @contextmanager
 def local_file(name: str) -> Iterator[Path]:
-    """A path that can be read twice: standard input is copied to a temporary file."""
+    """A path that can be read twice: standard input and pipes are copied to a temporary file."""
     if name != str(jsonl.STANDARD_STREAM):
-        yield shipped(name)
-        return
+        path = shipped(name)
+        if not path.is_fifo():
+            yield path
+            return
+    elif sys.stdin is None:
+        raise ExpoError("-: standard input is closed")
     with tempfile.NamedTemporaryFile() as copy:
-        shutil.copyfileobj(sys.stdin.buffer, copy)
+        with path.open("rb") if name != "-" else nullcontext(sys.stdin.buffer) as source:
+            shutil.copyfileobj(source, copy)
         copy.flush()
         yield Path(copy.name)
 

@@ -140,6 +140,10 @@ def train_policy(
     A shard is not trained on: what the reference says of it goes into `reference_cache`.
     """
     notes = Notes(options)
+    if jsonl.STANDARD_STREAM in paths:
+        raise UsageError(
+            "-: pairs name files of the folder they lie in; write them to a file there"
+        )
     objective = build_objective(config.objective)
     check_reference_cache(config, objective, options, shard_text)
     check_text_cache(config.text_cache, config.init_from)
