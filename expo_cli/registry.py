@@ -2,9 +2,11 @@
 
 A part is named by a *spec*: `NAME[:key=value,...]`, or the dotted import path of a class that lives
 outside EXPO, with the same options: `my_lab.rewards.Sharpness:radius=2`. A part whose first option
-is a text takes it without its key: `exec:./judge.py` is `exec:program=./judge.py`.
+is a text takes it without its key: `exec:./judge.py` is `exec:program=./judge.py`. Quotation marks
+hold commas together: `'pickscore:model="models/a,b"'`.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
@@ -77,6 +79,20 @@ MODELS = {
 }
 
 
+# What a class must have to be one of a table.
+NEEDED = (
+    (OBJECTIVES, "objective", ("terms",)),
+    (EXPLORERS, "explorer", ("policy", "plan")),
+    (PAIRINGS, "pairing", ("__call__",)),
+    (LAYOUTS, "layout", ("rankings", "read")),
+    (EXPORTS, "export", ("write", "finish")),
+    (COMBINATIONS, "combination", ("__call__",)),
+    (REWARDS, "reward", ("identity", "load", "judge")),
+)
+# A comma that an even number of quotation marks follows.
+OUTSIDE_QUOTES = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*$)')
+
+
 def nearest(name: str, known: Mapping[str, object] | list[str]) -> str:
     """A hint for a name that does not exist: the nearest one, or all of them."""
     matches = get_close_matches(name, list(known), n=1)
@@ -91,12 +107,16 @@ def split_spec(spec: str) -> tuple[str, dict[str, str]]:
     """
     name, _, text = spec.partition(":")
     options = {}
-    for number, item in enumerate(filter(None, text.split(","))):
+    if text.count('"') % 2:
+        raise UsageError(f"{spec}: a quotation mark has no other")
+    for number, item in enumerate(filter(None, OUTSIDE_QUOTES.split(text))):
         key, equals, value = item.partition("=")
         if equals:
-            options[key.strip().replace("-", "_")] = value.strip()
+            if key.strip().replace("-", "_") in options:
+                raise UsageError(f"{spec}: {key.strip()!r} is given twice")
+            options[key.strip().replace("-", "_")] = value.strip().replace('"', "")
         elif number == 0:
-            options[""] = item.strip()
+            options[""] = item.strip().replace('"', "")
         else:
             raise UsageError(f"{spec}: {item!r} is not KEY=VALUE")
     return name, options
@@ -128,6 +148,10 @@ def find(table: Mapping[str, str], name: str) -> type:
         raise UsageError(f"{name!r} cannot be imported: {error}") from error
     if not isinstance(part, type):
         raise UsageError(f"{name!r} is not a class")
+    for known, kind, members in NEEDED:
+        lacking = [member for member in members if not callable(getattr(part, member, None))]
+        if known is table and lacking:
+            raise UsageError(f"{name!r} is no {kind}: it has no {lacking[0]}")
     return part
 
 

@@ -22,4 +22,4 @@ def show(result: Result, options: RunOptions) -> None:
     if options.json or options.dry_run:
         typer.echo(json.dumps(asdict(result), default=str))
     elif str(result.path) != "-":
-        typer.echo(result.path)
+        typer.echo(os.fsencode(str(result.path)))  # its name need not be text

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from expo_cli.config.common import CommonConfig, Flag, check_positive
+from expo_cli.config.common import CommonConfig, Flag, check_at_most, check_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,10 @@ class EvaluateConfig(CommonConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(num_bootstrap=self.num_bootstrap, num_grid_prompts=self.num_grid_prompts)
+        check_at_most(1_000_000, num_bootstrap=self.num_bootstrap)
+        check_at_most(1000, num_grid_prompts=self.num_grid_prompts)
+        if self.num_bootstrap < 2:
+            raise ValueError("--num-bootstrap must be at least 2: one resample has no spread")
         if not 0 < self.confidence < 1:
             raise ValueError(f"--confidence must be in (0, 1), got {self.confidence}")
         if self.training_reward is not None and self.training_reward == self.heldout_reward:

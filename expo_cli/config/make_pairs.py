@@ -3,7 +3,15 @@
 from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
-from expo_cli.config.common import CommonConfig, Flag, Precision, check_positive
+from expo_cli.config.common import (
+    LARGEST_BATCH,
+    LARGEST_SIDE,
+    CommonConfig,
+    Flag,
+    Precision,
+    check_at_most,
+    check_positive,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +116,8 @@ class PairImagesConfig:
         check_positive(
             resolution=self.resolution, part_size=self.part_size, batch_size=self.batch_size
         )
+        check_at_most(LARGEST_SIDE, resolution=self.resolution)
+        check_at_most(LARGEST_BATCH, part_size=self.part_size, batch_size=self.batch_size)
         if self.layout is not None and self.export is not None:
             raise ValueError("--layout contradicts --export: import the images first")
         if self.layout is not None and self.vae is None:

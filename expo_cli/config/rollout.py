@@ -3,7 +3,18 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from expo_cli.config.common import CommonConfig, Flag, Precision, check_positive
+from expo_cli.config.common import (
+    LARGEST_BATCH,
+    LARGEST_COUNT,
+    LARGEST_SIDE,
+    CommonConfig,
+    Flag,
+    Precision,
+    check_at_most,
+    check_positive,
+)
+
+SAMPLES_PER_PART = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +127,22 @@ class RolloutConfig(CommonConfig):
             height=self.height,
             width=self.width,
         )
+        check_at_most(LARGEST_SIDE, height=self.height, width=self.width)
+        check_at_most(1000, num_inference_steps=self.num_inference_steps)
+        check_at_most(
+            LARGEST_BATCH,
+            num_images_per_prompt=self.num_images_per_prompt,
+            part_size=self.part_size,
+            batch_size=self.batch_size,
+            num_step_candidates=self.num_step_candidates,
+        )
+        check_at_most(LARGEST_COUNT, first_index=self.first_index, iterations=self.iterations)
+        if self.part_size * self.num_images_per_prompt > SAMPLES_PER_PART:
+            raise ValueError(
+                f"--part-size {self.part_size} x --num-images-per-prompt "
+                f"{self.num_images_per_prompt} are more than {SAMPLES_PER_PART} images in a part, "
+                "which memory holds at once; lower --part-size"
+            )
         if self.first_index < 0:
             raise ValueError(f"--first-index must not be negative, got {self.first_index}")
         if self.agent == "main" and self.explorer is not None:

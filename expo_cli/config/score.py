@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from expo_cli.config.common import CommonConfig, Flag, Precision, check_positive
+from expo_cli.config.common import (
+    LARGEST_BATCH,
+    CommonConfig,
+    Flag,
+    Precision,
+    check_at_most,
+    check_positive,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +50,7 @@ class ScoreConfig(CommonConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(batch_size=self.batch_size, part_size=self.part_size)
+        check_at_most(LARGEST_BATCH, batch_size=self.batch_size, part_size=self.part_size)
         if not self.reward:
             raise ValueError("--reward is needed at least once")
         if self.index is not None and self.vae is not None:

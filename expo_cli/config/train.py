@@ -3,7 +3,15 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from expo_cli.config.common import CommonConfig, Flag, Precision, check_positive
+from expo_cli.config.common import (
+    LARGEST_BATCH,
+    LARGEST_COUNT,
+    CommonConfig,
+    Flag,
+    Precision,
+    check_at_most,
+    check_positive,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +138,15 @@ class TrainConfig(CommonConfig):
             checkpointing_steps=self.checkpointing_steps,
             checkpoints_total_limit=self.checkpoints_total_limit,
             logging_steps=self.logging_steps,
+        )
+        check_at_most(
+            LARGEST_BATCH,
+            train_batch_size=self.train_batch_size,
+            gradient_accumulation_steps=self.gradient_accumulation_steps,
+            lora_rank=self.lora_rank,
+        )
+        check_at_most(
+            LARGEST_COUNT, max_train_steps=self.max_train_steps, noise_draws=self.noise_draws
         )
         if self.lora_target_modules and not self.use_lora:
             raise ValueError("--lora-target-modules needs --use-lora")

@@ -33,6 +33,8 @@ def open_rgb(file: Path | IO[bytes], name: str | None = None) -> Image.Image:
     limit on pixels. May be called by several threads.
     """
     name = name or str(file)
+    if isinstance(file, Path) and file.exists() and not file.is_file():
+        raise ContractError(f"{name}: is no regular file")  # to open a pipe would wait for ever
     try:
         with opened(file) as content, read_header(content) as image:
             num_pixels = image.width * image.height

@@ -79,7 +79,10 @@ class Run:
 
 
 def run_bytes(run: Run) -> bytes:
-    return json.dumps(asdict(replace(run, format=FORMAT)), indent=2, default=str).encode() + b"\n"
+    """As JSON. A file's name that is not UTF-8, which JSON cannot hold, has `?` for what is not."""
+    settings = asdict(replace(run, format=FORMAT))
+    text = json.dumps(settings, indent=2, default=str, ensure_ascii=False)
+    return text.encode(errors="replace") + b"\n"
 
 
 def run_path(folder: Path) -> Path:

@@ -6,6 +6,7 @@ ends at LF, CR LF or a lone CR. Memory holds one line, and none of more than LON
 
 import codecs
 import io
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -22,9 +23,14 @@ LINE_ENDS = (b"\n", b"\r")
 def pieces(path: Path, name: str) -> Iterator[bytes]:
     """A file's bytes without its byte order mark. `-` is standard input; errors call it `name`.
 
-    Raises ExpoError when it cannot be read, ContractError when it is UTF-16 or UTF-32.
+    Raises ExpoError when it cannot be read, ContractError when it is UTF-16 or UTF-32, or a device,
+    which has no end.
     """
+    if path == STANDARD_STREAM and sys.stdin is None:
+        raise ExpoError(f"{name}: standard input is closed")
     try:
+        if path != STANDARD_STREAM and is_device(path):
+            raise ContractError(f"{name}: is a device, no text file")
         with nullcontext(sys.stdin.buffer) if path == STANDARD_STREAM else path.open("rb") as file:
             start = file.read(4)
             if found := other_encoding(start):
@@ -36,6 +42,14 @@ def pieces(path: Path, name: str) -> Iterator[bytes]:
                 yield piece
     except OSError as error:
         raise ExpoError(f"{name}: cannot be read: {error.strerror or error}") from error
+
+
+def is_device(path: Path) -> bool:
+    """Whether it is one that is no terminal; raises OSError when there is nothing."""
+    if not stat.S_ISCHR(path.stat().st_mode):
+        return path.is_block_device()
+    with path.open("rb", buffering=0) as file:
+        return not file.isatty()
 
 
 def other_encoding(start: bytes) -> str | None:

@@ -53,7 +53,8 @@ def pipeline_class(folder: Path) -> str:
     if not isinstance(name, str):
         raise ContractError(f"{index}: has no _class_name")
     if name not in MODELS:
-        raise ContractError(f"{index}: {name} is not supported; {nearest(name, MODELS)}")
+        # No nearest name: another family, or an inpainting pipeline, is another model.
+        raise ContractError(f"{index}: {name} is not supported; known: {', '.join(sorted(MODELS))}")
     return name
 
 

@@ -5,12 +5,13 @@ a hash of each distinct prompt, not the prompts.
 """
 
 import itertools
+import os
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,9 @@ def prepare_prompts(
             notes.say(f"prep-prompts: nothing to do, {out} is made")
             return PrepPromptsResult(out, heldout_path, plan | free, finished[0].counts)
 
-        train = stack.enter_context(Pool(config.sample, config.seed))
-        heldout = stack.enter_context(Pool(config.heldout_sample, config.seed))
+        with temporary_space():
+            train = stack.enter_context(Pool(config.sample, config.seed))
+            heldout = stack.enter_context(Pool(config.heldout_sample, config.seed))
         sieve = Sieve(tokenizer, config.max_tokens, config.keep_all)
         sort_rows(files, config, sieve, train, heldout)
         counts = count(sieve, train, heldout)
@@ -139,14 +141,31 @@ def choose_heldout_path(
 
 @contextmanager
 def local_file(name: str) -> Iterator[Path]:
-    """A path that can be read twice: standard input is copied to a temporary file."""
+    """A path that can be read twice: standard input and pipes are copied to a temporary file."""
     if name != str(jsonl.STANDARD_STREAM):
-        yield shipped(name)
-        return
-    with tempfile.NamedTemporaryFile() as copy:
-        shutil.copyfileobj(sys.stdin.buffer, copy)
-        copy.flush()
+        path = shipped(name)
+        if not path.is_fifo():
+            yield path
+            return
+    elif sys.stdin is None:
+        raise ExpoError("-: standard input is closed")
+    with ExitStack() as stack:
+        with temporary_space():
+            copy = stack.enter_context(tempfile.NamedTemporaryFile())
+            with path.open("rb") if name != "-" else nullcontext(sys.stdin.buffer) as source:
+                shutil.copyfileobj(source, copy)
+            copy.flush()
         yield Path(copy.name)
+
+
+@contextmanager
+def temporary_space() -> Iterator[None]:
+    """Errors of the temporary folder as ExpoError, which names it."""
+    try:
+        yield
+    except OSError as error:
+        folder = os.environ.get("TMPDIR") or "the temporary folder"
+        raise ExpoError(f"{folder}: {error.strerror or error}; TMPDIR names another") from error
 
 
 def sort_rows(
@@ -164,13 +183,10 @@ def sort_rows(
     with stop_on_signal() as stop:
         while batch := list(itertools.islice(rows, ROWS_A_BATCH)):
             prompts = list(sieve.passed(batch))
-            try:
+            with temporary_space():
                 for prompt in prompts:
                     pool = heldout if is_heldout(prompt.prompt, config.heldout_fraction) else train
                     pool.add(prompt)
-            except OSError as error:
-                folder = tempfile.gettempdir()
-                raise ExpoError(f"{folder}: {error.strerror}; TMPDIR names another") from error
             stop.check()
 
 

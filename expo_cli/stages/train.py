@@ -130,6 +130,12 @@ def train_policy(
     A shard is not trained on: what the reference says of it goes into `reference_cache`.
     """
     notes = Notes(options)
+    for path in paths:
+        if path == jsonl.STANDARD_STREAM or (path.exists() and not path.is_file()):
+            raise UsageError(
+                f"{path}: is no file; pairs name files of the folder they lie in, so write them to a "
+                "file there"
+            )
     objective = build_objective(config.objective)
     check_reference_cache(config, objective, options, shard_text)
     check_text_cache(config.text_cache, config.init_from)

@@ -1,7 +1,10 @@
 """Progress and notes on stderr: a bar on a terminal, plain lines elsewhere."""
 
+import logging
+import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,7 +17,23 @@ from expo_cli.errors import one_line
 from expo_cli.stages.common.launch import is_first
 
 SECONDS_BETWEEN_LINES = 20.0
+# What libraries that are imported later, and programs that are started, are told by --quiet.
+SILENCE = {
+    "PYTHONWARNINGS": "ignore",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+    "HF_HUB_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
+}
 WIDTH_OF_LOGS = 160
+
+
+def silence_libraries() -> None:
+    """No warnings and no bars of others."""
+    os.environ.update(SILENCE)
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
 
 
 class Bar:
@@ -66,6 +85,8 @@ class Notes:
     def __init__(self, options: RunOptions) -> None:
         # Of several processes that train together, only the first one speaks.
         self.quiet = options.quiet or not is_first()
+        if self.quiet:
+            silence_libraries()
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
