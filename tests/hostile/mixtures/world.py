@@ -80,7 +80,7 @@ class World:
         """What a step has made, with all that stands beside it."""
         names = (step.out, f"{step.out}.run.json", f"{step.stem}.latents", f"{step.out}.lock")
         if step.name == "prompts":
-            names += ("run/heldout.jsonl",)
+            names += ("run/heldout.jsonl", "run/heldout.jsonl.run.json")
         return {name: entry for place in names for name, entry in below(tree, place).items()}
 
     def nothing(self, step: Step) -> Tree:
