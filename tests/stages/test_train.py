@@ -592,38 +592,6 @@ def launch_two() -> list:
     return [*command, "--main_process_port", free_port(), "-m", "expo_cli"]
 
 
-@pytest.mark.parametrize("shard_optimizer", [False, True])
-def test_latents_that_one_of_two_processes_cannot_read_stop_both(
-    shard_optimizer, pairs, tiny_sd, tmp_path
-):
-    settings = {"train_batch_size": 1, "gradient_accumulation_steps": 1, "max_train_steps": 3}
-    settings |= {"num_processes": 2} | ({"shard_optimizer": True} if shard_optimizer else {})
-
-    def run(out: str) -> subprocess.CompletedProcess:
-        command = [*launch_two(), "train", pairs, *flags(**settings)]
-        return subprocess.run(
-            list(map(str, [*command, "--init-from", tiny_sd, "--out", tmp_path / out])),
-            env=os.environ | TWO_PROCESSES,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-
-    # The second process's item of the third step, which no earlier place visits.
-    name = f"s{visits(0, 6, 5, 1)[0].item}-winner"
-    whole = read_tensors(pairs.parent / "rollout" / "part-00000.safetensors")[name]
-    replace_latents(pairs, name, torch.full((4, 8, 8), math.nan))
-    stopped = run("stopped")
-    assert stopped.returncode == 1
-    assert stopped.stderr.count(f"{name} are not finite") == 1
-    assert [path.name for path in (tmp_path / "stopped/state").iterdir()] == ["step-00000002"]
-    replace_latents(pairs, name, whole)
-    for out in ("stopped", "whole"):
-        done = run(out)
-        assert done.returncode == 0, done.stderr
-    assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
-
-
 def test_two_processes_train_like_one(pairs, tiny_sd, tmp_path):
     one = train(pairs, tmp_path / "one", tiny_sd, train_batch_size=4)
     command = [*launch_two(), "train", pairs, "--num-processes", 2, *flags()]

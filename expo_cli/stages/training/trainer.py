@@ -215,19 +215,22 @@ class Trainer:
         logs = (step + 1) % config.logging_steps == 0 or step + 1 == config.max_train_steps
         self.masters.clear_gradients()
         exploration_gradients = GradientSum(self.masters) if logs else None
-        measured, failure = [], None
+        measured = []
         for start in self.micro_batches(step):
-            if failure is None:
-                try:
-                    measured.append(self.learn(start, exploration_gradients))
-                except ExpoError as error:
-                    failure = error
-            # After a failure too: the other processes wait here, for zeros if there is no more.
+            evidence = self.data.evidence(start, config.train_batch_size)
+            terms = {name: term.mean() for name, term in self.objective.terms(evidence).items()}
+            loss = sum(terms.values())
+            losses = {"loss": loss} | {f"{name}_loss": term for name, term in terms.items()}
+            measured.append(floats(losses | self.data.measure(evidence)))
+            share = 1 / config.gradient_accumulation_steps
+            if exploration_gradients and "exploration" in terms:
+                exploration_gradients.add(self.scaler.scale(terms["exploration"] * share))
+            self.scaler.scale(loss * share).backward()
             self.masters.collect_gradients()
         rate = self.learning_rate * learning_rate_factor(
             config.lr_scheduler, step, config.max_train_steps, config.warmup_ratio
         )
-        values = self.average(step, measured, failure)
+        values = self.average(measured)
         norms = {}
         if exploration_gradients and "exploration_loss" in values:
             norms = exploration_gradients.norms(self.scaler.get_scale())
@@ -246,22 +249,6 @@ class Trainer:
                 },
             )
             self.accelerator.log(self.log.last(), step=step + 1)
-
-    def learn(self, start: int, exploration_gradients: GradientSum | None) -> dict[str, float]:
-        """The gradients of one micro-batch, left in the network; returns what was measured.
-
-        Raises ExpoError when what it is to learn from cannot be read.
-        """
-        evidence = self.data.evidence(start, self.config.train_batch_size)
-        terms = {name: term.mean() for name, term in self.objective.terms(evidence).items()}
-        loss = sum(terms.values())
-        losses = {"loss": loss} | {f"{name}_loss": term for name, term in terms.items()}
-        measured = floats(losses | self.data.measure(evidence))
-        share = 1 / self.config.gradient_accumulation_steps
-        if exploration_gradients and "exploration" in terms:
-            exploration_gradients.add(self.scaler.scale(terms["exploration"] * share))
-        self.scaler.scale(loss * share).backward()
-        return measured
 
     def micro_batches(self, step: int) -> Iterator[int]:
         """Where in the stream of visits this process's micro-batches of a step begin."""
@@ -293,24 +280,11 @@ class Trainer:
         self.scaler.update()
         self.masters.publish()
 
-    def average(
-        self, step: int, measured: list[dict[str, float]], failure: ExpoError | None
-    ) -> dict[str, float]:
-        """The mean of each measurement over micro-batches and processes.
-
-        Raises ExpoError in all processes, with the same exit code, when any has a `failure`.
-        """
-        found = [(measured, failure.exit_code if failure else 0)]
+    def average(self, measured: list[dict[str, float]]) -> dict[str, float]:
+        """The mean of each measurement over micro-batches and processes."""
         if self.accelerator.num_processes > 1:
-            found = gather_object(found)
-        if failure is not None:
-            raise failure
-        code = max(code for _, code in found)
-        if code:
-            error = ExpoError(f"step {step + 1}: another process failed; its own line says why")
-            error.exit_code = code
-            raise error
-        return means([each for part, _ in found for each in part])
+            measured = gather_object(measured)
+        return means(measured)
 
     def check(self, step: int, values: dict[str, float], norm: float) -> None:
         """Raise ExpoError when training has broken down."""
