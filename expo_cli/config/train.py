@@ -112,6 +112,13 @@ class TrainConfig(CommonConfig):
         100
     )
     checkpoints_total_limit: Annotated[int, Flag("Keep the newest N states.", "Output")] = 2
+    keep_state: Annotated[
+        bool,
+        Flag(
+            "Keep the last state of a finished training; a larger --max-train-steps goes on from it.",
+            "Output",
+        ),
+    ] = False
     logging_steps: Annotated[int, Flag("A line of metrics every N steps.", "Output")] = 10
     report_to: Annotated[
         Literal["none", "tensorboard", "wandb"],

@@ -14,14 +14,15 @@
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from expo_cli.contracts import jsonl
-from expo_cli.contracts.checkpoints import saved_steps, states_folder
+from expo_cli.contracts.checkpoints import saved_steps, state_folder, states_folder
 from expo_cli.contracts.files import alone, cannot_be_written, lock_path
 from expo_cli.contracts.outputs import (
     File,
@@ -62,6 +63,8 @@ PIPELINE_PARTS = re.compile(
     r"unet|transformer|vae|scheduler|(text_encoder|tokenizer)(_\d)?|feature_extractor|image_encoder"
     r"|safety_checker"
 )
+# Of a training's plan: what a longer run may have more of.
+STEPS = "max_train_steps"
 EVALUATION_FILES = ("results.json", "samples.jsonl", "report.html")
 
 
@@ -285,11 +288,51 @@ class Checkpoint(Files):
         ours = path == self.run_path or states_folder(self.path) in path.parents
         return not ours and not path.name.endswith((".partial", ".lock"))
 
-    def remove_states(self) -> None:
+    def goes_on(self, run: Run) -> bool:
+        """Whether it is finished and kept the state from which `run` takes more steps."""
+        begun = self.run()
+        if begun is None or not self.is_finished():
+            return False
+        done = begun.plan.get(STEPS)
+        return done == self.last_step() and done < run.plan[STEPS]
+
+    def check_same(self, begun: Run, run: Run) -> None:
+        """More steps are refused only where no state is left to take them from."""
+        done, wanted = begun.plan.get(STEPS), run.plan.get(STEPS)
+        if done == wanted or begun.is_older or not self.is_finished() or wanted < done:
+            super().check_same(begun, run)
+            return
+        super().check_same(begun, replace(run, plan=run.plan | {STEPS: done}))
+        if not self.goes_on(run):
+            raise ContractError(
+                f"{self.path}: was begun with {STEPS}={done!r}, not {wanted!r}, and is finished "
+                "without a state to go on from, which --keep-state would have kept; "
+                "choose another --out, or --overwrite to start it anew"
+            )
+
+    def go_on(self, run: Run) -> None:
+        """Say that a finished one is under way again, to more steps."""
+        if self.goes_on(run):
+            write_run(self.path, run)
+
+    def keep_states(self, steps: Collection[int]) -> None:
+        """Remove the states of all other steps."""
+        for step in set(saved_steps(self.path)) - set(steps):
+            remove_any(state_folder(self.path, step))
+
+    def remove_states(self, run: Run) -> None:
+        """Of a finished one: what it no longer needs, which is all but the last state where `run`
+        kept that."""
         states = states_folder(self.path)
-        if states.exists():
-            with cannot_be_written(states):
+        if not states.exists():
+            return
+        with cannot_be_written(states):
+            if not run.free.get("keep_state"):
                 remove_any(states)
+                return
+            last = state_folder(self.path, self.last_step()).name
+            for name in names_in(states) - {last}:
+                remove_any(states / name)
 
     def remove_rest(self) -> None:
         """Of a finished one: what a run that was killed after its last file left.
@@ -298,7 +341,7 @@ class Checkpoint(Files):
         """
         if states_folder(self.path).exists() or lock_path(self.path).exists():
             with alone(self.path):
-                self.remove_states()
+                self.remove_states(self.run())
 
 
 class Evaluation(Files):

@@ -18,6 +18,7 @@ from expo_cli.contracts.outputs import Input, check_not_cut
 from expo_cli.contracts.parts import parse_shard
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import Pair, StepPair
+from expo_cli.core.learning_rate import learning_rate_factor
 from expo_cli.core.objectives import Objective, learns_from
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.families import check_same_noise, check_text_cache
@@ -157,6 +158,12 @@ def train_policy(
             f"train: beta {objective.beta:g} is k = {objective.k:g}, which multiplies a difference "
             "of mean squared errors"
         )
+    if kind == "images" and config.train_batch_size == 1:
+        notes.say(
+            "train: note: with --train-batch-size 1 kto's reference point, a mean over one forward "
+            "pass, is the image's own value where that is above 0: an image that the policy has "
+            "learned gets z = 0, and keeps its full weight; 2 or more compare images"
+        )
     result = TrainResult(out, kind, len(records), config.max_train_steps, plan | free)
     run = Run(
         command="train",
@@ -168,6 +175,9 @@ def train_policy(
     read = places_read(config, paths, records)
     if shard is None:
         checkpoint.check(run, read, options.overwrite)
+    goes_on = shard is None and not options.overwrite and checkpoint.goes_on(run)
+    if goes_on:
+        check_schedule(config, checkpoint.last_step())
     if options.dry_run:
         return result
     if shard is not None:
@@ -179,7 +189,7 @@ def train_policy(
             f"train: {computed} values of the reference added to {folder}, {known} were there"
         )
         return ReferenceResult(folder, computed, known, plan | free)
-    finished = checkpoint.is_finished() and not options.overwrite
+    finished = checkpoint.is_finished() and not options.overwrite and not goes_on
     if finished:
         checkpoint.remove_rest()
     uploads = hub.push_to_hub and is_first()
@@ -199,6 +209,23 @@ def train_policy(
         result = replace(result, url=upload(out, repository, notes.quiet))
         notes.say(f"train: uploaded as {result.url}")
     return result
+
+
+def check_schedule(config: TrainConfig, done: int) -> None:
+    """Raises UsageError when steps that are done would have had other learning rates in this run."""
+
+    def factors(steps: int) -> list[float]:
+        return [
+            learning_rate_factor(config.lr_scheduler, step, steps, config.warmup_ratio)
+            for step in range(done)
+        ]
+
+    if factors(done) != factors(config.max_train_steps):
+        raise UsageError(
+            f"--max-train-steps {config.max_train_steps}: with --lr-scheduler {config.lr_scheduler} "
+            f"--warmup-ratio {config.warmup_ratio:g} the {done} steps that are done would have had "
+            "other learning rates; only constant, with a warm-up of 0, goes on: choose another --out"
+        )
 
 
 def note_unchecked_records(notes: Notes, records: Sequence[Any]) -> None:

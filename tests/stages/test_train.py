@@ -523,10 +523,44 @@ def test_a_finished_checkpoint_is_left_alone(pairs, tiny_sd, tmp_path):
     before = contents(out)
     train(pairs, out, tiny_sd, max_train_steps=2)
     assert contents(out) == before
-    with pytest.raises(ContractError, match="was begun with max_train_steps=2, not 4"):
+    with pytest.raises(
+        ContractError, match="was begun with max_train_steps=2, not 4, .*--keep-state"
+    ):
         train(pairs, out, tiny_sd, max_train_steps=4)
     anew = RunOptions(quiet=True, overwrite=True)
     assert train(pairs, out, tiny_sd, options=anew, max_train_steps=4)[-1]["step"] == 4
+
+
+@pytest.mark.parametrize("use_lora", [False, True])
+def test_a_kept_state_goes_on_to_more_steps_as_if_they_had_been_asked_for(
+    use_lora, pairs, tiny_sd, tmp_path
+):
+    """Five steps end between two lines of metrics; neither grid of states meets 5 or 9."""
+    settings = {"logging_steps": 3, "checkpointing_steps": 4, "use_lora": use_lora}
+    train(pairs, tmp_path / "whole", tiny_sd, max_train_steps=9, **settings)
+    out = tmp_path / "out"
+    lines = train(pairs, out, tiny_sd, max_train_steps=5, keep_state=True, **settings)
+    assert [line["step"] for line in lines] == [3, 5]
+    assert [path.name for path in (out / "state").iterdir()] == ["step-00000005"]
+    train(pairs, out, tiny_sd, max_train_steps=5, **settings)  # nothing to do, nothing removed
+    lines = train(pairs, out, tiny_sd, max_train_steps=9, **settings)
+    assert [line["step"] for line in lines] == [3, 6, 9]
+    assert contents(out) == contents(tmp_path / "whole")
+    assert json.loads((out / "run.json").read_text())["plan"]["max_train_steps"] == 9
+    with pytest.raises(ContractError, match="max_train_steps=9, not 5"):
+        train(pairs, out, tiny_sd, max_train_steps=5, **settings)
+
+
+@pytest.mark.parametrize("schedule", [{"warmup_ratio": 0.5}, {"lr_scheduler": "linear"}])
+def test_more_steps_are_refused_where_the_first_would_have_been_others(
+    schedule, pairs, tiny_sd, tmp_path
+):
+    out = tmp_path / "out"
+    train(pairs, out, tiny_sd, max_train_steps=2, keep_state=True, **schedule)
+    before = contents(out), (out / "run.json").read_bytes()
+    with pytest.raises(UsageError, match="--max-train-steps 6: .* would have had other learning"):
+        train(pairs, out, tiny_sd, max_train_steps=6, **schedule)
+    assert (contents(out), (out / "run.json").read_bytes()) == before
 
 
 def replace_latents(pairs: Path, name: str, tensor: torch.Tensor) -> None:
@@ -604,6 +638,43 @@ def test_two_processes_train_like_one(pairs, tiny_sd, tmp_path):
     check_same_curve(one, two)
     free = json.loads((tmp_path / "two/run.json").read_text())["free"]
     assert (free["num_processes"], free["train_batch_size"]) == (2, 2)
+
+
+@pytest.mark.parametrize("step", [0, 2])
+@pytest.mark.parametrize("shard_optimizer", [False, True])
+def test_damaged_latents_in_one_process_end_both_and_keep_the_state_before(
+    shard_optimizer, step, pairs, tiny_sd, tmp_path
+):
+    """The second process takes visit 2 step + 1; the six visits are of six pairs."""
+    settings = {"max_train_steps": 3, "checkpointing_steps": 100, "train_batch_size": 1}
+    if shard_optimizer:
+        settings["shard_optimizer"] = True
+
+    def run(out: Path) -> subprocess.CompletedProcess:
+        command = [*launch_two(), "train", pairs, *flags(**settings)]
+        command += ["--init-from", tiny_sd, "--out", out]
+        return subprocess.run(
+            list(map(str, command)),
+            env=os.environ | TWO_PROCESSES,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    assert run(tmp_path / "whole").returncode == 0
+    items = len(pairs.read_text().splitlines())
+    name = f"s{visits(0, items, 2 * step + 1, 1)[0].item}-winner"
+    good = read_tensors(pairs.parent / "rollout" / "part-00000.safetensors")[name]
+    replace_latents(pairs, name, torch.full((4, 8, 8), math.nan))
+    out = tmp_path / "out"
+    failed = run(out)
+    assert failed.returncode == 1
+    assert f"latents {name} are not finite" in failed.stderr
+    assert "expo: process 1 failed: " in failed.stderr
+    assert [path.name for path in (out / "state").iterdir()] == [f"step-{step:08d}"]
+    replace_latents(pairs, name, good)
+    assert run(out).returncode == 0
+    assert contents(out) == contents(tmp_path / "whole")
 
 
 def check_same_curve(ours: list[dict], theirs: list[dict]) -> None:

@@ -36,24 +36,40 @@ class MetricsLog:
         self.path, self.writes = out / "metrics.jsonl", writes
         self.lines: list[dict[str, Any]] = []
         self.collected: list[dict[str, float]] = []
+        self.between: dict[str, Any] | None = None
 
-    def resume(self, lines: list[dict[str, Any]], collected: list[dict[str, float]]) -> None:
+    def resume(
+        self,
+        lines: list[dict[str, Any]],
+        collected: list[dict[str, float]],
+        between: dict[str, Any] | None,
+    ) -> None:
         """Go on from what a state remembers, whatever the file holds now."""
-        self.lines, self.collected = lines, collected
+        self.lines, self.collected, self.between = lines, collected, between
 
     def collect(self, values: dict[str, float]) -> None:
         """Take in a step's measurements."""
         self.collected.append(values)
 
-    def add(self, step: int, values: dict[str, float]) -> None:
-        """Add the line of a step: what was collected, and `values`."""
-        self.lines.append({"step": step, **means(self.collected), **values})
-        self.collected = []
-        self.write()
+    def add(self, step: int, values: dict[str, float], on_grid: bool) -> None:
+        """Add the line of a step: what was collected, and `values`.
+
+        The last step's line, where it is not on the grid, is of the file alone: a longer run does
+        not have it, and goes on collecting.
+        """
+        line = {"step": step, **means(self.collected), **values}
+        if on_grid:
+            self.lines.append(line)
+            self.collected = []
+        else:
+            self.between = line
 
     def write(self) -> None:
         if self.writes:
-            jsonl.write(self.path, self.lines)
+            jsonl.write(self.path, self.all_lines())
+
+    def all_lines(self) -> list[dict[str, Any]]:
+        return self.lines if self.between is None else [*self.lines, self.between]
 
     def last(self) -> dict[str, Any]:
-        return self.lines[-1] if self.lines else {}
+        return (self.all_lines() or [{}])[-1]

@@ -19,6 +19,7 @@ FREE_SETTINGS = (
     "gradient_accumulation_steps",
     "checkpoints_total_limit",
     "checkpointing_steps",
+    "keep_state",
     "reference_cache",
     "text_cache",
 )

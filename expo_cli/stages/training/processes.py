@@ -1,8 +1,11 @@
 """The processes that train together."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from expo_cli.config import TrainConfig
 from expo_cli.errors import ExpoError
@@ -32,3 +35,45 @@ def start_processes(config: TrainConfig, out: Path) -> Accelerator:
             "true accelerate launch --multi_gpu --num_processes N -m expo_cli train ..."
         )
     return accelerator
+
+
+T = TypeVar("T")
+
+
+class FailedElsewhere(ExpoError):
+    """Another of the processes met an error; its message and exit code are this one's too."""
+
+    def __init__(self, process: int, message: str, exit_code: int) -> None:
+        super().__init__(f"process {process} failed: {message}")
+        self.exit_code = exit_code
+
+
+def gather(accelerator: Accelerator, own: T, fault: ExpoError | None = None) -> list[T]:
+    """What each process holds, by process; called by all at once.
+
+    Where any met a fault all raise: that process its own, the others FailedElsewhere.
+    """
+    said = None if fault is None else (str(fault), fault.exit_code)
+    each = [(own, said)]
+    if accelerator.num_processes > 1:
+        each = gather_object(each)
+    if fault is not None:
+        raise fault
+    for process, (_, said) in enumerate(each):
+        if said is not None:
+            raise FailedElsewhere(process, *said)
+    return [held for held, _ in each]
+
+
+def together(accelerator: Accelerator, function: Callable[[], T]) -> T:
+    """Call a function in every process, and go on only when all have ended well; see `gather`.
+
+    The function does not wait for other processes.
+    """
+    result = fault = None
+    try:
+        result = function()
+    except ExpoError as error:
+        fault = error
+    gather(accelerator, None, fault)
+    return result

@@ -24,7 +24,7 @@ from expo_cli.stages.common.text_cache import TextCache, ask_ahead
 from expo_cli.stages.training.checkpoint import write_checkpoint
 from expo_cli.stages.training.origin import origin_of
 from expo_cli.stages.training.plan import global_batch_size
-from expo_cli.stages.training.processes import start_processes
+from expo_cli.stages.training.processes import start_processes, together
 from expo_cli.stages.training.trainer import DATA, Trainer
 
 
@@ -43,26 +43,40 @@ def train(
     accelerator = start_processes(config, out)
     started = time.monotonic()
     with ExitStack() as stack:
-        if accelerator.is_main_process:
-            stack.enter_context(alone(out))
-            stack.enter_context(checkpoint.begun(run, read, options.overwrite))
-        accelerator.wait_for_everyone()
-        if config.report_to != "none":
-            accelerator.init_trackers("expo")
-        origin = origin_of(config, objective, run)
-        text = ask_text_encoders(records, objective, out, config, accelerator, notes)
-        trainer = Trainer(records, objective, out, config, accelerator, notes, origin, text)
-        trainer.run()
-        weights = trainer.masters.state()
-        if accelerator.is_main_process:
+
+        def begin() -> None:
+            if accelerator.is_main_process:
+                stack.enter_context(alone(out))
+                stack.enter_context(checkpoint.begun(run, read, options.overwrite))
+
+        def go_on() -> None:
+            if accelerator.is_main_process:
+                checkpoint.go_on(run)
+
+        def make_trainer() -> Trainer:
+            if config.report_to != "none":
+                accelerator.init_trackers("expo")
+            text = ask_text_encoders(records, objective, out, config, accelerator, notes)
+            return Trainer(records, objective, out, config, accelerator, notes, origin, text)
+
+        def finish() -> None:
+            if not accelerator.is_main_process:
+                return
             measured = trainer.log.last()
             files = write_checkpoint(
                 trainer.policy, weights, out, trainer.adapter, trainer.base, origin, measured
             )
             seconds = round(time.monotonic() - started, 3)
             checkpoint.finish(replace(run, counts=measured, seconds=seconds, files=files))
-            checkpoint.remove_states()
-        accelerator.wait_for_everyone()
+            checkpoint.remove_states(run)
+
+        together(accelerator, begin)
+        origin = origin_of(config, objective, run)
+        trainer = together(accelerator, make_trainer)
+        together(accelerator, go_on)
+        trainer.run()
+        weights = trainer.masters.state()
+        together(accelerator, finish)
     accelerator.end_training()  # which also ends the process group
 
 
@@ -80,7 +94,7 @@ def ask_text_encoders(
     device = accelerator.device
     count = config.max_train_steps * global_batch_size(config)
     prompts = DATA[learns_from(objective)].prompts(records, objective, config, 0, count)
-    text = ask_ahead(
+    return ask_ahead(
         config.text_cache or states_folder(out) / "text",
         config.init_from,
         device,
@@ -89,5 +103,3 @@ def ask_text_encoders(
         notes,
         Shard(accelerator.process_index, accelerator.num_processes),
     )
-    accelerator.wait_for_everyone()
-    return text

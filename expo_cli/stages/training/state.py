@@ -1,6 +1,5 @@
 """What a stopped training run goes on from: fp32 weights and optimiser moments, in safetensors."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from expo_cli.contracts.checkpoints import check_state, saved_steps, seal_state, state_folder
 from expo_cli.contracts.files import atomic, atomic_folder
+from expo_cli.contracts.kinds import Checkpoint
 from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.errors import ExpoError
 from expo_cli.stages.common.progress import Notes
@@ -22,13 +22,14 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class State:
-    """The scalars: finished steps, fp16's loss scale, the lines of `metrics.jsonl`, and what was
-    measured since the last of them."""
+    """The scalars: finished steps, fp16's loss scale, the lines of `metrics.jsonl`, what was
+    measured since the last of them, and the last step's line where no longer run has it."""
 
     step: int
     scaler: dict[str, float | int]
     lines: list[dict[str, Any]]
     measured: list[dict[str, float]]
+    between: dict[str, Any] | None = None
 
 
 def moments(masters: MasterWeights, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
@@ -67,10 +68,8 @@ def save_state(
         seal_state(folder)
         if write_adapter is not None:
             write_adapter(folder)
-    steps = saved_steps(out)
-    kept = [step for step in steps if step <= state.step][-keep:]
-    for step in set(steps) - set(kept):
-        shutil.rmtree(state_folder(out, step))
+    kept = [step for step in saved_steps(out) if step <= state.step][-keep:]
+    Checkpoint(out).keep_states(kept)
 
 
 def newest_whole_state(out: Path, notes: Notes) -> int:

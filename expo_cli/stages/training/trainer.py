@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from expo_cli.config import TrainConfig
@@ -31,6 +30,7 @@ from expo_cli.stages.training.origin import Origin, lora_metadata
 from expo_cli.stages.training.pair_data import PairData
 from expo_cli.stages.training.plan import global_batch_size
 from expo_cli.stages.training.policies import load_policy, load_reference, starting_weights
+from expo_cli.stages.training.processes import gather, together
 from expo_cli.stages.training.reference import Reference
 from expo_cli.stages.training.reference_cache import ReferenceCache, cache_run
 from expo_cli.stages.training.slices import Slices
@@ -141,11 +141,7 @@ class Trainer:
         steps = config.max_train_steps
         with stop_on_signal() as stop, self.notes.bar(steps, "steps", first) as bar:
             for step in range(first, steps):
-                try:
-                    self.step(step)
-                except ExpoError:
-                    self.save(step)
-                    raise
+                self.step(step)
                 bar.advance()
                 finished = step + 1
                 stopping = self.any_process(stop.signal_name is not None)
@@ -154,41 +150,55 @@ class Trainer:
                 if stopping:
                     stop.check()
                     raise Interrupted("another process was stopped; run the same command to go on")
+        if config.keep_state:
+            self.save(steps)
+        together(self.accelerator, self.write)
+        self.warn()
+
+    def write(self) -> None:
+        """What this process has to write beside states and weights."""
         self.log.write()
         self.save_reference()
-        self.warn()
 
     def resume(self) -> int:
         """Go on from the newest whole state, the same in all processes; returns its step.
 
         Raises ExpoError as `newest_whole_state`.
         """
-        chosen = [
-            newest_whole_state(self.out, self.notes) if self.accelerator.is_main_process else 0
-        ]
-        (step,) = broadcast_object_list(chosen)
+        is_main = self.accelerator.is_main_process
+        newest = together(
+            self.accelerator, lambda: newest_whole_state(self.out, self.notes) if is_main else 0
+        )
+        step = gather(self.accelerator, newest)[0]
         if step:
             folder = state_folder(self.out, step)
             state = load_state(folder, self.masters, self.optimizer, self.scaler)
-            self.log.resume(state.lines, state.measured)
+            between = state.between if step == self.config.max_train_steps else None
+            self.log.resume(state.lines, state.measured, between)
         elif self.log.path.exists():
             self.notes.say(f"train: {self.out} holds no state yet; beginning at its first step")
         return step
 
     def save(self, finished: int) -> None:
+        """Save a state. Raises ExpoError, in all processes, when it cannot be written."""
         weights, optimizer_state = self.masters.state(), moments(self.masters, self.optimizer)
-        self.save_reference()
-        if self.accelerator.is_main_process:
-            self.log.write()
-            save_state(
-                self.out,
-                State(finished, self.scaler.state_dict(), self.log.lines, self.log.collected),
-                weights,
-                optimizer_state,
-                self.config.checkpoints_total_limit,
-                partial(self.write_adapter, finished, weights) if self.adapter else None,
-            )
-        self.accelerator.wait_for_everyone()
+        log = self.log
+
+        def write() -> None:
+            self.write()
+            if self.accelerator.is_main_process:
+                save_state(
+                    self.out,
+                    State(
+                        finished, self.scaler.state_dict(), log.lines, log.collected, log.between
+                    ),
+                    weights,
+                    optimizer_state,
+                    self.config.checkpoints_total_limit,
+                    partial(self.write_adapter, finished, weights) if self.adapter else None,
+                )
+
+        together(self.accelerator, write)
 
     def write_adapter(self, finished: int, weights: dict[str, Tensor], folder: Path) -> None:
         """The LoRA of a state, to be used while the run goes on."""
@@ -209,33 +219,20 @@ class Trainer:
     def step(self, step: int) -> None:
         """One optimiser step over the global batch.
 
-        Raises ExpoError, before anything is changed, when training has broken down.
+        Raises ExpoError, in all processes and with the state before it saved, when one of them
+        cannot compute its share, or training has broken down.
         """
         config = self.config
-        logs = (step + 1) % config.logging_steps == 0 or step + 1 == config.max_train_steps
-        self.masters.clear_gradients()
-        exploration_gradients = GradientSum(self.masters) if logs else None
-        measured = []
-        for start in self.micro_batches(step):
-            evidence = self.data.evidence(start, config.train_batch_size)
-            terms = {name: term.mean() for name, term in self.objective.terms(evidence).items()}
-            loss = sum(terms.values())
-            losses = {"loss": loss} | {f"{name}_loss": term for name, term in terms.items()}
-            measured.append(floats(losses | self.data.measure(evidence)))
-            share = 1 / config.gradient_accumulation_steps
-            if exploration_gradients and "exploration" in terms:
-                exploration_gradients.add(self.scaler.scale(terms["exploration"] * share))
-            self.scaler.scale(loss * share).backward()
-            self.masters.collect_gradients()
+        on_grid = (step + 1) % config.logging_steps == 0
+        logs = on_grid or step + 1 == config.max_train_steps
+        try:
+            values, norms = self.compute_gradients(step, logs)
+        except ExpoError:
+            self.save(step)
+            raise
         rate = self.learning_rate * learning_rate_factor(
             config.lr_scheduler, step, config.max_train_steps, config.warmup_ratio
         )
-        values = self.average(measured)
-        norms = {}
-        if exploration_gradients and "exploration_loss" in values:
-            norms = exploration_gradients.norms(self.scaler.get_scale())
-        norms["grad_norm"] = self.gather_gradients()
-        self.check(step, values, norms["grad_norm"])
         self.update(rate)
         self.log.collect(values)
         if logs:
@@ -247,8 +244,48 @@ class Trainer:
                     "batch_size": global_batch_size(config),
                     "weight_change": self.weight_change(),
                 },
+                on_grid,
             )
+            together(self.accelerator, self.log.write)
             self.accelerator.log(self.log.last(), step=step + 1)
+
+    def compute_gradients(self, step: int, logs: bool) -> tuple[dict[str, float], dict[str, float]]:
+        """The clipped gradients of a step; returns what was measured, and the gradients' norms.
+
+        Errors as `step`. A process that met one does its part without gradients until all know.
+        """
+        self.masters.clear_gradients()
+        exploration_gradients = GradientSum(self.masters) if logs else None
+        measured, fault = [], None
+        for start in self.micro_batches(step):
+            try:
+                if fault is None:
+                    measured.append(self.backward(start, exploration_gradients))
+            except ExpoError as error:
+                fault = error
+            self.masters.collect_gradients()
+        each = gather(self.accelerator, measured, fault)
+        values = means([one for process in each for one in process])
+        norms = {}
+        if exploration_gradients and "exploration_loss" in values:
+            norms = exploration_gradients.norms(self.scaler.get_scale())
+        norms["grad_norm"] = self.gather_gradients()
+        self.check(step, values, norms["grad_norm"])
+        return values, norms
+
+    def backward(self, start: int, exploration_gradients: GradientSum | None) -> dict[str, float]:
+        """Add the gradients of a micro-batch to the network's; returns what was measured."""
+        config = self.config
+        evidence = self.data.evidence(start, config.train_batch_size)
+        terms = {name: term.mean() for name, term in self.objective.terms(evidence).items()}
+        loss = sum(terms.values())
+        losses = {"loss": loss} | {f"{name}_loss": term for name, term in terms.items()}
+        measured = floats(losses | self.data.measure(evidence))
+        share = 1 / config.gradient_accumulation_steps
+        if exploration_gradients and "exploration" in terms:
+            exploration_gradients.add(self.scaler.scale(terms["exploration"] * share))
+        self.scaler.scale(loss * share).backward()
+        return measured
 
     def micro_batches(self, step: int) -> Iterator[int]:
         """Where in the stream of visits this process's micro-batches of a step begin."""
@@ -279,12 +316,6 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.masters.publish()
-
-    def average(self, measured: list[dict[str, float]]) -> dict[str, float]:
-        """The mean of each measurement over micro-batches and processes."""
-        if self.accelerator.num_processes > 1:
-            measured = gather_object(measured)
-        return means(measured)
 
     def check(self, step: int, values: dict[str, float], norm: float) -> None:
         """Raise ExpoError when training has broken down."""
