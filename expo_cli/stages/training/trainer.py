@@ -228,7 +228,8 @@ class Trainer:
         try:
             values, norms = self.compute_gradients(step, logs)
         except ExpoError:
-            self.save(step)
+            if step:  # before the first there is nothing to keep
+                self.save(step)
             raise
         rate = self.learning_rate * learning_rate_factor(
             config.lr_scheduler, step, config.max_train_steps, config.warmup_ratio
