@@ -24,7 +24,7 @@ from expo_cli.stages.common.text_cache import TextCache, ask_ahead
 from expo_cli.stages.training.checkpoint import write_checkpoint
 from expo_cli.stages.training.origin import origin_of
 from expo_cli.stages.training.plan import global_batch_size
-from expo_cli.stages.training.processes import start_processes
+from expo_cli.stages.training.processes import begin_tracker, start_processes
 from expo_cli.stages.training.trainer import DATA, Trainer
 
 
@@ -47,8 +47,7 @@ def train(
             stack.enter_context(alone(out))
             stack.enter_context(checkpoint.begun(run, read, options.overwrite))
         accelerator.wait_for_everyone()
-        if config.report_to != "none":
-            accelerator.init_trackers("expo")
+        begin_tracker(accelerator, config, out)
         origin = origin_of(config, objective, run)
         text = ask_text_encoders(records, objective, out, config, accelerator, notes)
         trainer = Trainer(records, objective, out, config, accelerator, notes, origin, text)
