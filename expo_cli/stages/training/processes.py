@@ -23,7 +23,7 @@ def start_processes(config: TrainConfig, out: Path) -> Accelerator:
     it meant to: a wrong launch trains several independent copies, or one, without a word.
     """
     tracker = None if config.report_to == "none" else config.report_to
-    if tracker and tracker not in get_available_trackers():
+    if tracker and tracker not in map(str, get_available_trackers()):
         raise ExpoError(
             f"--report-to {tracker}: {tracker} is not installed; pip install {tracker}, or "
             "--report-to none"
