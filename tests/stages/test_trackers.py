@@ -62,3 +62,13 @@ def test_a_run_of_wandb_has_a_name_the_settings_and_its_folder_in_that_of_the_ru
     said = written.read_bytes()
     assert str(tmp_path / "out").encode()[-128:] in said
     assert b"adam_weight_decay" in said
+
+
+@pytest.mark.skipif("wandb" not in INSTALLED, reason="no wandb")
+def test_wandb_without_a_key_is_an_error_in_one_line(tiny_sd, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = train(tmp_path, tiny_sd, "wandb", stdin=subprocess.DEVNULL)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("expo: --report-to wandb: No API key")
+    assert not (tmp_path / "out" / "run.json").exists()

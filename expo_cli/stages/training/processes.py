@@ -40,16 +40,21 @@ def start_processes(config: TrainConfig, out: Path) -> Accelerator:
 
 
 def begin_tracker(accelerator: Accelerator, config: TrainConfig, out: Path) -> None:
-    """Tell the tracker, if there is one, the settings and where in `out` its files go."""
+    """Tell the tracker, if there is one, the settings and where in `out` its files go.
+
+    Raises ExpoError when W&B cannot begin, as without a key.
+    """
     if config.report_to == "none":
         return
-    folder = out / TRACKERS
-    folder.mkdir(exist_ok=True)
     # TensorBoard takes no others.
     settings = {
         name: value if isinstance(value, bool | int | float | str) else str(value)
         for name, value in asdict(config).items()
     }
-    name = str(out)[-LONGEST_NAME:]
-    wandb = {"name": name, "dir": str(folder)}
-    accelerator.init_trackers("expo", config=settings, init_kwargs={"wandb": wandb})
+    wandb = {"name": str(out)[-LONGEST_NAME:], "dir": str(out / TRACKERS)}
+    try:
+        accelerator.init_trackers("expo", config=settings, init_kwargs={"wandb": wandb})
+    except Exception as error:
+        if not type(error).__module__.startswith("wandb."):  # which is not always installed
+            raise
+        raise ExpoError(f"--report-to {config.report_to}: {error}") from error
