@@ -3,22 +3,37 @@
 #
 # The recipe that sources this sets
 #   RUNS     the folder of all runs
-#   RESULTS  where each run's figures are kept; a run whose figures are there is not run again
+#   RESULTS  where each run's figures are kept; a run whose figures are there is not run again, and
+#            refused when the settings that are kept with them are others
 #   JOBS     runs at a time
 #   SHARED   what all of them share: prompts, offline pairs, the base's images
 
 JOBS=${JOBS:-$(nproc)}
 export RUNS RESULTS SHARED=${SHARED:-runs/embedded/shared}
 
+# Of all that recipes take from outside, what is set there now; where things lie is no setting.
+GIVEN=
+for name in $(grep -ohE '\$\{[A-Z0-9_]+:[-?]' recipes/world.sh recipes/worlds/*.sh | tr -d '${:?-' | sort -u); do
+    case $name in CORES | LAUNCH | OUT | RUNS | SHARED | SUBMIT | SYSTEM) continue ;; esac
+    [ -z "${!name:-}" ] || GIVEN+=" $name"
+done
+export GIVEN
+
 # Run one line of a list: NAME RECIPE [VARIABLE=VALUE ...].
 job() {
-    local name=$1 recipe=$2
+    local name=$1 recipe=$2 given settings
     shift 2
-    [ ! -f "$RESULTS/$name.json" ] || return 0
+    settings=("recipe=$recipe")
+    for given in $GIVEN; do settings+=("$given=${!given}"); done
+    settings+=("$@")
+    if [ -f "$RESULTS/$name.json" ]; then
+        python recipes/table1/keep.py --check "$RESULTS/$name.json" "${settings[@]}"
+        return
+    fi
     echo "$(date +%T) $name begins" >&2
     mkdir -p "$RUNS/$name"
     if env CORES=1 OUT="$RUNS/$name" "$@" bash "recipes/$recipe.sh" >>"$RUNS/$name.log" 2>&1 &&
-        python recipes/table1/keep.py "$RUNS/$name" "$RESULTS/$name.json" "recipe=$recipe" "$@"; then
+        python recipes/table1/keep.py "$RUNS/$name" "$RESULTS/$name.json" "${settings[@]}"; then
         echo "$(date +%T) $name is done" >&2
     else
         echo "$(date +%T) $name FAILED, see $RUNS/$name.log" >&2

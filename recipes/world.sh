@@ -10,7 +10,8 @@
 #   CURVE   the iterations to judge besides the last: 1,3 or none or, the default, all
 #   CORES   how many it may use
 #
-# Any recipe can be run again after any interruption: finished work is skipped.
+# Any recipe can be run again after any interruption: finished work is skipped. Every command is
+# called again, so that a budget that changed since is refused.
 set -euo pipefail
 source recipes/environment.sh
 
@@ -27,7 +28,8 @@ source "recipes/worlds/$WORLD.sh"
 CURVE=${CURVE:-$(seq -s , "$ITERATIONS")}
 
 SHARED=${SHARED:-$RUNS/shared}
-OFFLINE=${OFFLINE:-$SHARED/offline/$REWARD-$OFFLINE_PAIRS.jsonl}
+MADE_OFFLINE=$SHARED/offline/$REWARD-$OFFLINE_PAIRS.jsonl
+OFFLINE=${OFFLINE:-$MADE_OFFLINE}
 BOTH_REWARDS=(--reward "pickscore=$PICKSCORE" --reward "hpsv2=$HPSV2")
 if [ "$REWARD" = hpsv2 ]; then
     TRAINING_REWARD="hpsv2=$HPSV2" HELDOUT_REWARD=pickscore
@@ -64,7 +66,7 @@ shards() { # COMMAND ...: once a worker, with the worker's --shard
 # D_off, made once for all systems: the base model's images under several settings, one pair a
 # prompt, labelled by each reward.
 offline_pairs() {
-    [ ! -f "$OFFLINE" ] || return 0
+    [ "$OFFLINE" = "$MADE_OFFLINE" ] || return 0 # they were given
     local folder=$SHARED/offline rollouts=() sampler number reward
     expo prep-prompts "$SHARED/train.jsonl" --sample "$OFFLINE_PROMPTS" --seed 100 \
         --out "$folder/prompts.jsonl"
@@ -76,7 +78,7 @@ offline_pairs() {
             $sampler --num-images-per-prompt 1 --first-index "$number" --part-size "$PART_SIZE"
         shards expo score "$folder/rollout-$number" "${BOTH_REWARDS[@]}"
     done
-    for reward in "$HELDOUT_REWARD" "$REWARD"; do # that of OFFLINE last: it says that all are made
+    for reward in "$HELDOUT_REWARD" "$REWARD"; do
         expo make-pairs "${rollouts[@]}" --reward "$reward" --source offline \
             --limit "$OFFLINE_PAIRS" --out "$folder/$reward-$OFFLINE_PAIRS.jsonl"
     done
@@ -97,7 +99,7 @@ judge() { # LABEL FOLDER
 begin() {
     policy=$BASE previous=$BASE # theta_0; then theta_t and theta_{t-1}
     evaluations=()
-    [ -f "$SHARED/train.jsonl" ] && [ -f "$SHARED/heldout.jsonl" ] || split_prompts
+    split_prompts
     expo prep-prompts "$SHARED/train.jsonl" --sample "$JUDGE_PROMPTS" --seed 200 \
         --out "$SHARED/judge.jsonl"
     judge base "$SHARED/base/$JUDGE-$SEED"

@@ -8,7 +8,7 @@
 | make-pairs | `Pairs` | a file |
 | make-pairs --layout | `LatentParts` | `part-N.jsonl .safetensors` |
 | make-pairs --export | `ExportParts` | those of the export, then what belongs to all parts |
-| train | `Checkpoint` | a pipeline or a LoRA, `metrics.jsonl`, a card; until then `state/` |
+| train | `Checkpoint` | a pipeline or a LoRA, `metrics.jsonl`, a card, `trackers/`; until then `state/` |
 | evaluate | `Evaluation` | `results.json`, `samples.jsonl`, `report.html`, `plots/` |
 | text-cache, reference-cache | `Cache` | whatever was asked for so far |
 """
@@ -54,6 +54,7 @@ SCORES = "scores"
 # A checkpoint's files, beside the folders of a pipeline's parts.
 MODEL_CARD = "README.md"
 METRICS = "metrics.jsonl"
+TRACKERS = "trackers"
 ADAPTER_FILES = (
     "pytorch_lora_weights.safetensors",
     "kohya_lora.safetensors",
@@ -278,14 +279,21 @@ class Checkpoint(Files):
             yield states_folder(self.path)
         yield from (path for path in named(self.path, PIPELINE_PARTS) if path.is_dir())
 
+    def remove(self) -> None:
+        """With what trackers were told, which alone makes no output."""
+        with cannot_be_written(self.path):
+            remove_any(self.path / TRACKERS)
+        super().remove()
+
     def last_step(self) -> int:
         """Of the newest state, 0 where there is none."""
         return max(saved_steps(self.path), default=0)
 
     def is_published(self, path: Path) -> bool:
-        """Whether a file of it is for others: not states, unfinished files, and the record with this
-        machine's paths."""
-        ours = path == self.run_path or states_folder(self.path) in path.parents
+        """Whether a file of it is for others: not states, unfinished files, and what has this machine's
+        paths."""
+        folders = {states_folder(self.path), self.path / TRACKERS}
+        ours = path == self.run_path or not folders.isdisjoint(path.parents)
         return not ours and not path.name.endswith((".partial", ".lock"))
 
     def goes_on(self, run: Run) -> bool:

@@ -14,15 +14,60 @@ shards() { "$@"; } # each task of an array takes its own
 
 # What earlier submissions have in the queue, by "COMMAND OUTPUT", which is a job's comment.
 declare -A waiting running
-queue=$(squeue --me --array --noheader --format='%i|%r|%E|%k')
-while IFS='|' read -r id reason dependency comment; do
-    case $reason,$dependency in
-    ,) ;; # an empty queue
-    DependencyNeverSatisfied,* | *failed*) ;; # is about to be removed
-    *,'(null)') running[$comment]+=" $id" ;; # or will be, whatever happens to others
-    *) waiting[$comment]+=" $id" ;;
-    esac
-done <<<"$queue"
+ending=() # jobs of this run's outputs that are over or go back into the queue, which is not yet known
+read_queue() {
+    local queue id state reason dependency comment places
+    places=("$(realpath --canonicalize-missing "$OUT")" "$(realpath --canonicalize-missing "$SHARED")")
+    waiting=() running=() ending=()
+    queue=$(squeue --me --array --noheader --format='%i|%T|%r|%E|%k')
+    while IFS='|' read -r id state reason dependency comment; do
+        case $state,$reason,$dependency in
+        ,,) ;; # an empty queue
+        COMPLETING,*)
+            case ${comment#* }/ in "${places[0]}"/* | "${places[1]}"/*) ending+=("$id") ;; esac
+            ;;
+        *,DependencyNeverSatisfied,* | *failed*) ;; # is about to be removed
+        *,'(null)') running[$comment]+=" $id" ;;    # or will be, whatever happens to others
+        *) waiting[$comment]+=" $id" ;;
+        esac
+    done <<<"$queue"
+}
+
+# After `scancel`, or a signal, jobs take seconds to end; to wait for one that was cancelled is to
+# wait for ever.
+read_settled_queue() {
+    local waited
+    for ((waited = 0; waited < ${END_TIMEOUT:=120}; waited++)); do
+        read_queue
+        [ ${#ending[@]} -gt 0 ] || return 0
+        [ "$waited" -gt 0 ] || echo "${ending[*]}: COMPLETING, waiting for the end"
+        sleep 1
+    done
+    echo "submit: ${ending[*]}: COMPLETING for $END_TIMEOUT s; submit again when squeue has them no more" >&2
+    exit 1
+}
+read_settled_queue
+
+# What was submitted and what it waits for must still be in the queue, or have succeeded.
+relied_on=()
+verify() {
+    local code=$? all id state reason lost=()
+    [ "$code" = 0 ] || exit "$code"
+    read_settled_queue
+    all=$(squeue --me --array --states=all --noheader --format='%i|%T|%r')
+    while IFS='|' read -r id state reason; do
+        [[ " ${relied_on[*]} " = *" $id "* || " ${relied_on[*]} " = *" ${id%%_*} "* ]] || continue
+        case $state,$reason in
+        *,DependencyNeverSatisfied) lost+=("$id: $reason") ;;
+        PENDING,* | RUNNING,* | SUSPENDED,* | CONFIGURING,* | COMPLETING,* | COMPLETED,* | REQUEUE*) ;;
+        *) lost+=("$id: $state") ;;
+        esac
+    done <<<"$all"
+    [ ${#lost[@]} -gt 0 ] || exit 0
+    echo "submit: what waits for these jobs will not run, submit again: $(printf '%s; ' "${lost[@]}")" >&2
+    exit 1
+}
+trap verify EXIT # in place of that for workers, of which there are none here
 
 declare -A given   # "COMMAND OUTPUT" -> yes; both agents ask for the same prompts
 declare -A made_by # FILE -> the jobs that make it, if it is still to be made
@@ -54,13 +99,18 @@ expo() { # COMMAND [ARGUMENT ...]: submit what is missing of it
     else
         jobs=(${running[$key]:-} ${waiting[$key]:-})
     fi
-    [ ${#doomed[@]} = 0 ] || scancel "${doomed[@]}"
+    [ ${#doomed[@]} = 0 ] || scancel --quiet "${doomed[@]}" || true # may be gone by now
 
     local missing task tasks=() id
     if [ ${#after[@]} -gt 0 ]; then
         missing=$(all_tasks "$command")
     else
-        missing=$(missing_tasks "$command" "$output" "$@")
+        missing=$(missing_tasks "$command" "$output")
+        if [ "$command" = score ] && [ -z "$missing" ]; then
+            missing=$(shards_to_score "$@") # `status` knows no reward that is not begun
+        elif [ -n "$missing" ]; then
+            command expo "$command" "$@" --dry-run >/dev/null # refuses other settings now, not later
+        fi
         if [ -z "$missing" ] && [ ${#jobs[@]} = 0 ]; then
             command expo "$command" "$@" # takes a moment, and refuses work of other settings
             return
@@ -81,6 +131,7 @@ expo() { # COMMAND [ARGUMENT ...]: submit what is missing of it
     fi
     for output in "${outputs[@]}"; do
         made_by[$output]=${jobs[*]} renewed[$output]=$renews
+        relied_on+=("${jobs[@]}")
     done
 }
 
@@ -104,16 +155,21 @@ all_tasks() { # COMMAND
     if is_array "$1"; then seq 0 $((NUM_SHARDS - 1)); else echo 0; fi
 }
 
-missing_tasks() { # COMMAND OUTPUT [ARGUMENT ...]: those with work left, when all inputs are there
-    local command=$1 output=$2 plan
-    shift 2
-    case $command in
-    rollout | score)
-        plan=$(command expo "$command" "$@" --shard "0/$NUM_SHARDS" --dry-run --quiet) || return
-        python -c 'import json, sys; print(*json.load(sys.stdin)["missing_shards"])' <<<"$plan"
-        ;;
-    train) [ -f "$output/model_index.json" ] || [ -f "$output/adapter_config.json" ] || echo 0 ;;
-    evaluate) [ -f "$output/run.json" ] || echo 0 ;; # seconds, so one that is made is made again
-    *) [ -f "$output" ] && [ -f "$output.run.json" ] || echo 0 ;;
-    esac
+missing_tasks() { # COMMAND OUTPUT: those with work left, when all inputs are there
+    local output=$2 code=0 shards
+    [ "$1" != score ] || output+=/scores
+    if is_array "$1"; then
+        shards=$(command expo status --missing-shards "$NUM_SHARDS" "$output") || code=$?
+        echo "${shards//,/ }"
+    else
+        command expo status "$output" >/dev/null || code=$?
+        [ "$code" != 75 ] || echo 0
+    fi
+    [ "$code" = 0 ] || [ "$code" = 75 ]
+}
+
+shards_to_score() { # [ARGUMENT ...]
+    local plan
+    plan=$(command expo score "$@" --shard "0/$NUM_SHARDS" --dry-run --quiet) || return
+    python -c 'import json, sys; print(*json.load(sys.stdin)["missing_shards"])' <<<"$plan"
 }

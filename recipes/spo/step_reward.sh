@@ -24,7 +24,7 @@ else # SPO's guidance and learning rate
 fi
 
 # The offline images that all systems share; of each prompt the best two against the worst two.
-[ -f "$SHARED/heldout.jsonl" ] || split_prompts
+split_prompts
 offline_pairs
 expo make-pairs "$SHARED"/offline/rollout-* --reward pickscore --source offline \
     --pairing top-bottom:k=2 --out "$SHARED/offline/step-pairs.jsonl"

@@ -1,6 +1,10 @@
 """Keep the figures of one run of a recipe in one small JSON file, from which tables and plots are made.
 
     python recipes/table1/keep.py RUN_FOLDER FILE.json [NAME=VALUE ...]
+    python recipes/table1/keep.py --check FILE.json [NAME=VALUE ...]
+
+With --check a file that is there is compared: exit code 1, and a line that says it, when it was made
+with other settings.
 
 The file holds the settings given here; for each policy its scores and KL by prompt (in the order of
 `prompts`), and its drift figures; and what the policies took: pairs (or step pairs), optimiser
@@ -22,11 +26,28 @@ from expo_cli.contracts.results import EvaluatedSample
 JUDGED = ("heldout", "train")
 
 
-def main(run: Path, file: Path, settings: list[str]) -> None:
+def named(settings: list[str]) -> dict[str, str]:
+    """NAME=VALUE by name; what comes later counts."""
+    return dict(setting.split("=", 1) for setting in settings)
+
+
+def check(file: Path, settings: dict[str, str]) -> None:
+    """Ends the program with a line that names the first setting in which they differ."""
+    kept = json.loads(file.read_bytes())["settings"]
+    for name in sorted(kept.keys() | settings.keys()):
+        made, asked = (of.get(name, "its default") for of in (kept, settings))
+        if made != asked:
+            sys.exit(
+                f"{file}: was made with {name}={made}, not {asked}; choose another RESULTS and RUNS, "
+                "or move it away"
+            )
+
+
+def main(run: Path, file: Path, settings: dict[str, str]) -> None:
     (evaluation,) = run.glob("evaluation-*")
     figures = {
         "name": file.stem,
-        "settings": dict(setting.split("=", 1) for setting in settings),
+        "settings": settings,
         "judged_on": evaluation.name.removeprefix("evaluation-"),
         **policies(evaluation),
         **costs(run),
@@ -98,4 +119,7 @@ def costs(run: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
+    if sys.argv[1] == "--check":
+        check(Path(sys.argv[2]), named(sys.argv[3:]))
+    else:
+        main(Path(sys.argv[1]), Path(sys.argv[2]), named(sys.argv[3:]))

@@ -82,6 +82,30 @@ def test_tables_and_figures_are_made_of_the_kept_figures(embedded, tmp_path):
         assert b"</svg>" in (tmp_path / "table1" / f"{name}.svg").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("system", "budget", "place"),
+    [
+        ("base", "HELDOUT_PROMPTS", "shared/heldout.jsonl"),
+        ("base", "OFFLINE_PROMPTS", "shared/offline/prompts.jsonl"),
+        ("base", "JUDGE_PROMPTS", "shared/judge.jsonl"),
+        ("base", "PART_SIZE", "shared/base/heldout-0"),
+        ("dpo", "STEPS", "dpo-pickscore/seed-0/iteration-1/checkpoint"),
+        ("raft", "NUM_PROMPTS", "raft-pickscore/seed-0/iteration-1/prompts.jsonl"),
+        ("expo_i", "IMAGES", "expo_i-pickscore/seed-0/iteration-1/main"),
+    ],
+)
+def test_a_budget_that_changed_is_refused(system, budget, place, embedded):
+    runs, _ = embedded
+    before = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
+    settings = TOY | {"RUNS": runs} | SYSTEMS.get(system, {})
+    done = run(system, **settings | {budget: settings.get(budget, 10) + 1})
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert f"{runs / place}: was begun with " in last
+    assert {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path in before} == before
+    assert {path.name for path in set(runs.rglob("*")) - before.keys()} == set()
+
+
 def test_all_systems_share_one_set_of_offline_pairs(embedded):
     runs, _ = embedded
     assert len((runs / "shared/offline/pickscore-4.jsonl").read_text().splitlines()) == 4

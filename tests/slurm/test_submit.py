@@ -10,6 +10,7 @@ world is
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -53,6 +54,13 @@ MAX_REQUEUES=50
 prepare() { echo "restarted ${SLURM_RESTART_COUNT:-0} times"; }
 CONTAINER=(env ACCELERATE_USE_CPU=true)
 """
+# A task that is told to end takes three seconds more than it needs.
+SLOW_END = SITE.replace(
+    "ACCELERATE_USE_CPU=true",
+    """ACCELERATE_USE_CPU=true bash -c 'trap "sleep 3" TERM; "$@"; exit' slow""",
+)
+SUBMIT = ("bash", "recipes/slurm/submit.sh", "expo_ii")
+JOBS = ("squeue", "--array", "--noheader")
 # How the tasks are disturbed, in random order: stopped by a signal, which they answer by a requeue
 # of themselves; given a time limit that is near, of which SLURM sends the signal; requeued from
 # outside, as by pre-emption; killed and cancelled, which fails the chain, so that it must be submitted
@@ -107,36 +115,46 @@ class Cluster:
     def __init__(self, environment: dict[str, str], runs: Path) -> None:
         self.runs = runs
         self.environment = environment | {"RUNS": str(runs), "SITE": str(runs / "site.sh")}
-        (runs / "site.sh").write_text(SITE)
+        self.set_up(SITE)
 
-    def run(self, *command: object) -> str:
-        done = subprocess.run(
+    def set_up(self, site: str) -> None:
+        (self.runs / "site.sh").write_text(site)
+
+    def call(self, *command: object) -> subprocess.CompletedProcess:
+        return subprocess.run(
             list(map(str, command)),
             cwd=PROJECT,
             env=self.environment,
             capture_output=True,
             text=True,
         )
+
+    def run(self, *command: object) -> str:
+        done = self.call(*command)
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout
 
     def submit(self) -> str:
-        return self.run("bash", "recipes/slurm/submit.sh", "expo_ii")
+        return self.run(*SUBMIT)
 
     def disturb(self, how: str, task: str) -> None:
         # The task may have ended by now.
         subprocess.run(how.format(task).split(), env=self.environment, capture_output=True)
 
     def tasks(self, *filters: str) -> list[str]:
-        return self.run("squeue", "--array", "--noheader", "--format=%i", *filters).split()
+        return self.run(*JOBS, "--format=%i", *filters).split()
 
     def logs(self) -> str:
         return "".join(path.read_text() for path in sorted(self.runs.rglob("*.log")))
 
 
 @pytest.fixture
-def cluster(environment, tmp_path) -> Cluster:
-    return Cluster(environment, tmp_path)
+def cluster(environment, tmp_path) -> Iterator[Cluster]:
+    cluster = Cluster(environment, tmp_path)
+    yield cluster
+    cluster.run("scancel", "--me")
+    while cluster.tasks():
+        time.sleep(0.2)
 
 
 def results(runs: Path) -> dict:
@@ -174,6 +192,40 @@ def test_a_disturbed_chain_of_jobs_makes_what_the_plain_recipe_makes(plain, clus
     assert "requeue of " in cluster.logs()
     assert "restarted 1 times" in cluster.logs()
     assert len(submissions) > 1
+
+
+def test_a_chain_that_is_submitted_within_seconds_of_scancel_finishes(plain, cluster):
+    cluster.set_up(SLOW_END)
+    cluster.submit()
+    while not any(
+        comment.startswith("rollout ")
+        for comment in cluster.run(*JOBS, "--format=%k", "--states=RUNNING").splitlines()
+    ):
+        assert cluster.tasks(), cluster.logs()
+        time.sleep(0.2)
+    cluster.run("scancel", "--me")
+    ending = cluster.tasks("--states=COMPLETING")
+    assert ending, "the test came too late"
+    told = cluster.submit()
+
+    assert f"{' '.join(ending)}: COMPLETING, waiting for the end\n" in told
+    while cluster.tasks():
+        time.sleep(1)
+    assert results(cluster.runs) == results(plain())
+    assert products(cluster.runs) == products(plain())
+
+
+def test_a_submission_that_relies_on_a_job_that_fails_meanwhile_says_so(cluster):
+    """The first job is cancelled by the last command of the submission."""
+    cluster.set_up(
+        f"""{SITE}
+        prepare() {{ sleep 600; }}
+        report() {{ scancel --me --name=prep-prompts-shared-train.jsonl; }}
+        """
+    )
+    done = cluster.call(*SUBMIT)
+    assert done.returncode == 1
+    assert re.search(r"^submit: .*submit again: \d+: CANCELLED", done.stderr, re.MULTILINE)
 
 
 def test_two_tasks_of_a_job_train_together_and_are_requeued_together(plain, cluster):

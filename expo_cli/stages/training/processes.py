@@ -1,32 +1,37 @@
-"""The processes that train together."""
+"""The processes that train together, and the tracker that hears of it."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import gather_object
 
 from expo_cli.config import TrainConfig
+from expo_cli.contracts.kinds import TRACKERS
 from expo_cli.errors import ExpoError
 from expo_cli.stages.common.launch import num_launched
 
+LONGEST_NAME = 128  # that W&B takes
+
 
 def start_processes(config: TrainConfig, out: Path) -> Accelerator:
-    """This process's place among the others; `init_trackers` is still to be called.
+    """This process's place among the others; `begin_tracker` is still to be called.
 
     `config` says how many they are, see `stages.train.resolve`.
 
-    Raises ExpoError when the launch did not give the processes that it meant to: a wrong launch
-    trains several independent copies, or one, without a word.
+    Raises ExpoError when the tracker is not installed, or the launch did not give the processes that
+    it meant to: a wrong launch trains several independent copies, or one, without a word.
     """
-    tracked = config.report_to != "none"
-    try:
-        accelerator = Accelerator(
-            log_with=config.report_to if tracked else None, project_dir=out if tracked else None
+    tracker = None if config.report_to == "none" else config.report_to
+    if tracker and tracker not in map(str, get_available_trackers()):
+        raise ExpoError(
+            f"--report-to {tracker}: {tracker} is not installed; pip install {tracker}, or "
+            "--report-to none"
         )
-    except (ImportError, ValueError) as error:
-        raise ExpoError(f"--report-to {config.report_to}: {error}") from error
+    accelerator = Accelerator(log_with=tracker, project_dir=out / TRACKERS)
     launched = num_launched()
     if not config.num_processes == launched == accelerator.num_processes:
         raise ExpoError(
@@ -35,6 +40,27 @@ def start_processes(config: TrainConfig, out: Path) -> Accelerator:
             "true accelerate launch --multi_gpu --num_processes N -m expo_cli train ..."
         )
     return accelerator
+
+
+def begin_tracker(accelerator: Accelerator, config: TrainConfig, out: Path) -> None:
+    """Tell the tracker, if there is one, the settings and where in `out` its files go.
+
+    Raises ExpoError when W&B cannot begin, as without a key.
+    """
+    if config.report_to == "none":
+        return
+    # TensorBoard takes no others.
+    settings = {
+        name: value if isinstance(value, bool | int | float | str) else str(value)
+        for name, value in asdict(config).items()
+    }
+    wandb = {"name": str(out)[-LONGEST_NAME:], "dir": str(out / TRACKERS)}
+    try:
+        accelerator.init_trackers("expo", config=settings, init_kwargs={"wandb": wandb})
+    except Exception as error:
+        if not type(error).__module__.startswith("wandb."):  # which is not always installed
+            raise
+        raise ExpoError(f"--report-to {config.report_to}: {error}") from error
 
 
 T = TypeVar("T")

@@ -24,7 +24,7 @@ from expo_cli.stages.common.text_cache import TextCache, ask_ahead
 from expo_cli.stages.training.checkpoint import write_checkpoint
 from expo_cli.stages.training.origin import origin_of
 from expo_cli.stages.training.plan import global_batch_size
-from expo_cli.stages.training.processes import start_processes, together
+from expo_cli.stages.training.processes import begin_tracker, start_processes, together
 from expo_cli.stages.training.trainer import DATA, Trainer
 
 
@@ -54,8 +54,7 @@ def train(
                 checkpoint.go_on(run)
 
         def make_trainer() -> Trainer:
-            if config.report_to != "none":
-                accelerator.init_trackers("expo")
+            begin_tracker(accelerator, config, out)
             text = ask_text_encoders(records, objective, out, config, accelerator, notes)
             return Trainer(records, objective, out, config, accelerator, notes, origin, text)
 
