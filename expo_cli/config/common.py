@@ -56,6 +56,7 @@ class CommonConfig:
         if not 0 <= self.seed <= LARGEST_SEED:
             raise ValueError(f"--seed must be from 0 to {LARGEST_SEED}, got {self.seed}")
         check_positive(limit=self.limit)
+        check_at_most(LARGEST_COUNT, limit=self.limit)
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, float) and not math.isfinite(value):

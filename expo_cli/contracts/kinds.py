@@ -452,6 +452,11 @@ def score_parts(folder: Path) -> list[tuple[ScoreParts, Run]]:
     return [(parts, read_run(folder, parts.run_path.name)) for parts in found]
 
 
+def latents_folder(pairs: Path) -> Path:
+    """Where the latents of imported pairs are: `pairs.latents` beside `pairs.jsonl`."""
+    return pairs.with_name(f"{pairs.stem}.latents")
+
+
 def folder_parts(folder: Path, run: Run) -> Parts:
     """The parts that `expo make-pairs` makes in a folder."""
     return ExportParts(folder, run) if "export" in run.plan else LatentParts(folder, run)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from expo_cli.config import EvaluateConfig, RunOptions
 from expo_cli.contracts import jsonl
-from expo_cli.contracts.files import atomic
+from expo_cli.contracts.files import alone, atomic
 from expo_cli.contracts.kinds import Evaluation
 from expo_cli.contracts.outputs import Input
 from expo_cli.contracts.provenance import Run
@@ -142,17 +142,19 @@ def evaluate_policies(
         config.heldout_reward or rewards[0],
         config.num_grid_prompts,
     )
-    with output.begun(run, read, options.overwrite):
+    with alone(out), output.begun(run, read, options.overwrite):
         files = write_evaluation(out, results, gallery, evaluated_samples(draws, policies))
-    output.finish(
-        replace(
-            run,
-            inputs={name: each["sha256"] for name, each in results.provenance["policies"].items()},
-            counts={"prompts": results.num_prompts, "samples": len(draws) * len(policies)},
-            seconds=round(time.monotonic() - started, 3),
-            files=files,
+        output.finish(
+            replace(
+                run,
+                inputs={
+                    name: each["sha256"] for name, each in results.provenance["policies"].items()
+                },
+                counts={"prompts": results.num_prompts, "samples": len(draws) * len(policies)},
+                seconds=round(time.monotonic() - started, 3),
+                files=files,
+            )
         )
-    )
     notes.show(summary_table(results))
     if config.protocol == "hps-benchmark":
         notes.show(style_table(results))

@@ -40,7 +40,7 @@ from expo_cli.models.families import (
 )
 from expo_cli.registry import EXPLORERS, REWARDS, build, split_label
 from expo_cli.rewards.protocol import Reward, whole_identity
-from expo_cli.stages.common.inputs import check_overwrite, model_inputs
+from expo_cli.stages.common.inputs import check_overwrite, model_inputs, spec_inputs
 from expo_cli.stages.common.progress import Notes
 
 # How inputs are spelled, and what changes nothing: what they are is among the run's inputs, and what
@@ -191,6 +191,7 @@ def roll_out(
     read = [Input("PROMPTS", shipped(str(prompts_path))), *models_read(config, policy)]
     if config.negative_prompts:
         read.append(Input("--negative-prompts", shipped(config.negative_prompts)))
+    read += spec_inputs("--step-reward", config.step_reward)
     if config.text_cache:
         read.append(Input("--text-cache", Path(config.text_cache)))
     check_overwrite(options, shard)

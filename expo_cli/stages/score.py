@@ -15,7 +15,7 @@ from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.rollouts import LABEL
 from expo_cli.errors import UsageError
 from expo_cli.registry import REWARDS, build, split_label
-from expo_cli.stages.common.inputs import check_overwrite, note_unchecked
+from expo_cli.stages.common.inputs import check_overwrite, note_unchecked, spec_inputs
 from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.scoring.image_index import ImageIndex, check_judged_images
 from expo_cli.stages.scoring.image_sources import RolloutImages, open_images
@@ -73,7 +73,8 @@ def score_folder(
     count = num_parts(images.num_samples, images.samples_per_part)
     plan = images.plan() | {"num_samples": images.num_samples, "num_parts": count}
     of_images = Run(command="score", plan=plan, free=images.free(), inputs=images.inputs())
-    scores = Scores(out, count, of_images, images.read(), rewards, config, options.overwrite)
+    read = images.read() + [each for r in rewards for each in spec_inputs("--reward", r.spec)]
+    scores = Scores(out, count, of_images, read, rewards, config, options.overwrite)
     scores.check()
     if isinstance(images, RolloutImages):
         note_unchecked(notes, "score", {folder: images.rollout.run})
@@ -84,6 +85,9 @@ def score_folder(
         f"score: {images.num_samples} images in {count} parts by "
         f"{', '.join(r.label for r in rewards)}; {len(todo)} parts of this shard have scores to make"
     )
+    if options.overwrite:  # what is there is removed only when all can be made anew
+        for part in todo:
+            images.samples(part)
     num_scored = dict.fromkeys([r.label for r in rewards], 0)
     dropped: dict[str, int] = {}
     if not options.dry_run:

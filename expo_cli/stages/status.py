@@ -23,6 +23,7 @@ from expo_cli.contracts.kinds import (
     Prompts,
     RolloutParts,
     folder_parts,
+    latents_folder,
     score_parts,
 )
 from expo_cli.contracts.outputs import File, Parts, check_not_cut, run_path_of
@@ -227,7 +228,11 @@ def evaluation(folder: Path, run: Run) -> list[Part]:
 
 
 def pairs(path: Path, run: Run) -> list[Part]:
-    return [single_file(Pairs(path), "pairs", run)]
+    """Those that were imported with the latents that the import made."""
+    own = single_file(Pairs(path), "pairs", run)
+    if "layout" not in run.plan:
+        return [own]
+    return [own, *read_outputs(latents_folder(path))]
 
 
 def prompts(path: Path, run: Run) -> list[Part]:

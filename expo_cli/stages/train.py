@@ -9,6 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from expo_cli.config import HubConfig, RunOptions, TrainConfig
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.files import sha256
@@ -17,7 +19,7 @@ from expo_cli.contracts.kinds import Checkpoint, made_by
 from expo_cli.contracts.outputs import Input, check_not_cut
 from expo_cli.contracts.parts import parse_shard
 from expo_cli.contracts.provenance import Run
-from expo_cli.contracts.records import Pair, StepPair
+from expo_cli.contracts.records import Pair, SampleRef, StepPair
 from expo_cli.core.learning_rate import learning_rate_factor
 from expo_cli.core.objectives import Objective, learns_from
 from expo_cli.errors import ContractError, ExpoError, UsageError
@@ -175,6 +177,8 @@ def train_policy(
     read = places_read(config, paths, records)
     if shard is None:
         checkpoint.check(run, read, options.overwrite)
+    if options.overwrite or options.dry_run:  # each step checks the latents that it reads
+        check_as_judged(records)
     goes_on = shard is None and not options.overwrite and checkpoint.goes_on(run)
     if goes_on:
         check_schedule(config, checkpoint.last_step())
@@ -249,6 +253,30 @@ def digests_of(records: Sequence[Any]) -> Iterator[str | None]:
                 yield item.pair.digest
 
 
+class _Drawn(msgspec.Struct):
+    """What is read of a Sample."""
+
+    sample_id: str
+    digest: str | None = None
+
+
+def check_as_judged(records: Sequence[Any]) -> None:
+    """Raises ContractError for a sample whose rollout was drawn anew since it was judged, as far as
+    records tell: latents are not read."""
+    judged: dict[Path, dict[str, str | None]] = {}
+    for item, ref in refs_of(records):
+        judged.setdefault(item.folder / ref.part, {})[ref.sample_id] = ref.digest
+    for latents, digests in judged.items():
+        part = latents.with_suffix(".jsonl")
+        for number, sample in jsonl.numbered(part, _Drawn) if part.is_file() else ():
+            wanted = digests.get(sample.sample_id)
+            if None not in (wanted, sample.digest) and wanted != sample.digest:
+                raise ContractError(
+                    f"{part}:{number}: latents {sample.sample_id} are {sample.digest}, but were "
+                    f"{wanted} when they were judged: they were drawn anew; make the pairs again"
+                )
+
+
 def inputs_of(config: TrainConfig, paths: Sequence[Path], records: Sequence[Any]) -> dict[str, str]:
     """What the training is made of. A whole checkpoint also holds the parts that are not trained.
 
@@ -273,17 +301,21 @@ def latents_folders(records: Sequence[Any]) -> list[Path]:
     return sorted({folder / name for folder, name in places})
 
 
-def parts_read(records: Sequence[Any]) -> Iterator[tuple[Any, str]]:
-    """Every record, and what it calls a part that holds tensors of it."""
+def refs_of(records: Sequence[Any]) -> Iterator[tuple[Any, SampleRef]]:
+    """Every record, and the samples that it refers to; steps refer to none."""
     for item in records:
         match item:
             case TrainingPair():
                 refs = (item.pair.winner, item.pair.loser, item.pair.explore, item.pair.main)
-                yield from ((item, ref.part) for ref in refs if ref is not None)
+                yield from ((item, ref) for ref in refs if ref is not None)
             case TrainingImage():
-                yield item, item.ref.part
-            case TrainingStep():
-                yield item, item.pair.part
+                yield item, item.ref
+
+
+def parts_read(records: Sequence[Any]) -> Iterator[tuple[Any, str]]:
+    """Every record, and what it calls a part that holds tensors of it."""
+    yield from ((item, ref.part) for item, ref in refs_of(records))
+    yield from ((item, item.pair.part) for item in records if isinstance(item, TrainingStep))
 
 
 def places_read(config: TrainConfig, paths: Sequence[Path], records: Sequence[Any]) -> list[Input]:

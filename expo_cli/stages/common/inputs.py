@@ -1,5 +1,6 @@
 """What the commands read, as the places that no output may take and as models that must agree."""
 
+import os
 from pathlib import Path
 
 from expo_cli.config import RunOptions
@@ -7,8 +8,9 @@ from expo_cli.contracts.identity import VAE, model_sha256s
 from expo_cli.contracts.outputs import Input
 from expo_cli.contracts.parts import Shard
 from expo_cli.contracts.provenance import Run
-from expo_cli.contracts.sources import base_source, found_again, model_folder
+from expo_cli.contracts.sources import base_source, found_again, model_folder, shipped
 from expo_cli.errors import ContractError, UsageError
+from expo_cli.registry import split_spec
 from expo_cli.stages.common.progress import Notes
 
 # Where a run says which VAE its latents are of: a rollout's, and that of imported images.
@@ -22,6 +24,13 @@ def model_inputs(flag: str, source: str | None) -> list[Input]:
     folder, base = model_folder(source), model_folder(base_source(source))
     own = [Input(flag, folder)]
     return own if base == folder else [*own, Input(f"the base of {flag}", base)]
+
+
+def spec_inputs(flag: str, spec: str | None) -> list[Input]:
+    """The files and folders that the options of a part name."""
+    values = split_spec(spec)[1].values() if spec else ()
+    paths = map(shipped, values)
+    return [Input(flag, path) for path in paths if path.name and os.path.exists(path)]
 
 
 def check_overwrite(options: RunOptions, shard: Shard) -> None:

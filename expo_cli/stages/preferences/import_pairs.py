@@ -18,7 +18,7 @@ import msgspec
 from expo_cli.config import MakePairsConfig, PairImagesConfig, RunOptions
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.identity import VAE, file_sha256, listing_sha256, model_sha256s
-from expo_cli.contracts.kinds import LatentParts, Pairs
+from expo_cli.contracts.kinds import LatentParts, Pairs, latents_folder
 from expo_cli.contracts.outputs import Input
 from expo_cli.contracts.parts import num_parts, parse_shard, part_name, part_path
 from expo_cli.contracts.provenance import Run
@@ -141,12 +141,16 @@ def open_preferences(
     inputs: Sequence[Path], out: Path, config: MakePairsConfig, images: PairImagesConfig
 ) -> Preferences:
     """Raises UsageError for an unknown layout, and for flags that have no meaning here."""
+    for path in inputs:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UsageError(f"{path}: is no regular file; preferences are read several times")
     layout: Layout = build(LAYOUTS, images.layout)
     pairing = build(PAIRINGS, config.pairing)
     if what_it_pairs(pairing) != "samples":
         raise UsageError(f"--pairing {config.pairing} contradicts --layout: images have no steps")
     if out == jsonl.STANDARD_STREAM:
         raise UsageError("--out - contradicts --layout: the latents need a folder beside the pairs")
+    Pairs(out).check_place([])
     for name in OTHERS:
         if getattr(config, name) != getattr(MakePairsConfig, name):
             raise UsageError(f"--{name} contradicts --layout: people have judged these images")
@@ -190,11 +194,6 @@ def images_sha256(preferences: Preferences, needed: Mapping[str, NeededImage]) -
             if file.is_file():
                 listing.append((f"{number}/{place.name}", file_sha256(file)))
     return listing_sha256(listing)
-
-
-def latents_folder(out: Path) -> Path:
-    """Where the parts of the pairs at `out` are: `pairs.latents` beside `pairs.jsonl`."""
-    return out.with_name(f"{out.stem}.latents")
 
 
 def finished_pairs(
