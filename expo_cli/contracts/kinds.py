@@ -86,6 +86,11 @@ class Pairs(File):
         super().__init__(path, "make-pairs")
 
 
+class _ImagePair(msgspec.Struct):
+    winner_file_name: str
+    loser_file_name: str
+
+
 class _Image(msgspec.Struct):
     image: str | None = None
 
@@ -236,7 +241,14 @@ class ExportParts(Parts):
         return [self.part_file(part, self.count)]
 
     def is_whole(self, part: int, there: set[str]) -> bool:
-        return (self.path / self.part_files(part)[0]).exists()
+        listing = self.path / self.part_files(part)[0]
+        if not listing.exists() or listing.suffix != ".jsonl":
+            return listing.exists()
+        return all(
+            (self.path / name).exists()
+            for row in jsonl.read(listing, _ImagePair)
+            for name in (row.winner_file_name, row.loser_file_name)
+        )
 
     def lacking_of_all(self) -> list[str]:
         """Files that belong to all parts and are not there."""

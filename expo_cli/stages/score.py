@@ -13,12 +13,13 @@ from expo_cli.config import RunOptions, ScoreConfig
 from expo_cli.contracts.parts import num_parts, parse_shard, shards_with
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.rollouts import LABEL
+from expo_cli.contracts.tensors import open_tensors
 from expo_cli.errors import UsageError
 from expo_cli.registry import REWARDS, build, split_label
 from expo_cli.stages.common.inputs import check_overwrite, note_unchecked, spec_inputs
 from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.scoring.image_index import ImageIndex, check_judged_images
-from expo_cli.stages.scoring.image_sources import RolloutImages, open_images
+from expo_cli.stages.scoring.image_sources import ImageSource, RolloutImages, open_images
 from expo_cli.stages.scoring.scores import NamedReward, Scores
 
 
@@ -41,6 +42,15 @@ class ScoreResult:
     missing_parts: list[int]
     missing_shards: list[int]
     plan: dict[str, Any]
+
+
+def check_can_be_made(images: ImageSource, parts: Sequence[int]) -> None:
+    """Before scores that are there are removed. Raises ContractError for parts that were cut."""
+    for part in parts:
+        images.samples(part)
+        if isinstance(images, RolloutImages):
+            # Their header alone: it says how long the file must be.
+            open_tensors(images.rollout.latents_path(part), "numpy", checked=True)
 
 
 def named_rewards(specs: Sequence[str]) -> list[NamedReward]:
@@ -85,9 +95,8 @@ def score_folder(
         f"score: {images.num_samples} images in {count} parts by "
         f"{', '.join(r.label for r in rewards)}; {len(todo)} parts of this shard have scores to make"
     )
-    if options.overwrite:  # what is there is removed only when all can be made anew
-        for part in todo:
-            images.samples(part)
+    if options.overwrite:
+        check_can_be_made(images, list(todo))
     num_scored = dict.fromkeys([r.label for r in rewards], 0)
     dropped: dict[str, int] = {}
     if not options.dry_run:
