@@ -13,6 +13,7 @@ export RUNS RESULTS SHARED=${SHARED:-runs/embedded/shared}
 
 # Of all that recipes take from outside, what is set there now; where things lie is no setting.
 GIVEN=
+# shellcheck disable=SC2016 # the pattern is no expansion
 for name in $(grep -ohE '\$\{[A-Z0-9_]+:[-?]' recipes/world.sh recipes/worlds/*.sh | tr -d '${:?-' | sort -u); do
     case $name in CORES | LAUNCH | OUT | RUNS | SHARED | SUBMIT | SYSTEM) continue ;; esac
     [ -z "${!name:-}" ] || GIVEN+=" $name"

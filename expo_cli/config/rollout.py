@@ -128,7 +128,7 @@ class RolloutConfig(CommonConfig):
             width=self.width,
         )
         check_at_most(LARGEST_SIDE, height=self.height, width=self.width)
-        check_at_most(1000, num_inference_steps=self.num_inference_steps)
+        check_at_most(10_000, num_inference_steps=self.num_inference_steps)
         check_at_most(
             LARGEST_BATCH,
             num_images_per_prompt=self.num_images_per_prompt,

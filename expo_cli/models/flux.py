@@ -40,6 +40,9 @@ class FluxText(TextEncoders):
         guidance = torch.full((len(prompts),), TRAINING_GUIDANCE, device=self.device)
         return Conditioning(t5, pooled, guidance)
 
+    def reads_most(self) -> tuple[T5Tokenizer, int]:
+        return self.t5_tokenizer, T5_TOKENS
+
 
 class Flux(FlowMatching):
     """A folder in the layout of diffusers' FluxPipeline; see `protocol.DiffusionModel`.

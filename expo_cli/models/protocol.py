@@ -62,6 +62,9 @@ class Encoder(Protocol):
 
 
 class TextEncoder(Protocol):
+    cut: set[str]
+    """The prompts among those that it encoded whose end no text encoder reads."""
+
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """The conditioning of each prompt, on the model's device."""
 

@@ -31,6 +31,9 @@ class StableDiffusionText(TextEncoders):
         ids = token_ids(self.clip_tokenizer, prompts).to(self.device)
         return Conditioning(self.clip(ids)[0])
 
+    def reads_most(self) -> tuple[CLIPTokenizer, int]:
+        return self.clip_tokenizer, self.clip_tokenizer.model_max_length
+
 
 class StableDiffusion(Pipeline):
     """A folder in the layout of diffusers' StableDiffusionPipeline; see `protocol.DiffusionModel`.

@@ -55,6 +55,11 @@ class StableDiffusion3Text(TextEncoders):
             torch.cat([clip, t5], dim=1), torch.cat([first_pooled, second_pooled], dim=-1)
         )
 
+    def reads_most(self) -> tuple[CLIPTokenizer | T5Tokenizer, int]:
+        if self.has_t5:
+            return self.t5_tokenizer, T5_TOKENS
+        return self.tokenizers[0], self.tokenizers[0].model_max_length
+
 
 class StableDiffusion3(FlowMatching):
     """A folder in the layout of diffusers' StableDiffusion3Pipeline; see `protocol.DiffusionModel`."""

@@ -40,6 +40,9 @@ class StableDiffusionXLText(TextEncoders):
             prompt_embeds, pooled = zeros_where(empty, prompt_embeds), zeros_where(empty, pooled)
         return Conditioning(prompt_embeds, pooled)
 
+    def reads_most(self) -> tuple[CLIPTokenizer, int]:
+        return self.tokenizers[0], self.tokenizers[0].model_max_length
+
 
 class StableDiffusionXL(StableDiffusion):
     """A folder in the layout of diffusers' StableDiffusionXLPipeline; see `protocol.DiffusionModel`.

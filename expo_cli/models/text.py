@@ -24,14 +24,26 @@ class TextEncoders(ABC):
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
         self.folder, self.device, self.dtype = folder, device, dtype
         self.has_t5 = has_t5(folder)
+        self.cut: set[str] = set()
 
     @abstractmethod
     def embed(self, prompts: Sequence[str]) -> Conditioning: ...
+
+    @abstractmethod
+    def reads_most(self) -> tuple[PreTrainedTokenizerBase, int]:
+        """The tokenizer of the encoder that reads the most tokens of a prompt, and how many."""
+
+    def is_cut(self, prompt: str) -> bool:
+        """Whether no encoder reads its end."""
+        tokenizer, length = self.reads_most()
+        # No token is shorter than a byte, and two are end marks.
+        return len(prompt.encode()) > length - 2 and len(tokenizer(prompt).input_ids) > length
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """With T5 each alone: a batch's size changes the last bits, and a prompt whose embeddings
         are kept must have the same in every run."""
+        self.cut.update(filter(self.is_cut, prompts))
         if not self.has_t5:
             return self.embed(prompts)
         return Conditioning.concatenate([self.embed([prompt]) for prompt in prompts])

@@ -129,7 +129,7 @@ def test_a_finished_rollout_needs_no_torch(expo, prompts, tiny_sd, tmp_path):
         *("--num-inference-steps", 2, "--num-images-per-prompt", 2, "--part-size", 2),
         env={"PYTHONPROFILEIMPORTTIME": "1"},
     )
-    assert (again.returncode, again.stdout) == (0, f"{out}\n")
+    assert (again.returncode, again.stdout) == (0, f"{out}\n"), again.stderr[-500:]
     assert "nothing to do" in again.stderr
     assert "torch._C" not in again.stderr
     assert contents(out) == before
@@ -233,3 +233,16 @@ def test_weights_that_exist_only_as_a_pickle_are_refused(prompts, tiny_sd, tmp_p
     weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(ContractError, match="only the pickle diffusion_pytorch_model.bin"):
         draw(prompts, tmp_path / "out", policy)
+
+
+def test_prompts_that_are_cut_are_said_once_with_their_number(expo, tiny_sd, tmp_path):
+    """The tiny tokenizer reads 77 tokens, as CLIP's does."""
+    long = [f"a cat {number} " + "very " * 90 + "old" for number in range(2)]
+    lines = [{"prompt_id": f"p{n}", "prompt": text} for n, text in enumerate(["a cat", *long])]
+    prompts = tmp_path / "long.jsonl"
+    prompts.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    settings = ("--num-inference-steps", 1, "--num-images-per-prompt", 2, "--part-size", 1)
+    done = expo("rollout", prompts, "--policy", tiny_sd, "--out", tmp_path / "out", *settings)
+    assert done.returncode == 0, done.stderr
+    [note] = [line for line in done.stderr.splitlines() if "longer than the text encoder" in line]
+    assert note.startswith("rollout: note: 2 prompts are longer")

@@ -1,7 +1,10 @@
 """What the commands read, as the places that no output may take and as models that must agree."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from expo_cli.config import RunOptions
 from expo_cli.contracts.identity import VAE, model_sha256s
@@ -12,6 +15,9 @@ from expo_cli.contracts.sources import base_source, found_again, model_folder, s
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.registry import split_spec
 from expo_cli.stages.common.progress import Notes
+
+if TYPE_CHECKING:  # what is finished is known without torch
+    from expo_cli.models.protocol import TextEncoder
 
 # Where a run says which VAE its latents are of: a rollout's, and that of imported images.
 VAE_INPUTS = ("drawn_by/vae", "vae/vae")
@@ -37,6 +43,15 @@ def check_overwrite(options: RunOptions, shard: Shard) -> None:
     """Raises UsageError when one of several workers would remove the others' parts."""
     if options.overwrite and shard.count > 1:
         raise UsageError("--overwrite contradicts --shard; remove the output, then start them")
+
+
+def note_cut(notes: Notes, command: str, text: TextEncoder) -> None:
+    """Say once how many prompts were longer than what is read of them."""
+    if text.cut:
+        notes.say(
+            f"{command}: note: {len(text.cut)} prompts are longer than the text encoder reads; their "
+            "ends change nothing (`expo prep-prompts` drops such prompts)"
+        )
 
 
 def note_unchecked(notes: Notes, command: str, made: dict[Path, Run]) -> None:

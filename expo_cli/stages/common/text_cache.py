@@ -36,6 +36,7 @@ class TextCache:
     def __init__(self, folder: Path, source: str, device: torch.device, dtype: torch.dtype) -> None:
         """Raises ContractError when the folder is of other encoders or another precision."""
         self.folder, self.source, self.device, self.dtype = folder, source, device, dtype
+        self.cut: set[str] = set()
         encoders = listing_sha256(pipeline_sha256s(pipeline_folder(source), TEXT).items())
         plan = {
             "the sha256 of text encoders and tokenizers": encoders,
@@ -69,6 +70,7 @@ class TextCache:
                 write_tensors(self.path(prompt), to_tensors(encoder.encode([prompt])))
                 bar.advance()
                 stop.check()
+        self.cut = encoder.cut
         del encoder
         clear_device_cache(garbage_collection=True)
 

@@ -29,6 +29,7 @@ from expo_cli.models.sampling import Trajectory, draw
 from expo_cli.rewards.protocol import Reward
 from expo_cli.stages.common.device import default_device, resolve_dtype
 from expo_cli.stages.common.image_files import image_bytes
+from expo_cli.stages.common.inputs import note_cut
 from expo_cli.stages.common.progress import Bar, Notes
 from expo_cli.stages.common.stopping import StopRequest, stop_on_signal
 from expo_cli.stages.common.text_cache import ask_ahead
@@ -114,6 +115,7 @@ def draw_parts(
             write_part_run(folder, part, part_run)
             jsonl.write(part_path(folder, part), samples)  # which makes the part exist
             stop.check()
+    note_cut(notes, "rollout", model.text)
     if num_flagged:
         hint = "" if dtype == torch.float32 else "; try --dtype fp32"
         notes.say(

@@ -19,6 +19,7 @@ from expo_cli.errors import ExpoError, Interrupted, UsageError
 from expo_cli.models.lora import save_adapter
 from expo_cli.models.protocol import TextEncoder
 from expo_cli.stages.common.device import resolve_dtype
+from expo_cli.stages.common.inputs import note_cut
 from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.common.stopping import stop_on_signal
 from expo_cli.stages.training.attention import use_fast_attention
@@ -345,6 +346,7 @@ class Trainer:
         return (self.masters.total(moved) / self.masters.total(size)).sqrt().item()
 
     def warn(self) -> None:
+        note_cut(self.notes, "train", self.policy.text)
         last = self.log.last()
         if self.reference is not None and self.reference.cache is not None:
             self.notes.say(
