@@ -30,6 +30,17 @@ def cannot_be_written(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def to_standard_output() -> Iterator[None]:
+    """Errors of writing there as ExpoError; a reader that has seen enough is none."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ExpoError(f"standard output: cannot be written: {error.strerror}") from error
+
+
+@contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that appears under its final name only when it is whole.
 

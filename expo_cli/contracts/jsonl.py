@@ -8,7 +8,7 @@ from typing import IO, TypeVar
 
 import msgspec
 
-from expo_cli.contracts.files import atomic
+from expo_cli.contracts.files import atomic, to_standard_output
 from expo_cli.contracts.texts import LONGEST_LINE, STANDARD_STREAM, lines
 from expo_cli.errors import ContractError
 
@@ -58,7 +58,8 @@ def write(path: Path, records: Iterable[object]) -> int:
     The file appears whole or not at all.
     """
     if path == STANDARD_STREAM:
-        return _write_lines(sys.stdout.buffer, records)
+        with to_standard_output():
+            return _write_lines(sys.stdout.buffer, records)
     with atomic(path) as file:
         return _write_lines(file, records)
 

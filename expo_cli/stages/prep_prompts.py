@@ -101,7 +101,7 @@ def prepare_prompts(
         counts = count(sieve, train, heldout)
         if not counts["num_train"]:
             raise ExpoError(f"no prompts are left: {summary(counts, config.max_tokens)}")
-        with ExitStack() as making:
+        with temporary_space(), ExitStack() as making:
             for output in outputs:
                 making.enter_context(output.making(run, options.overwrite))
             if heldout_path:
@@ -163,6 +163,8 @@ def temporary_space() -> Iterator[None]:
     """Errors of the temporary folder as ExpoError, which names it."""
     try:
         yield
+    except BrokenPipeError:  # that is standard output
+        raise
     except OSError as error:
         folder = os.environ.get("TMPDIR") or "the temporary folder"
         raise ExpoError(f"{folder}: {error.strerror or error}; TMPDIR names another") from error

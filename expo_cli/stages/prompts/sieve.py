@@ -4,6 +4,7 @@ import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import compress
 from typing import Self
 
@@ -110,7 +111,8 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with suppress(OSError):  # what a full disk did not take is needed no more
+            self._file.close()
 
     def add(self, prompt: Prompt) -> None:
         self._file.write(msgspec.json.encode(prompt) + b"\n")
