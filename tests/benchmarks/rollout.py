@@ -19,6 +19,8 @@ from diffusers.utils.logging import disable_progress_bar
 
 from expo_cli.config import RolloutConfig, RunOptions
 from expo_cli.contracts.ids import prompt_id
+from expo_cli.contracts.kinds import RolloutParts
+from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import Prompt
 from expo_cli.contracts.sources import shipped
 from expo_cli.contracts.tensors import write_tensors
@@ -76,7 +78,9 @@ def planned_drawing(
 def draw_ours(plan: drawing.Drawing, model: DiffusionModel, folder: Path) -> None:
     """What `expo rollout` does, except that the model is loaded already."""
     with mock.patch.object(drawing, "load_model", return_value=model):
-        drawing.draw_parts(plan, folder, [0], Notes(RunOptions(quiet=True)))
+        run = Run(command="rollout", plan={"num_parts": 1})
+        output = RolloutParts(folder, run)
+        drawing.draw_parts(plan, output, run, [0], Notes(RunOptions(quiet=True)))
 
 
 def pipeline_of(model: DiffusionModel) -> StableDiffusionPipeline:

@@ -27,6 +27,7 @@ from PIL import Image
 
 from expo_cli.config import RunOptions, ScoreConfig
 from expo_cli.contracts import jsonl
+from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import ImageEntry, Score
 from expo_cli.contracts.rollouts import score_path
 from expo_cli.contracts.tensors import write_tensors
@@ -36,6 +37,7 @@ from expo_cli.stages.common.ahead import map_ahead
 from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.scoring.image_index import ImageIndex, read_index
 from expo_cli.stages.scoring.run import score_parts
+from expo_cli.stages.scoring.scores import NamedReward, Scores
 from tests.benchmarks.alternating import alternate, report, timed
 from tests.benchmarks.profiles import show_shares
 
@@ -109,11 +111,13 @@ def score_ours(images: ImageIndex, reward: HPSv2, out: Path, batch_size: int) ->
     """What `expo score` does once it has loaded the reward."""
     config = ScoreConfig(reward=("hpsv2",), batch_size=batch_size)
     parts = range(-(-images.num_samples // images.samples_per_part))
+    named = [NamedReward("hpsv2", "hpsv2", reward)]
+    scores = Scores(out, len(parts), Run(command="score", plan={}), [], named, config, False)
     score_parts(
         images,
         {"hpsv2": reward},
         dict.fromkeys(parts, ["hpsv2"]),
-        out,
+        scores,
         config,
         Notes(RunOptions(quiet=True)),
     )

@@ -249,7 +249,7 @@ class Ours:
         run = Run(
             command="train",
             plan={"num_pairs": len(work.prompts)},
-            inputs={"init_from": "", "ref": ""},
+            free={"pairs": []},
         )
         self.trainer = Trainer(
             read_pairs([work.pairs], None),

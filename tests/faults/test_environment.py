@@ -199,9 +199,12 @@ def test_two_writers_at_once(name, disk):
 
 
 def test_locks_and_partial_files_of_the_dead_are_no_obstacle(disk):
+    disk.set_up("train", when="after")
+    begun = (disk.folder / "checkpoint/run.json").read_bytes()
     command = disk.set_up("train", when="before")
     (disk.folder / "checkpoint.lock").touch()
     (disk.folder / "checkpoint/state/step-00000003.partial").mkdir(parents=True)
+    (disk.folder / "checkpoint/run.json").write_bytes(begun)
     (disk.folder / "checkpoint/state/step-00000003.partial/weights.safetensors").write_bytes(b"x")
     assert disk.run(command).code == 0
     assert not disk.differs("train")

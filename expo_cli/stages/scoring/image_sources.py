@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from expo_cli.config import ScoreConfig
 from expo_cli.contracts.identity import VAE, json_sha256, model_sha256s
+from expo_cli.contracts.kinds import IMAGES
 from expo_cli.contracts.outputs import Input
 from expo_cli.contracts.records import ImageEntry, Sample
 from expo_cli.contracts.rollouts import Rollout, open_rollout
@@ -72,7 +73,9 @@ class RolloutImages:
         return settings | model_sha256s("vae", self.vae, VAE)
 
     def read(self) -> list[Input]:
-        return [Input("FOLDER", self.rollout.folder), *model_inputs("--vae", self.vae)]
+        folder = self.rollout.folder
+        own = [Input("FOLDER", folder), Input("the images of FOLDER", folder / IMAGES)]
+        return own + model_inputs("--vae", self.vae)
 
     def samples(self, part: int) -> list[Sample]:
         """Raises ContractError when they are not as many as were drawn."""
