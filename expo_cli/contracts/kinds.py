@@ -14,7 +14,7 @@
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ from expo_cli.errors import ContractError
 PART = re.compile(r"part-\d{5,7}\.(jsonl|safetensors|run\.json|steps\.jsonl|steps\.safetensors)")
 # What `sample_id` makes of a sample.
 KEPT_IMAGE = re.compile(r".+-(main|explore)-\d+-\d+\.(png|webp|jpg)")
+# A label stands between two dots of a file name, so it holds none.
+LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 IMAGES = "images"
 SCORES = "scores"
 # A checkpoint's files, beside the folders of a pipeline's parts.
@@ -158,17 +160,26 @@ class ScoreFolder(Output):
         super().__init__(path, "score")
 
     def labels(self) -> list[str]:
-        """Of the rewards that are begun in it."""
+        """Of the rewards that are begun in it. Raises ContractError for one that cannot be one."""
         ending = f".{RUN}"
-        return sorted(
+        return self.checked(
             name.removesuffix(ending)
             for name in names_in(self.path)
             if name.endswith(ending) and name != RUN
         )
 
-    def scored(self) -> set[str]:
-        """The labels of the scores that are in it."""
-        return {path.name.split(".", 2)[1] for path in self.path.glob("part-*.*.jsonl")}
+    def scored(self) -> list[str]:
+        """Of the scores that are in it; errors as `labels`."""
+        return self.checked(path.name.split(".", 2)[1] for path in self.path.glob("part-*.*.jsonl"))
+
+    def checked(self, labels: Iterable[str]) -> list[str]:
+        found = sorted(set(labels))
+        for label in found:
+            if not LABEL.fullmatch(label):
+                raise ContractError(
+                    f"{self.path}: holds scores of {label!r}, which is no reward's label"
+                )
+        return found
 
     def own_files(self) -> Iterator[Path]:
         return named(self.path, re.compile(r"part-\d{5,7}\.[^.]+\.(jsonl|safetensors)"))

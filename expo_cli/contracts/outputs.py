@@ -247,8 +247,9 @@ class File(Output):
     @contextmanager
     def making(self, run: Run, overwrite: bool) -> Iterator[None]:
         """While its one file is written: run.json says that it is begun. An error leaves the file
-        and its run.json as they were."""
+        and its run.json as they were; where the new file is there already, it stays begun."""
         before = self.run_path.read_bytes() if self.run_path.exists() else None
+        file = self.inode()
         remove_abandoned(self.path.parent, self.partials)
         if overwrite:
             write_run(self.run_path.parent, run, self.run_path.name)
@@ -257,11 +258,16 @@ class File(Output):
         try:
             yield
         except BaseException:
-            if before is None:
-                self.run_path.unlink(missing_ok=True)
-            else:
-                self.run_path.write_bytes(before)
+            if self.inode() == file:
+                if before is None:
+                    self.run_path.unlink(missing_ok=True)
+                else:
+                    self.run_path.write_bytes(before)
             raise
+
+    def inode(self) -> int | None:
+        """Which file it is now, if it is there: one that is replaced is another."""
+        return self.path.stat().st_ino if self.path.exists() else None
 
     def finish(self, run: Run) -> None:
         super().finish(replace(run, lines=count_lines(self.path), sha256=sha256(self.path)))

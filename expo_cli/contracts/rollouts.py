@@ -1,6 +1,5 @@
 """Reading a rollout folder: its plan, its parts, the samples and latents in them."""
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,6 @@ from expo_cli.contracts.parts import part_name, part_path
 from expo_cli.contracts.provenance import RUN, Count, PartCount, Run, planned
 from expo_cli.contracts.records import Sample, Score, StepCandidates
 from expo_cli.errors import ContractError
-
-# A label stands between two dots of a file name, so it holds none.
-LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -109,16 +105,7 @@ def reward_run_name(reward: str) -> str:
 
 def scored_rewards(folder: Path) -> list[str]:
     """Labels of the rewards that a score folder holds."""
-    return labels(folder, ScoreFolder(folder).scored())
-
-
-def labels(folder: Path, names: Iterable[str]) -> list[str]:
-    """The distinct labels in names of files. Raises ContractError for one that cannot be one."""
-    found = sorted(set(names))
-    for name in found:
-        if not LABEL.fullmatch(name):
-            raise ContractError(f"{folder}: holds scores of {name!r}, which is no reward's label")
-    return found
+    return ScoreFolder(folder).scored()
 
 
 def scores_by_sample(

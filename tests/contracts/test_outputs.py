@@ -296,6 +296,15 @@ class TestFile:
             raise ExpoError("a bad row")
         assert tree(file.path.parent) == before
 
+    def test_what_is_stopped_after_its_file_is_there_is_begun_and_made_again(self, file):
+        """As when a second file of the same command could not be written."""
+        with suppress(ExpoError), file.making(run(), overwrite=False):
+            file.path.write_text("a\nb\n")
+            raise ExpoError("no space for the other one")
+        assert not file.is_finished()
+        self.make(file)
+        assert file.is_finished()
+
     def test_what_a_kill_left_begun_is_made(self, file):
         file.claim(run())
         assert not file.is_finished()

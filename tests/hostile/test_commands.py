@@ -66,7 +66,7 @@ PAIRS = {"caption": ["a"], "label_0": [1.0], "label_1": [0.0]}
         ("p.jsonl", PROMPT + PROMPT, ROLLOUT, 1, ":2: prompt_id a stands on line 1"),
         ("p.jsonl", PROMPT[:-9], ROLLOUT, 1, ":1: "),
         ("p.jsonl", b"", ROLLOUT, 1, ": no prompts"),
-        ("p.jsonl", b"\xef\xbb\xbf" + PROMPT, ROLLOUT, 1, ":1: "),
+        ("p.jsonl", b"\xff\xfe" + PROMPT.decode().encode("utf-16-le"), ROLLOUT, 1, ":1: is UTF-16"),
         ("p.jsonl", PROMPT.replace(b"}", b',"num_tokens":1e400}'), ROLLOUT, 1, ":1: "),
         ("p.jsonl", PROMPT.replace(b"}", b',"k\xff":1}'), ROLLOUT, 1, ":1: "),
         ("x.parquet", parquet(PAIRS), (*IMPORT, "pick-a-pic"), 1, ": no column 'jpg_0'"),
@@ -117,7 +117,7 @@ def test_a_bad_input(name, data, arguments, code, place, command, tmp_path):
         ('[train]\n"\\u001b]0;x" = 1\n', 2, "[train] has no key "),
         ("[train]\nseed = " + "[" * 50_000, 1, ""),
         ("[train]\nseed = " + "9" * 5000, 1, ""),
-        ("\ufeff[train]\n", 1, ""),
+        ("\ufeff[trian]\n", 2, "'trian' is not the table of a command"),
     ],
 )
 def test_settings_of_a_file(toml, code, what, command, tmp_path):

@@ -184,8 +184,8 @@ def test_status(rollouts, tmp_path):
     [
         ("train", {"max_train_steps": 3, "objective": "dpo", "init_from": "x"}, {}),
         ("evaluate", {"policies": {"a": "b"}}, {}),
-        ("make-pairs", {}, {"num_pairs": 3}),
-        ("prep-prompts", {}, {"num_train": 3}),
+        ("make-pairs", {"num_parts": 2, "num_images": 3}, {}),
+        ("make-pairs", {"num_parts": 2, "num_pairs": 3, "export": "imagefolder"}, {}),
     ],
 )
 def test_status_of_others(command, plan, counts, tmp_path):
