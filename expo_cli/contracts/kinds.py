@@ -23,7 +23,7 @@ import msgspec
 
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.checkpoints import saved_steps, state_folder, states_folder
-from expo_cli.contracts.files import alone, cannot_be_written, lock_path
+from expo_cli.contracts.files import alone, cannot_be_written, lock_path, remove_abandoned
 from expo_cli.contracts.outputs import (
     File,
     Files,
@@ -370,6 +370,7 @@ class Checkpoint(Files):
 
         Raises ExpoError when that run is still at it.
         """
+        remove_abandoned(self.path)
         if states_folder(self.path).exists() or lock_path(self.path).exists():
             with alone(self.path):
                 self.remove_states(self.run())

@@ -406,4 +406,4 @@ def remove_any(path: Path) -> None:
         return
     aside = path.with_name(f"{path.name}.{HOST}-{secrets.token_hex(4)}.partial")
     path.rename(aside)
-    shutil.rmtree(aside)
+    shutil.rmtree(aside, ignore_errors=True)  # what is left of it is abandoned
