@@ -107,7 +107,7 @@ def costs(run: Path) -> dict[str, Any]:
         seconds[made.command] += made.seconds or 0
         if made.command == "train":
             steps += made.plan["max_train_steps"]
-            pair_files |= {Path(name) for name in made.inputs if name.endswith(".jsonl")}
+            pair_files |= set(map(Path, made.free["pairs"]))
         if made.command == "rollout":
             images += made.counts.get("samples", 0)
     return {
