@@ -199,6 +199,9 @@ class ScoreParts(Parts):
     def run_path(self) -> Path:
         return self.path / f"{self.label}.{RUN}"
 
+    def check_empty(self) -> None:
+        """The folder is that of all rewards, of which `ScoreFolder` knows who began it."""
+
     def part_files(self, part: int) -> list[str]:
         return [f"{part_name(part)}.{self.label}.jsonl"]
 

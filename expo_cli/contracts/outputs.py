@@ -69,11 +69,8 @@ class Output:
         begun = self.check_place(inputs)
         if overwrite:
             check_holds_none(self.path, inputs)
-            if begun is None and names_in(self.path):
-                raise UsageError(
-                    f"--overwrite: {self.path} is not empty, and no {self.run_path.name} says that "
-                    "expo made it; choose another --out"
-                )
+            if begun is None:
+                self.check_empty()
         elif begun is not None:
             self.check_same(begun, run)
 
@@ -99,6 +96,14 @@ class Output:
             raise ContractError(
                 f"{own}: is there already, and no {self.run_path.name} says that expo made it; "
                 "move it away, or choose another --out"
+            )
+
+    def check_empty(self) -> None:
+        """Raises UsageError for a folder with anything in it that nobody known has begun."""
+        if names_in(self.path):
+            raise UsageError(
+                f"--overwrite: {self.path} is not empty, and no {self.run_path.name} says that expo "
+                "made it; choose another --out"
             )
 
     def check_same(self, begun: Run, run: Run) -> None:

@@ -126,6 +126,8 @@ def test_a_lora_is_its_files_and_its_base(model, tmp_path):
     assert found == model_sha256s("m", str(model), ALL) | {"m/lora": own}
     assert model_sha256s("m", str(lora), VAE).keys() == {"m/vae"}
     # Where its base lies is no part of it, what its base is is.
+    edit(lora / "adapter_config.json", base_path="../elsewhere/sd")
+    assert model_sha256s("m", str(lora), ALL) == found
     edit(lora / "adapter_config.json", base_model_name_or_path=EMBEDDED)
     assert model_sha256s("m", str(lora), ALL) == found
     edit(lora / "adapter_config.json", lora_alpha=8)

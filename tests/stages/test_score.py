@@ -271,6 +271,15 @@ def test_overwrite_scores_only_its_labels_anew(rollout):
         score(rollout, f"a={own('Short')}", options=RunOptions(overwrite=True), shard="0/2")
 
 
+def test_overwrite_begins_a_new_label_beside_others(rollout):
+    score(rollout, f"a={own('Brightness')}")
+    before = contents(rollout / "scores")
+    anew = RunOptions(overwrite=True)
+    assert score(rollout, f"b={own('Brightness')}", options=anew).num_scored == {"b": 10}
+    after = contents(rollout / "scores")
+    assert {name: after[name] for name in before} == before
+
+
 def test_scores_of_another_rollout_are_not_continued(rollout):
     score(rollout, own("Brightness"))
     run = read_run(rollout)
