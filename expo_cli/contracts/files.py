@@ -6,7 +6,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TypeVar
@@ -40,15 +40,20 @@ def to_standard_output() -> Iterator[None]:
         raise ExpoError(f"standard output: cannot be written: {error.strerror}") from error
 
 
+def partial_path(path: Path) -> Path:
+    """Where what becomes `path` is until it is whole, or goes to when it is removed."""
+    return path.with_name(f"{path.name}.{HOST}-{secrets.token_hex(4)}.partial")
+
+
 @contextmanager
-def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears under its final name only when it is whole.
+def atomic(path: Path, publish: Callable[[Path, Path], None] = os.replace) -> Iterator[IO[bytes]]:
+    """A binary file that appears under its final name only when it is whole, as `publish` puts it.
 
     Until then it is `NAME.HOST-TOKEN.partial`, beside it and locked; an error leaves the old file as
     it was.
     Raises ExpoError, in one line, when the folder cannot be written or the disk is full.
     """
-    partial = path.with_name(f"{path.name}.{HOST}-{secrets.token_hex(4)}.partial")
+    partial = partial_path(path)
     with cannot_be_written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -58,7 +63,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(partial, path)
+                publish(partial, path)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise

@@ -172,7 +172,9 @@ def adapter_sha256(folder: Path) -> str:
     weights = [(path.name, file_sha256(path)) for path in folder.glob("pytorch_lora*.safetensors")]
     if not weights:
         raise ContractError(f"{folder}: has no pytorch_lora_weights.safetensors")
-    settings = config_sha256(folder / ADAPTER_CONFIG, without=("base_model_name_or_path", "base_path"))
+    settings = config_sha256(
+        folder / ADAPTER_CONFIG, without=("base_model_name_or_path", "base_path")
+    )
     return listing_sha256([*weights, (ADAPTER_CONFIG, settings)])
 
 

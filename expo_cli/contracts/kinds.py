@@ -132,11 +132,6 @@ class RolloutParts(Parts):
         yield from named(self.path, PART)
         yield from named(self.path / IMAGES, KEPT_IMAGE)
 
-    def remove(self) -> None:
-        super().remove()
-        if (self.path / IMAGES).is_dir() and not names_in(self.path / IMAGES):
-            (self.path / IMAGES).rmdir()
-
 
 class LatentParts(Parts):
     """Images that came from outside, as latents."""
@@ -191,9 +186,7 @@ class ScoreParts(Parts):
     def __init__(self, path: Path, label: str, count: int) -> None:
         super().__init__(path, "score", count)
         self.label = label
-        self.remedy = (  # type: ignore[misc]
-            f"choose another label (LABEL={label}...), or --overwrite to score anew"
-        )
+        self.remedy = f"choose another label (LABEL={label}...), or --overwrite to score anew"
 
     @property
     def run_path(self) -> Path:
@@ -272,12 +265,6 @@ class ExportParts(Parts):
         for folder, pattern in self.patterns:
             yield from named(self.path / folder, pattern)
         yield from (self.path / name for name in self.of_all if (self.path / name).exists())
-
-    def remove(self) -> None:
-        super().remove()
-        for folder, _ in self.patterns:
-            if (self.path / folder).is_dir() and not names_in(self.path / folder):
-                (self.path / folder).rmdir()
 
 
 class Checkpoint(Files):
@@ -408,7 +395,7 @@ class Cache(Output):
     def __init__(self, path: Path, command: str, flag: str) -> None:
         super().__init__(path, command)
         self.flag = flag
-        self.remedy = f"choose another {flag}"  # type: ignore[misc]
+        self.remedy = f"choose another {flag}"
 
     def own_files(self) -> Iterator[Path]:
         pattern = (

@@ -8,15 +8,20 @@ same command made it.
 
 import glob
 import os
-import secrets
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
 
-from expo_cli.contracts.files import HOST, cannot_be_written, remove_abandoned, sha256
+from expo_cli.contracts.files import (
+    atomic,
+    cannot_be_written,
+    partial_path,
+    remove_abandoned,
+    sha256,
+)
 from expo_cli.contracts.parts import ranges
 from expo_cli.contracts.provenance import RUN, Run, as_written, read_run, run_bytes, write_run
 from expo_cli.errors import ContractError, ExpoError, UsageError
@@ -33,10 +38,10 @@ class Input:
     path: Path
 
 
-class Output:
+class Output(ABC):
     """What `command` makes at `path`. A kind of output says which files it has."""
 
-    remedy: ClassVar[str] = START_ANEW
+    remedy = START_ANEW
 
     def __init__(self, path: Path, command: str) -> None:
         self.path, self.command = path, command
@@ -50,9 +55,9 @@ class Output:
         """Pattern of its unfinished files, in the folder of run.json."""
         return "**/*"
 
+    @abstractmethod
     def own_files(self) -> Iterator[Path]:
         """Its files and folders that are there, `run.json` not among them."""
-        raise NotImplementedError
 
     def run(self) -> Run | None:
         """Who began it, if anyone did. Raises ContractError when run.json is not whole."""
@@ -158,10 +163,15 @@ class Output:
         write_run(self.run_path.parent, run, self.run_path.name)
 
     def remove(self) -> None:
-        """Remove its own files, run.json last, so that a kill in between leaves it begun."""
+        """Remove its own files and the folders in it that this empties; run.json last, so that a
+        kill in between leaves it begun."""
         with cannot_be_written(self.path):
-            for path in list(self.own_files()):
+            own = list(self.own_files())
+            for path in own:
                 remove_any(path)
+            for folder in {path.parent for path in own if self.path in path.parent.parents}:
+                if not names_in(folder):
+                    folder.rmdir()
             self.run_path.unlink(missing_ok=True)
 
 
@@ -172,9 +182,9 @@ class Parts(Output):
         super().__init__(path, command)
         self.count = count
 
+    @abstractmethod
     def part_files(self, part: int) -> list[str]:
         """The names of a part's files, the one last written first."""
-        raise NotImplementedError
 
     def missing(self) -> list[int]:
         """The parts that lack a file, rising."""
@@ -363,37 +373,28 @@ def is_same(path: Path, other: Path) -> bool:
 
 
 def create(path: Path, content: bytes) -> bool:
-    """Write a file that appears whole, and only if there is none; returns whether it was.
-
-    By a hard link, which fails where the name is taken. Where there are no links, in one exclusive
-    step: others may then see it before it is whole.
-    """
-    partial = path.with_name(f"{path.name}.{HOST}-{secrets.token_hex(4)}.partial")
-    with cannot_be_written(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with partial.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.link(partial, path)
-            except FileExistsError:
-                return False
-            except OSError:
-                return create_without_links(path, content)
-            return True
-        finally:
-            partial.unlink(missing_ok=True)
-
-
-def create_without_links(path: Path, content: bytes) -> bool:
+    """Write a file that appears whole, and only if there is none; returns whether it was."""
     try:
-        with path.open("xb") as file:
+        with atomic(path, publish=link_or_create) as file:
             file.write(content)
-    except FileExistsError:
-        return False
+    except ExpoError as error:
+        if isinstance(error.__cause__, FileExistsError):
+            return False
+        raise
     return True
+
+
+def link_or_create(partial: Path, path: Path) -> None:
+    """By a hard link, which fails where the name is taken. Where there are no links, in one exclusive
+    step: others may then see the file before it is whole."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        with path.open("xb") as file:
+            file.write(partial.read_bytes())
+    partial.unlink()
 
 
 def names_in(folder: Path) -> set[str]:
@@ -409,6 +410,6 @@ def remove_any(path: Path) -> None:
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
-    aside = path.with_name(f"{path.name}.{HOST}-{secrets.token_hex(4)}.partial")
+    aside = partial_path(path)
     path.rename(aside)
     shutil.rmtree(aside, ignore_errors=True)  # what is left of it is abandoned

@@ -48,8 +48,14 @@ class Rollout:
 
     def num_samples(self, part: int) -> int:
         """Of one part."""
-        per_part = self.planned("part_size") * self.planned("num_images_per_prompt")
-        return min(per_part, self.planned("num_samples") - part * per_part)
+        return min(
+            self.samples_per_part, self.planned("num_samples") - part * self.samples_per_part
+        )
+
+    @property
+    def samples_per_part(self) -> int:
+        """Of all parts but perhaps the last."""
+        return self.planned("part_size") * self.planned("num_images_per_prompt")
 
     def planned(self, name: str) -> int:
         return planned(self.run, self.folder, name, Count)

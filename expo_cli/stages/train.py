@@ -167,14 +167,15 @@ def train_policy(
             "learned gets z = 0, and keeps its full weight; 2 or more compare images"
         )
     result = TrainResult(out, kind, len(records), config.max_train_steps, plan | free)
+    folders = latents_folders(records)
     run = Run(
         command="train",
         plan=plan,
         free=free | {"pairs": list(map(str, paths))},
-        inputs=inputs_of(config, paths, records),
+        inputs=inputs_of(config, paths, folders),
     )
     checkpoint = Checkpoint(out)
-    read = places_read(config, paths, records)
+    read = places_read(config, paths, folders)
     if shard is None:
         checkpoint.check(run, read, options.overwrite)
     if options.overwrite or options.dry_run:  # each step checks the latents that it reads
@@ -277,8 +278,11 @@ def check_as_judged(records: Sequence[Any]) -> None:
                 )
 
 
-def inputs_of(config: TrainConfig, paths: Sequence[Path], records: Sequence[Any]) -> dict[str, str]:
-    """What the training is made of. A whole checkpoint also holds the parts that are not trained.
+def inputs_of(
+    config: TrainConfig, paths: Sequence[Path], folders: Sequence[Path]
+) -> dict[str, str]:
+    """What the training is made of; `folders` hold the latents. A whole checkpoint also holds the
+    parts that are not trained.
 
     Raises ContractError when the reference, or the latents, do not fit the policy.
     """
@@ -288,7 +292,7 @@ def inputs_of(config: TrainConfig, paths: Sequence[Path], records: Sequence[Any]
     )
     inputs |= model_sha256s("ref", config.ref, parts)
     check_same_noise(config.init_from, config.ref, "--ref")
-    for folder in latents_folders(records):
+    for folder in folders:
         if (made := made_by(folder)) is not None:
             check_same_vae(folder, made, config.init_from)
     return inputs | {f"pairs {n}": sha256(path) for n, path in enumerate(paths, start=1)}
@@ -318,10 +322,10 @@ def parts_read(records: Sequence[Any]) -> Iterator[tuple[Any, str]]:
     yield from ((item, item.pair.part) for item in records if isinstance(item, TrainingStep))
 
 
-def places_read(config: TrainConfig, paths: Sequence[Path], records: Sequence[Any]) -> list[Input]:
-    """Where everything lies that is read."""
+def places_read(config: TrainConfig, paths: Sequence[Path], folders: Sequence[Path]) -> list[Input]:
+    """Where everything lies that is read; `folders` hold the latents."""
     read = [Input("a pair file", path) for path in paths]
     read += model_inputs("--init-from", config.init_from) + model_inputs("--ref", config.ref)
-    read += [Input("the latents of a pair", folder) for folder in latents_folders(records)]
+    read += [Input("the latents of a pair", folder) for folder in folders]
     caches = {"--reference-cache": config.reference_cache, "--text-cache": config.text_cache}
     return read + [Input(flag, Path(folder)) for flag, folder in caches.items() if folder]

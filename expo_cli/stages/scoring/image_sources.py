@@ -51,14 +51,11 @@ class RolloutImages:
 
     @property
     def num_samples(self) -> int:
-        return min(self.planned("num_samples"), self.limit or 2**63)
+        return min(self.rollout.planned("num_samples"), self.limit or 2**63)
 
     @property
     def samples_per_part(self) -> int:
-        return self.planned("part_size") * self.planned("num_images_per_prompt")
-
-    def planned(self, name: str) -> int:
-        return self.rollout.planned(name)
+        return self.rollout.samples_per_part
 
     def plan(self) -> dict[str, Any]:
         return {"images": "rollout"}
