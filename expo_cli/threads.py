@@ -62,7 +62,12 @@ def siblings(topology: Path, core: int) -> str:
         return str(core)
 
 
-def num_cores(environ: Mapping[str, str] = os.environ, root: Path = ROOT) -> int:
+def usable_cores(root: Path = ROOT) -> int:
+    """The logical cores that affinity and quota leave to this process."""
+    return within_quota(len(affinity()), root)
+
+
+def num_workers(environ: Mapping[str, str] = os.environ, root: Path = ROOT) -> int:
     """How many workers, or threads, to start: what `nproc` says, but within a cgroup's quota.
 
     As there, OMP_NUM_THREADS wins.
@@ -70,4 +75,4 @@ def num_cores(environ: Mapping[str, str] = os.environ, root: Path = ROOT) -> int
     given = environ.get(NUM_THREADS, "").partition(",")[0].strip()
     if given.isdecimal() and int(given) > 0:
         return int(given)
-    return within_quota(len(affinity()), root)
+    return usable_cores(root)

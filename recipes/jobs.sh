@@ -8,7 +8,7 @@
 #   JOBS     runs at a time
 #   SHARED   what all of them share: prompts, offline pairs, the base's images
 
-JOBS=${JOBS:-$(nproc)}
+JOBS=${JOBS:-$(expo env --cores)}
 export RUNS RESULTS SHARED=${SHARED:-runs/embedded/shared}
 
 # Of all that recipes take from outside, what is set there now; where things lie is no setting.

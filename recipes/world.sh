@@ -45,7 +45,7 @@ else
 fi
 
 # To draw and score, several workers of one core each are faster than one of all.
-CORES=${CORES:-$(nproc)}
+CORES=${CORES:-$(expo env --cores)}
 export OMP_NUM_THREADS=1
 stop_workers() { # when this script is stopped: the workers and what they run
     for worker in $(jobs -p); do

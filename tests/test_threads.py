@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from expo_cli.cgroups import cpu_quota
-from expo_cli.threads import NUM_THREADS, WAITING, WAITING_NAMES, num_cores, set_defaults
+from expo_cli.threads import NUM_THREADS, WAITING, WAITING_NAMES, num_workers, set_defaults
 
 SETTINGS = (NUM_THREADS, *WAITING_NAMES)
 GROUPS = Path("/sys/fs/cgroup/cpu")  # of version 1
@@ -88,7 +88,7 @@ def test_a_users_own_setting_wins(name, machine):
 )
 def test_cores_are_those_of_nproc_within_the_quota(given, cores, machine):
     environ = {} if given is None else {NUM_THREADS: given}
-    assert num_cores(environ, machine(8, "300000 100000")) == cores
+    assert num_workers(environ, machine(8, "300000 100000")) == cores
 
 
 @pytest.mark.skipif(cpu_quota() is not None, reason="nproc knows no quota")

@@ -2,7 +2,7 @@ import typer
 
 from expo_cli.commands.flags import config_flags
 from expo_cli.config import EnvConfig
-from expo_cli.threads import num_cores
+from expo_cli.threads import num_workers
 
 
 @config_flags
@@ -12,7 +12,7 @@ def command(config: EnvConfig) -> None:
     Example: expo env
     """
     if config.cores:  # recipes ask for it: no torch
-        typer.echo(num_cores())
+        typer.echo(num_workers())
         return
 
     from expo_cli.stages.env import read_environment
