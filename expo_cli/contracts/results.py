@@ -80,7 +80,7 @@ class DiversityResult:
     difference: Estimate | None = None
 
 
-# What a sampler is told, but for negative prompts: fields of a `Sample` and of a `Sampling`.
+# What a sampler is told, but for negative prompts: fields of a `Sample` and of a `SamplerSettings`.
 SAMPLER_SETTINGS = (
     "scheduler",
     "num_inference_steps",
@@ -92,7 +92,7 @@ SAMPLER_SETTINGS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
+class SamplerSettings:
     """How some of a policy's samples were drawn. `negative_prompts` is a sha256 over theirs, with
     the samples they belong to; None when there are none.
     """
@@ -129,7 +129,7 @@ class PolicyResult:
     num_black: int
     num_flagged: int = 0
     seed: int | None = None
-    sampling: list[Sampling] = field(default_factory=list)
+    sampling: list[SamplerSettings] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
