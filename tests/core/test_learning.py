@@ -34,15 +34,15 @@ def test_a_training_that_learns():
     ("changes", "start"),
     [
         # Both errors within 1e-4 of the reference's, whatever the accuracy of such differences.
-        (dict(winner_error_change=-9e-6, loser_error_change=9e-6), "hardly moves; raise"),
-        (dict(winner_error_change=0.011), "the winner error grows"),
-        (dict(winner_error_change=0.009), "learns, but the winner error rises too"),
-        (dict(saturation=0.51), "most items teach nothing more"),
+        ({"winner_error_change": -9e-6, "loser_error_change": 9e-6}, "hardly moves; raise"),
+        ({"winner_error_change": 0.011}, "the winner error grows"),
+        ({"winner_error_change": 0.009}, "learns, but the winner error rises too"),
+        ({"saturation": 0.51}, "most items teach nothing more"),
         # 2 standard errors: 0.112.
-        (dict(implicit_accuracy=0.61), "no better than chance yet"),
-        (dict(implicit_accuracy=0.62), "learns ("),
-        (dict(implicit_accuracy=0.39), "no better than chance yet"),
-        (dict(implicit_accuracy=0.38), "prefers what it should not"),
+        ({"implicit_accuracy": 0.61}, "no better than chance yet"),
+        ({"implicit_accuracy": 0.62}, "learns ("),
+        ({"implicit_accuracy": 0.39}, "no better than chance yet"),
+        ({"implicit_accuracy": 0.38}, "prefers what it should not"),
     ],
 )
 def test_each_verdict_at_its_threshold(changes, start):
