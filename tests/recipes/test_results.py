@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from expo_cli.contracts.results import PolicyResult, Results
-from expo_cli.core.verdict import largest_shift
+from expo_cli.core.alarms import largest_shift
 from expo_cli.report.wording import fixed, interval
 
 PROJECT = Path(__file__).parents[2]
