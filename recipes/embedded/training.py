@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from expo_cli.contracts.files import atomic
-from expo_cli.stages.training.master_weights import MasterWeights
+from expo_cli.stages.train.weights import MasterWeights
 
 CHECKPOINT_SECONDS = 120
 
