@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import msgspec
 import typer
 
-from expo_cli.contracts.texts import decoded
+from expo_cli.contracts.texts import whole_text
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.registry import nearest
 
@@ -100,8 +100,8 @@ def _table(path: Path, command: str, types: Mapping[str, Any]) -> dict[str, Any]
     for a key the command does not have or a value of another type.
     """
     try:
-        document = tomllib.loads("".join(decoded(path, str(path))))
-    # A ValueError is not TOML, not UTF-8, or a number of too many digits.
+        document = tomllib.loads(whole_text(path, str(path)))
+    # A ValueError is not TOML, or a number of too many digits.
     except (ValueError, RecursionError) as error:
         raise ContractError(f"{path}: {error}") from error
     commands = ["prep-prompts", "rollout", "score", "make-pairs", "train", "evaluate", "status"]
