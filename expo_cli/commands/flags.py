@@ -104,7 +104,16 @@ def _table(path: Path, command: str, types: Mapping[str, Any]) -> dict[str, Any]
     # A ValueError is not TOML, or a number of too many digits.
     except (ValueError, RecursionError) as error:
         raise ContractError(f"{path}: {error}") from error
-    commands = ["prep-prompts", "rollout", "score", "make-pairs", "train", "evaluate", "status"]
+    commands = [
+        "prep-prompts",
+        "rollout",
+        "score",
+        "make-pairs",
+        "train",
+        "evaluate",
+        "status",
+        "env",
+    ]
     for name, table in document.items():
         if name not in commands or not isinstance(table, dict):
             raise UsageError(
