@@ -38,18 +38,10 @@ def leaves(value: object, place: str = "") -> dict[str, object]:
 def test_table_1_is_made_of_the_kept_runs(made_anew):
     """Sums end in other last bits on other processors."""
     saved, made = (folder / "table1" for folder in (RESULTS, made_anew))
-    assert (saved / "table1.md").read_text() == (made / "table1.md").read_text()
+    assert (saved / "README.md").read_text() == (made / "README.md").read_text()
     figures, again = (leaves(json.loads((f / "table1.json").read_text())) for f in (saved, made))
     assert len(figures) > 1000
     assert again == pytest.approx(figures, rel=1e-9)
-
-
-def test_the_readme_shows_table_1_as_it_is_saved():
-    table, _, _ = (RESULTS / "table1" / "table1.md").read_text().partition("## By style")
-    rows = [line for line in table.splitlines() if line.startswith("|")]
-    assert len(rows) > 10
-    readme = (PROJECT / "README.md").read_text().splitlines()
-    assert [row for row in rows if row not in readme] == []
 
 
 def quickstart_row(policy: PolicyResult) -> str:
@@ -74,4 +66,4 @@ def test_the_readme_shows_the_quickstart_as_it_is_saved():
     readme = (PROJECT / "README.md").read_text().splitlines()
     rows = [quickstart_row(policy) for policy in TypeAdapter(Results).validate_json(saved).policies]
     assert len(rows) == 6
-    assert [row for row in rows if row not in readme] == []
+    assert [row for row in readme if row.startswith(("| base |", "| iter"))] == [rows[0], rows[-1]]
