@@ -19,7 +19,7 @@ class StopRequest:
     def check(self) -> None:
         """Raise Interrupted if a signal came. Call where everything finished is on disk."""
         if self.signal_name:
-            raise Interrupted(f"stopped by {self.signal_name}; run the same command to go on")
+            raise Interrupted(f"stopped by {self.signal_name}; run the same command to continue")
 
 
 @contextmanager

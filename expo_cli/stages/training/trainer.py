@@ -150,7 +150,9 @@ class Trainer:
                     self.save(finished)
                 if stopping:
                     stop.check()
-                    raise Interrupted("another process was stopped; run the same command to go on")
+                    raise Interrupted(
+                        "another process was stopped; run the same command to continue"
+                    )
         if config.keep_state:
             self.save(steps)
         together(self.accelerator, self.write)
