@@ -1,4 +1,4 @@
-"""A JSON array of any length, read an item at a time."""
+"""Reads a JSON array of any length, item by item."""
 
 import json
 import re
@@ -11,24 +11,24 @@ import msgspec
 from expo_cli.contracts.texts import decoded
 from expo_cli.errors import ContractError
 
-# Characters that are read ahead, and the most that one item may have.
+# Characters to read ahead, and the maximum of one item.
 AHEAD = 1 << 21
 LONGEST_ITEM = 1 << 24
 BLANKS = re.compile(r"[ \t\r\n]*")
 
 
 def json_array(path: Path, name: str) -> Iterator[tuple[int, Any]]:
-    """Each item, and the line it begins on. `name` is what errors call the file.
+    """Yields each item with the line it begins on. Errors call the file `name`.
 
     Holds a few MiB, however long the array is. Raises ContractError for anything but one JSON
-    array, and for an item of more than `LONGEST_ITEM` characters; others as `texts.pieces`.
+    array, and for an item of more than `LONGEST_ITEM` characters; other errors as `texts.pieces`.
     """
     decoder = json.JSONDecoder()
     pieces = decoded(path, name)
     text, position, line, mark, more = "", 0, 1, "[", True
 
     def read(wanted: int) -> None:
-        """Have that many characters from `position` on, or all that are left."""
+        """Buffer `wanted` characters from `position` on, or all that are left."""
         nonlocal text, position, more
         found = [text[position:]]
         length = len(found[0])
@@ -40,12 +40,12 @@ def json_array(path: Path, name: str) -> Iterator[tuple[int, Any]]:
         text, position = "".join(found), 0
 
     def next_item() -> str:
-        """The text of the item at `position`, which moves behind it."""
+        """The text of the item at `position`, which advances past it."""
         nonlocal position
         while True:
             try:
                 _, end = decoder.raw_decode(text, position)
-                cut = end == len(text)  # a number may go on
+                cut = end == len(text)  # a number may continue
             except (ValueError, RecursionError):
                 end, cut = len(text), True
                 if not more:
@@ -79,14 +79,14 @@ def json_array(path: Path, name: str) -> Iterator[tuple[int, Any]]:
             mark = ","
             try:
                 found = next_item()
-                # msgspec refuses what json lets through: NaN, half of a surrogate pair.
+                # msgspec refuses what json accepts: NaN, lone surrogates.
                 item = msgspec.json.decode(found)
             except (ValueError, RecursionError) as error:
                 raise ContractError(f"{name}:{line}: not a JSON item: {error}") from error
             yield line, item
             line += found.count("\n")
         if text[position + 1 :].strip() or any(piece.strip() for piece in pieces):
-            raise ContractError(f"{name}:{line}: something follows the JSON array")
+            raise ContractError(f"{name}:{line}: unexpected text after the JSON array")
     except UnicodeDecodeError as error:
         raise ContractError(
             f"{name}:{line}: not UTF-8 from here on: {error}; save the file as UTF-8"

@@ -1,4 +1,4 @@
-"""The objectives, each its formula: functions of denoising errors, never of models.
+"""The objectives as formulas: functions of denoising errors, never of models.
 
 `m(x)` is the mean squared denoising error of one latent, over channels and pixels.
 `s = m_policy - m_reference` (lower: more likely than under the reference). beta follows the
@@ -23,7 +23,7 @@ def denoising_error(prediction: Tensor, target: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Errors:
-    """m of the policy and of the reference for the same noisy latents, each [batch]."""
+    """m of the policy and the reference for the same noisy latents, each [batch]."""
 
     policy: Tensor
     reference: Tensor
@@ -36,7 +36,7 @@ class Errors:
 
 @dataclass(frozen=True)
 class PairErrors:
-    """What an objective sees of a batch of pairs; only the roles it asked for are there.
+    """The errors of a batch of pairs; only the roles that the objective asks for are set.
 
     Winner and loser share timestep and noise, and so do explore and main. `explored` [batch] is 1
     where a pair has explore and main samples (elsewhere their errors are 0), `explore_gain`
@@ -53,10 +53,10 @@ class PairErrors:
 
 @dataclass(frozen=True)
 class ImageErrors:
-    """What an objective sees of a batch of images, each desirable or not.
+    """The errors of a batch of images, each desirable or not.
 
-    `desirable` is a bool [batch]. `mismatched` are the errors under prompts of other images, for
-    an objective whose `reference_point` is `mismatched`.
+    `desirable` is a bool [batch]. `mismatched` are the errors with prompts of other images, for an
+    objective whose `reference_point` is `mismatched`.
     """
 
     image: Errors
@@ -65,14 +65,16 @@ class ImageErrors:
 
 
 class Objective(Protocol):
-    """A loss over evidence of one kind. More members are used where an objective has them: `k`, what
-    multiplies a difference of errors, is told to the user; `weight(evidence)` [batch], the loss's
-    absolute slope in its logit, is watched for saturation against `weight_at_zero`, the slope at 0;
-    `mixes_batch` says that an item's loss depends on the others of its forward pass.
+    """A loss over evidence of one kind. Optional members:
+
+    - `k`: the factor of an error difference, printed to the user
+    - `weight(evidence)`: [batch], |d loss / d logit|, logged as saturation relative to
+      `weight_at_zero`, its value at logit 0
+    - `mixes_batch`: whether an item's loss depends on the other items of its forward pass
     """
 
     learns_from: str
-    """The kind of its evidence: pairs (the default where it says nothing), images or steps."""
+    """The kind of evidence: pairs (default), images or steps."""
 
     needs_reference: bool
 
@@ -82,7 +84,7 @@ class Objective(Protocol):
 
 class PairObjective(Objective, Protocol):
     roles: tuple[str, ...]
-    """The samples of a pair whose errors it needs: winner, loser, explore, main."""
+    """The samples of a pair whose errors it needs: any of winner, loser, explore, main."""
 
     def terms(self, errors: PairErrors) -> dict[str, Tensor]: ...
 
@@ -113,7 +115,7 @@ def check_positive(**values: float | None) -> None:
 class SFT:
     """The diffusion loss on winners only, without a reference.
 
-    On the best of fresh samples, iteration after iteration, it is RAFT (Dong et al., arXiv
+    Trained on the best of fresh samples in every iteration, this is RAFT (Dong et al., arXiv
     2304.06767).
     """
 
@@ -134,7 +136,7 @@ class DiffusionDPO:
       is -(1 - e) log sigmoid(z) - e log sigmoid(-z): conservative DPO (Mitchell, 2023).
     - `hinge`: max(0, 1 - z), as in SLiC (Zhao et al., arXiv 2305.10425).
     - `ipo`: (z - 1/2)^2 (Azar et al., arXiv 2310.12036, eq. 17). With k as their tau it is tau^2
-      times their loss: s_l - s_w is drawn to 1 / (2 k).
+      times their loss: s_l - s_w is pulled to 1 / (2 k).
     """
 
     beta: float = 5000.0
@@ -179,10 +181,10 @@ class DiffusionDPO:
 
 @dataclass(frozen=True)
 class EXPO(DiffusionDPO):
-    """EXPO, Eq. 7: Diffusion-DPO plus an exploration term without any reward label.
+    """EXPO, Eq. 7: Diffusion-DPO plus an exploration term that uses no reward label.
 
-    The second term, alpha * sigmoid(k_ex (s_explore - s_main)), pulls towards what the exploring
-    agent drew and away from what the main agent drew. `explore_beta` is its beta (default: beta);
+    The second term, alpha * sigmoid(k_ex (s_explore - s_main)), pulls towards the exploring
+    agent's sample and away from the main agent's. `explore_beta` is its beta (default: beta);
     `gated` keeps it only where the explore sample scores higher than the main one. Pairs without
     such samples (offline ones) have no second term.
     """
@@ -216,11 +218,11 @@ class EXPO(DiffusionDPO):
 
 @dataclass(frozen=True)
 class DiffusionKTO:
-    """Diffusion-KTO (Li et al., arXiv 2404.04465, eq. 8): images one by one, desirable or not.
+    """Diffusion-KTO (Li et al., arXiv 2404.04465, eq. 8): single images, desirable or not.
 
-    g = m_ref - m_policy, the logit z = +-beta (g - z0), + for desirable images, and the loss
+    g = m_ref - m_policy, the logit is z = +-beta (g - z0), + for desirable images, and the loss
     1 - U(z). The reference point z0 = max(0, mean of g) carries no gradient; its mean is over the
-    images of a process's forward pass (`batch`), or over the same images under each other's
+    images of a process's forward pass (`batch`), or over the same images with each other's
     prompts (`mismatched`), which estimates the KL as KTO does (Ethayarajh et al., arXiv
     2402.01306). beta multiplies a difference of mean errors as it is, without Diffusion-DPO's 1/2.
 
@@ -228,7 +230,7 @@ class DiffusionKTO:
     -log sigmoid(-z); `exponential`, risk-seeking too: exp(z / 100) - 1, and for undesirable images
     1 - exp(-z / 100), as in the authors' code.
 
-    `desirable_fraction` of the images visited are desirable ones, whatever the data's share.
+    `desirable_fraction` of the visited images are desirable ones, whatever their share of the data.
     """
 
     beta: float = 1000.0

@@ -1,4 +1,4 @@
-"""Which samples of a prompt make a pair, and which stand beside it in Eq. 7's second term."""
+"""Which samples of a prompt form a pair, and which enter Eq. 7's second term with it."""
 
 import itertools
 import math
@@ -12,7 +12,7 @@ from expo_cli.contracts.records import Agent
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A sample that may enter a pair: no more of it than that takes, as there may be millions.
+    """A sample that may enter a pair. It holds only what pairing needs, as there may be millions.
 
     `part` and `digest` are the SampleRef's; `scores` is [num_rewards].
     """
@@ -26,7 +26,7 @@ class Candidate:
 
 @dataclass(slots=True)
 class Group:
-    """The samples of one prompt by sample_id; `num_flagged` more are NaN or black."""
+    """The samples of one prompt by sample_id; another `num_flagged` are NaN or black."""
 
     prompt_id: str
     prompt: str
@@ -36,16 +36,16 @@ class Group:
 
 
 class Pairing(Protocol):
-    """Which samples of a prompt, or which candidates of a denoising step, make a pair."""
+    """Chooses the pairs among a prompt's samples or a denoising step's candidates."""
 
     pairs: str
-    """What it pairs: samples (the default where it says nothing) or steps."""
+    """What it pairs: samples (default) or steps."""
 
     def __call__(self, scores: Sequence[float]) -> list[tuple[int, int]]:
         """(winner, loser) of each pair as indices into `scores` [num_samples >= 2].
 
-        Of equal scores the earlier sample comes first. Pairs without a margin may be among them;
-        the caller drops these.
+        Ties go to the earlier sample. Pairs without a margin may be included; the caller drops
+        them.
         """
 
 
@@ -55,7 +55,7 @@ def what_it_pairs(pairing: Pairing) -> str:
 
 @dataclass(frozen=True)
 class TopBottom:
-    """The k best with the k worst of a prompt: best with worst, second best with second worst."""
+    """The k best with the k worst of a prompt: best with worst, second best with second worst, ..."""
 
     k: int = 2
 
@@ -71,7 +71,7 @@ class TopBottom:
 
 @dataclass(frozen=True)
 class BestWorst:
-    """The best against the worst: one pair a prompt (Algorithm 1 of the paper)."""
+    """The best against the worst: one pair per prompt (Algorithm 1 of the paper)."""
 
     def __call__(self, scores: Sequence[float]) -> list[tuple[int, int]]:
         indices = range(len(scores))
@@ -80,7 +80,7 @@ class BestWorst:
 
 @dataclass(frozen=True)
 class AllPairs:
-    """Every sample of a prompt with every other: n (n - 1) / 2 pairs, as of a human ranking."""
+    """All pairs of a prompt's samples, n (n - 1) / 2, as in a human ranking."""
 
     def __call__(self, scores: Sequence[float]) -> list[tuple[int, int]]:
         best_first = sorted(range(len(scores)), key=lambda i: -scores[i])
@@ -88,14 +88,14 @@ class AllPairs:
 
 
 def confidence(best: float, worst: float) -> float:
-    """How much surer than chance softmax([best, worst]) is of the best: p_best - p_worst."""
+    """p_best - p_worst of softmax([best, worst])."""
     return math.tanh((best - worst) / 2)
 
 
 @dataclass(frozen=True)
 class StepBestWorst(BestWorst):
-    """The best against the worst candidate of a denoising step, where the reward is sure enough
-    (SPO, Liang et al., arXiv 2406.04314): one pair a step, or none."""
+    """The best against the worst candidate of a denoising step, if the reward is confident enough
+    (SPO, Liang et al., arXiv 2406.04314): at most one pair per step."""
 
     min_confidence: float = 0.3
 
@@ -116,7 +116,7 @@ class StepBestWorst(BestWorst):
 def shuffled(candidates: Iterable[Candidate], seed: int) -> list[Candidate]:
     """The candidates in an order that depends on `seed` and their ids alone.
 
-    Of equal scores the first one is taken, so this order decides ties without favour to an agent.
+    Ties go to the first candidate, so this order breaks them without favouring an agent.
     """
     return sorted(candidates, key=lambda c: (digest("tie", seed, c.sample_id), c.sample_id))
 
@@ -124,7 +124,7 @@ def shuffled(candidates: Iterable[Candidate], seed: int) -> list[Candidate]:
 def explore_and_main(
     candidates: Sequence[Candidate], seed: int, pair_id: str
 ) -> tuple[int, int] | None:
-    """Indices of one explore and one main sample, drawn by hash: their scores play no part.
+    """Indices of one explore and one main sample, chosen by hash whatever their scores.
 
     `candidates` are in the order of `shuffled`. None when one agent has no sample.
     """

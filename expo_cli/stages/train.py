@@ -262,7 +262,7 @@ class _Drawn(msgspec.Struct):
 
 
 def check_as_judged(records: Sequence[Any]) -> None:
-    """Raises ContractError for a sample whose rollout was drawn anew since it was judged, as far as
+    """Raises ContractError for a sample whose rollout was drawn again since it was judged, as far as
     records tell: latents are not read."""
     judged: dict[Path, dict[str, str | None]] = {}
     for item, ref in refs_of(records):
@@ -274,7 +274,7 @@ def check_as_judged(records: Sequence[Any]) -> None:
             if None not in (wanted, sample.digest) and wanted != sample.digest:
                 raise ContractError(
                     f"{part}:{number}: latents {sample.sample_id} are {sample.digest}, but were "
-                    f"{wanted} when they were judged: they were drawn anew; make the pairs again"
+                    f"{wanted} when they were judged: they were drawn again; make the pairs again"
                 )
 
 

@@ -58,7 +58,7 @@ PAIRS = {"caption": ["a"], "label_0": [1.0], "label_1": [0.0]}
         ("p.jsonl", b'{"prompt":"a"}\n{"prompt":' + DEEP + b"\n", PREP, 1, ":2: "),
         ("p.jsonl", b'{"prompt":"\\ud800"}\n', PREP, 1, ":1: "),
         ("p.jsonl", b'{"prompt":NaN}\n', PREP, 1, ":1: "),
-        ("p.parquet", b"PAR1" + bytes(100) + b"PAR1", PREP, 1, ": not a whole parquet file"),
+        ("p.parquet", b"PAR1" + bytes(100) + b"PAR1", PREP, 1, ": not a complete parquet file"),
         ("p.parquet", parquet({"prompt": [b"\xff"]}), PREP, 1, ":1: 'prompt' must be text"),
         ("p.json", DEEP, (*PREP, "--layout", "hps-benchmark"), 1, ":1: "),
         ("p.txt", b"\n \n", PREP, 1, None),
@@ -163,12 +163,16 @@ def test_an_index_of_images(command, tmp_path):
     ("name", "data", "place"),
     [
         ("run.json", b"{", "run.json: "),
-        ("run.json", b'{"command":"rollout","plan":{"num_parts":1e15}}', ": its run.json is wrong"),
-        ("run.json", b'{"command":"rollout","plan":{}}', ": its run.json knows nothing of 'num_pa"),
+        (
+            "run.json",
+            b'{"command":"rollout","plan":{"num_parts":1e15}}',
+            ": its run.json has a bad",
+        ),
+        ("run.json", b'{"command":"rollout","plan":{}}', ": its run.json has no 'num_pa"),
         ("part-00000.jsonl", b"\n", "part-00000.jsonl:1: empty line"),
         ("scores/part-00000.r.jsonl", b'{"score":NaN}\n', "scores/part-00000.r.jsonl:1: "),
         ("scores/part-00000.r.safetensors", b"\x80\x02}", "part-00000.r.safetensors: is a pickle"),
-        ("part-00000.safetensors", b"\xff" * 99, "part-00000.safetensors: not a whole"),
+        ("part-00000.safetensors", b"\xff" * 99, "part-00000.safetensors: not a complete"),
     ],
 )
 def test_a_damaged_rollout_is_not_evaluated(name, data, place, command, tmp_path):

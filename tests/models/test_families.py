@@ -289,9 +289,9 @@ def test_a_size_that_does_not_fit_is_refused(family, folder):
 def test_a_scheduler_belongs_to_a_family():
     assert scheduler_of("StableDiffusionXLPipeline", None) == "ddpm"
     assert scheduler_of("FluxPipeline", None) == "flow-match-euler"
-    with pytest.raises(UsageError, match="ddim cannot draw with a FluxPipeline"):
+    with pytest.raises(UsageError, match="ddim does not work with a FluxPipeline"):
         scheduler_of("FluxPipeline", "ddim")
-    with pytest.raises(UsageError, match="flow-match-euler cannot draw with a StableDiffusionPip"):
+    with pytest.raises(UsageError, match="flow-match-euler does not work with a StableDiffusionPip"):
         scheduler_of("StableDiffusionPipeline", "flow-match-euler")
 
 

@@ -252,7 +252,7 @@ UNUSABLE = {
     "missing": (lambda: None, "holds no image"),
     "cmyk": (lambda: png(picture(0, mode="CMYK"), "JPEG"), "is CMYK; convert it"),
     "deep": (lambda: png(Image.new("I;16", (9, 9))), "is I;16; convert it"),
-    "animated": (animated, "has 2 frames; only stills are used"),
+    "animated": (animated, "has 2 frames; only still images are used"),
     "huge": (lambda: png(Image.new("1", (20000, 10000))), "has too many pixels"),
     "long": (lambda: png(Image.new("L", (2000, 3))), "is 2000x3, too long for a crop"),
 }

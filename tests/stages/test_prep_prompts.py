@@ -265,7 +265,7 @@ def test_output_can_be_prepared_again(tmp_path):
             ":1",
             "no column 'kid'; did you mean 'kind'?",
         ),
-        ("p.parquet", b"PAR1 broken", {}, "", "not a whole parquet file"),
+        ("p.parquet", b"PAR1 broken", {}, "", "not a complete parquet file"),
         ("p.parquet", pyarrow.table({"Prompt": ["a"]}), {}, "", "did you mean 'Prompt'?"),
         ("p.parquet", pyarrow.table({"prompt": [1]}), {}, ":1", "must be text, got int"),
         ("a.json", '["a",\n"b', {"layout": "hps-benchmark"}, ":2", "not a JSON item"),

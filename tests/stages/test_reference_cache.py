@@ -270,7 +270,7 @@ def test_a_cache_of_another_reference_or_precision_is_refused(
         )
     assert contents(cache) == before
     (cache / "run.json").unlink()
-    with pytest.raises(ContractError, match="has no run.json to say of what it is"):
+    with pytest.raises(ContractError, match="has no run.json that describes it"):
         fill(pairs, tiny_sd, cache)
 
 

@@ -187,7 +187,7 @@ def without_candidates(folder: Path) -> None:
         (break_a_line, "rollout/part-00000.steps.jsonl:3: "),
         (change_a_line(scores=[1.0, math.nan, 0.0]), "part-00000.steps.jsonl:2: "),
         (change_a_line(scores=[1.0, None, 0.0]), "part-00000.steps.jsonl:2: Expected `float`"),
-        (change_a_line(winner=3), "steps.jsonl:2: winner 3 is none of the candidates"),
+        (change_a_line(winner=3), "steps.jsonl:2: winner 3 is not one of the candidates"),
         (change_a_line(winner=0, loser=0), "steps.jsonl:2: "),
         (change_a_line(previous_timestep=999), "steps.jsonl:2: timestep 251 leads to 999"),
         (change_a_line(eta=0), "steps.jsonl:2: eta must be in (0, 1], got 0"),

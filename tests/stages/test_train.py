@@ -201,7 +201,7 @@ def test_an_objective_of_the_users_own(pairs, tiny_sd, tmp_path):
 def test_explore_without_main_is_refused(pairs, tiny_sd, tmp_path):
     first = json.loads(pairs.read_text().splitlines()[0]) | {"main": None}
     pairs.write_text(json.dumps(first) + "\n")
-    with pytest.raises(ContractError, match="jsonl:1: explore and main come together"):
+    with pytest.raises(ContractError, match="jsonl:1: explore and main must be given together"):
         train(pairs, tmp_path / "out", tiny_sd)
 
 

@@ -22,7 +22,7 @@ def column_names(path: Path, name: str | None = None) -> list[str]:
     except FileNotFoundError as error:
         raise ContractError(f"{name or path}: cannot be read: no such file") from error
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ContractError(f"{name or path}: not a whole parquet file: {error}") from error
+        raise ContractError(f"{name or path}: not a complete parquet file: {error}") from error
     if twice := next((column for column in names if names.count(column) > 1), None):
         raise ContractError(f"{name or path}: has two columns {twice!r}")
     return names
@@ -60,4 +60,4 @@ def rows(
     except (UnicodeDecodeError, OverflowError) as error:  # not UTF-8; a date after year 9999
         raise ContractError(f"{name or path}:{number}: cannot be read: {error}") from error
     except (pyarrow.ArrowException, OSError) as error:
-        raise ContractError(f"{name or path}: not a whole parquet file: {error}") from error
+        raise ContractError(f"{name or path}: not a complete parquet file: {error}") from error

@@ -143,7 +143,7 @@ def open_preferences(
     """Raises UsageError for an unknown layout, and for flags that have no meaning here."""
     for path in inputs:
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise UsageError(f"{path}: is no regular file; preferences are read several times")
+            raise UsageError(f"{path}: is not a regular file; preferences are read several times")
     layout: Layout = build(LAYOUTS, images.layout)
     pairing = build(PAIRINGS, config.pairing)
     if what_it_pairs(pairing) != "samples":

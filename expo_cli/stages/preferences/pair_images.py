@@ -67,7 +67,7 @@ class PairImages:
             if None not in (judged, sample.digest) and judged != sample.digest:
                 raise ContractError(
                     f"{path}: is of latents {sample.digest}, the pair of {judged}: the rollout was "
-                    "drawn anew; make its pairs again"
+                    "drawn again; make its pairs again"
                 )
             try:
                 data = path.read_bytes()

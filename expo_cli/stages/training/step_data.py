@@ -124,7 +124,7 @@ class StepData:
         if wanted is not None and (digest := latents_digest(*found)) != wanted:
             raise ContractError(
                 f"{step.folder / step.pair.part}: the latents of step {step.pair.step_id} are "
-                f"{digest}, but were {wanted} when they were judged: they were drawn anew or replaced"
+                f"{digest}, but were {wanted} when they were judged: they were drawn again or replaced"
             )
         return found
 
