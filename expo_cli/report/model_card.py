@@ -14,7 +14,7 @@ TEMPLATE = "model_card.md.jinja"
 
 
 class Origin(Protocol):
-    """See `stages.training.origin.Origin`; all of its text is untrusted."""
+    """See `stages.train.origin.Origin`; all of its text is untrusted."""
 
     hub_base: str | None
     objective: str

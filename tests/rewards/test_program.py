@@ -80,7 +80,10 @@ ANSWER = 'for i in \'abc\': print(\'{"sample_id": "%s", "score": 1}\' % i)\n'
         (ANSWER.replace("1}", "1e999}"), "line 1 .* is not a score .*1e999"),
         (ANSWER.replace("1}", "null}"), r"line 1 .*Expected `float`, got `null`"),
         (ANSWER.replace("score", "value"), "missing required field `score`"),
-        ("print(chr(0xe9))\nimport sys; sys.stdout.buffer.write(bytes([255, 10]))", "is not a score"),
+        (
+            "print(chr(0xe9))\nimport sys; sys.stdout.buffer.write(bytes([255, 10]))",
+            "is not a score",
+        ),
     ],
 )
 def test_a_program_that_goes_wrong_is_one_line(program, body, message):
