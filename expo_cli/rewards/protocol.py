@@ -37,8 +37,8 @@ class Reward(ABC):
     """A judge; your own reward inherits from this class."""
 
     whole_parts: ClassVar[bool] = False
-    """Whether `judge` takes all samples of a part at once instead of --batch-size of them, as an
-    outside program does, which loads its model at every call."""
+    """Whether `judge` gets all samples of a part at once instead of batches; for external programs,
+    which load their model at every call."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:

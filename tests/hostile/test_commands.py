@@ -63,7 +63,7 @@ PAIRS = {"caption": ["a"], "label_0": [1.0], "label_1": [0.0]}
         ("p.json", DEEP, (*PREP, "--layout", "hps-benchmark"), 1, ":1: "),
         ("p.txt", b"\n \n", PREP, 1, None),
         ("p.jsonl", PROMPT + b'{"prompt_id":"../b","prompt":"x"}\n', ROLLOUT, 1, ":2: prompt_id"),
-        ("p.jsonl", PROMPT + PROMPT, ROLLOUT, 1, ":2: prompt_id a stands on line 1"),
+        ("p.jsonl", PROMPT + PROMPT, ROLLOUT, 1, ":2: prompt_id a is already on line 1"),
         ("p.jsonl", PROMPT[:-9], ROLLOUT, 1, ":1: "),
         ("p.jsonl", b"", ROLLOUT, 1, ": no prompts"),
         ("p.jsonl", b"\xff\xfe" + PROMPT.decode().encode("utf-16-le"), ROLLOUT, 1, ":1: is UTF-16"),

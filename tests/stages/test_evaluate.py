@@ -172,7 +172,7 @@ def test_a_prompt_or_a_category_without_a_good_image_has_no_figures(tmp_path):
         assert policy.diversity.keys() == {"pick", "hps"}
     flat = results.policy("it1").categories["flat"]["pick"]
     assert (flat.num_prompts, flat.difference.low) == (2, None)
-    assert any("No figures of category 'noto'" in note for note in results.notes)
+    assert any("No figures for category 'noto'" in note for note in results.notes)
 
 
 def test_policies_without_a_good_image_to_compare_are_refused(tmp_path):
@@ -642,7 +642,7 @@ def test_the_hps_benchmark_is_added_up_as_the_hpsv2_package_does(expo, tmp_path)
     assert as_the_package_does([score("base", n, 0) for n in by_id], 2)[1] != pytest.approx(
         deviation, abs=1e-3
     )
-    assert "The HPS benchmark has 3200 prompts, these figures are of 80." in results.notes
+    assert "The HPS benchmark has 3200 prompts, these figures are from 80." in results.notes
 
 
 @pytest.mark.parametrize(
