@@ -311,6 +311,6 @@ def test_flow_matching_has_no_kl_and_no_step_candidates(tmp_path):
         ("--num-step-candidates", {"num_step_candidates": 2, "step_reward": "pickscore"}),
     ):
         config = RolloutConfig(policy=policy, **settings)
-        with pytest.raises(UsageError, match=f"{flag} needs Gaussian steps, which a FluxPipeline"):
+        with pytest.raises(UsageError, match=f"{flag} needs Gaussian steps, but a FluxPipeline"):
             roll_out(tmp_path / "prompts.jsonl", tmp_path / "out", config, OPTIONS, "0/1")
     assert not (tmp_path / "out").exists()

@@ -321,5 +321,7 @@ def test_flags_that_need_each_other():
 
 def test_no_pairs_at_all(importing, tmp_path):
     path = write_parquet(tmp_path / "in/ties.parquet", pick_a_pic_rows()[2:4])
-    with pytest.raises(ExpoError, match="no pairs left of 2 rows: dropped 1 ties, 1 rows without"):
+    with pytest.raises(
+        ExpoError, match="no pairs left from 2 rows: dropped 1 ties, 1 rows without"
+    ):
         importing(path)

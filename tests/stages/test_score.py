@@ -509,7 +509,9 @@ def test_an_unreadable_image_stops_or_is_dropped_and_counted(tmp_path):
     lines = [{"image": f"{n}.png", "prompt": "x", "sample_id": f"s{n}"} for n in range(4)]
     index.write_text("".join(json.dumps(line) + "\n" for line in lines))
     settings = {"index": str(index), "part_size": 2, "out": tmp_path / "out"}
-    with pytest.raises(ContractError, match=r"index.jsonl:3: .*2.png: .*--unreadable drop leaves it out"):
+    with pytest.raises(
+        ContractError, match=r"index.jsonl:3: .*2.png: .*--unreadable drop leaves it out"
+    ):
         score(tmp_path, own("Brightness"), **settings)
     result = score(tmp_path, own("Brightness"), **settings, unreadable="drop")
     assert result.dropped == {"unreadable_images": 1}

@@ -85,7 +85,8 @@ def test_pairs_that_the_reward_is_not_sure_of_are_dropped(rollout, tmp_path):
 def test_when_no_pair_is_left_the_error_says_what_to_do(rollout, tmp_path):
     rewrite_steps(rollout, scores=(1.0, 1.0, 1.0))
     with pytest.raises(
-        ExpoError, match="no pairs left from 2 steps: dropped 2 steps below min confidence; draw more"
+        ExpoError,
+        match="no pairs left from 2 steps: dropped 2 steps below min confidence; draw more",
     ):
         make(rollout, tmp_path / "out.jsonl", "step-best-worst:min_confidence=0.999999", limit=2)
     assert not (tmp_path / "out.jsonl").exists()

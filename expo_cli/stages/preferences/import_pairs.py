@@ -181,7 +181,7 @@ def needed_images(preferences: Preferences) -> tuple[dict[str, NeededImage], Tal
             needed.setdefault(ref.sample_id, images[ref.sample_id])
         listing.update(msgspec.json.encode([pair, *images.values()]))
     if not needed:
-        raise ExpoError(f"no pairs left of {tally.num_prompts} rows: dropped {tally.drops()}")
+        raise ExpoError(f"no pairs left from {tally.num_prompts} rows: dropped {tally.drops()}")
     return needed, tally, listing.hexdigest()
 
 
@@ -235,7 +235,7 @@ def finished_pairs(
             yield one
     tally.num_pairs = num_pairs
     if not num_pairs:
-        raise ExpoError(f"no pairs left of {tally.num_prompts} rows: dropped {tally.drops()}")
+        raise ExpoError(f"no pairs left from {tally.num_prompts} rows: dropped {tally.drops()}")
 
 
 def encoded_images(folder: Path, part: int, count: int) -> list[EncodedImage]:

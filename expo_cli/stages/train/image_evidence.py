@@ -1,4 +1,4 @@
-"""Training data of the objectives that learn from labelled images."""
+"""Evidence for objectives that learn from labelled images."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,10 +20,10 @@ from expo_cli.stages.train.reference import Reference
 
 
 class ImageEvidence(EvidenceStream):
-    """The errors of single images, each under noise of its own.
+    """The errors of single images, each with its own noise.
 
-    Of every five visits, with the usual share of 0.8, four are to desirable images, in epochs of
-    their own, and one is to an undesirable image.
+    Desirable and undesirable images have separate epochs. With the default share of 0.8, four of
+    every five visits are to desirable images.
     """
 
     favoured = "desirable"
@@ -84,7 +84,7 @@ class ImageEvidence(EvidenceStream):
             self.denoiser.refer(under_other_prompts(rows))
 
     def rows(self, start: int, count: int) -> tuple[list[TrainingImage], Rows]:
-        """The micro-batch of some visits, an image a row."""
+        """The micro-batch of some visits, one image per row."""
         seed, dropout = self.config.seed, self.config.caption_dropout
         images, noises, timesteps, prompts, seeds = [], [], [], [], []
         for image, visit in image_visits(self.by_label, self.objective, self.config, start, count):
@@ -104,8 +104,8 @@ class ImageEvidence(EvidenceStream):
         """Means over a micro-batch.
 
         desirable_error, undesirable_error and the reference's; their changes against the
-        reference; implicit_accuracy: share of images whose error moved as their label asks,
-        counted from the reference point, which is there too; saturation.
+        reference; the reference point; implicit_accuracy: share of images whose error moved
+        as their label asks, relative to the reference point; saturation.
         """
         values = {}
         for name, chosen in (("desirable", errors.desirable), ("undesirable", ~errors.desirable)):
@@ -144,5 +144,5 @@ def image_visits(
 
 
 def under_other_prompts(rows: Rows) -> Rows:
-    """The same noisy latents, each under its neighbour's prompt."""
+    """The same noisy latents, each with its neighbour's prompt."""
     return replace(rows, prompts=[*rows.prompts[1:], rows.prompts[0]])
