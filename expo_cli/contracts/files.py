@@ -3,10 +3,11 @@
 import fcntl
 import glob
 import hashlib
+import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TypeVar
@@ -173,6 +174,16 @@ def read_json(path: Path, kind: type[Content]) -> Content:
         raise ContractError(f"{path}: {error}") from error
 
 
+def json_bytes(value: object) -> bytes:
+    return json.dumps(value, indent=2).encode() + b"\n"
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write indented JSON atomically."""
+    with atomic(path) as file:
+        file.write(json_bytes(value))
+
+
 def sha256(path: Path) -> str:
     """The file's sha256 in hex. Raises ExpoError when it cannot be read."""
     try:
@@ -182,7 +193,12 @@ def sha256(path: Path) -> str:
         raise ExpoError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def sha256_of_all(paths: Sequence[Path]) -> str:
-    """The output of `sha256sum FILES | sha256sum`, run in the folder of the files."""
-    listing = "".join(f"{sha256(path)}  {path.name}\n" for path in paths)
+def listing_sha256(items: Iterable[tuple[str, str]]) -> str:
+    """One sha256 over (name, sha256) items: the output of `sha256sum NAMES | sha256sum`."""
+    listing = "".join(f"{digest}  {name}\n" for name, digest in items)
     return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def files_sha256(folder: Path, paths: Iterable[Path]) -> str:
+    """One sha256 over files: the output of `sha256sum FILES | sha256sum` in `folder`."""
+    return listing_sha256((path.relative_to(folder).as_posix(), sha256(path)) for path in paths)

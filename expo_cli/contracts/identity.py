@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from expo_cli.contracts.files import atomic, read_json, sha256
+from expo_cli.contracts.files import atomic, listing_sha256, read_json, sha256
 from expo_cli.contracts.provenance import RUN
 from expo_cli.contracts.sources import (
     ADAPTER_CONFIG,
@@ -94,10 +94,9 @@ def _memory(status: os.stat_result) -> Path:
     return Path(cache, "expo", "sha256", name)
 
 
-def listing_sha256(items: Iterable[tuple[str, str]]) -> str:
-    """One sha256 over (name, digest) items, in the format of `sha256sum`."""
-    listing = "".join(f"{digest}  {name}\n" for name, digest in sorted(items))
-    return hashlib.sha256(listing.encode()).hexdigest()
+def parts_sha256(items: Iterable[tuple[str, str]]) -> str:
+    """One sha256 over (name, sha256) items, independent of their order."""
+    return listing_sha256(sorted(items))
 
 
 def json_sha256(value: object) -> str:
@@ -139,7 +138,7 @@ def folder_sha256(folder: Path) -> str:
         if path.name.endswith(".index.json") or path.name == RUN:
             continue
         items.append((path.name, text_sha256(path)))
-    return listing_sha256(items)
+    return parts_sha256(items)
 
 
 def text_sha256(path: Path) -> str:
@@ -178,7 +177,7 @@ def adapter_sha256(folder: Path) -> str:
     settings = config_sha256(
         folder / ADAPTER_CONFIG, without=("base_model_name_or_path", "base_path")
     )
-    return listing_sha256([*weights, (ADAPTER_CONFIG, settings)])
+    return parts_sha256([*weights, (ADAPTER_CONFIG, settings)])
 
 
 def model_sha256s(name: str, source: str, parts: Sequence[str]) -> dict[str, str]:
@@ -200,4 +199,4 @@ def model_sha256s(name: str, source: str, parts: Sequence[str]) -> dict[str, str
 def one_sha256(inputs: Mapping[str, str], name: str) -> str:
     """One sha256 over all parts of the model called `name` in `inputs`."""
     start = f"{name}/"
-    return listing_sha256((key, inputs[key]) for key in inputs if key.startswith(start))
+    return parts_sha256((key, inputs[key]) for key in inputs if key.startswith(start))

@@ -22,7 +22,6 @@ from typing import Any
 import msgspec
 
 from expo_cli.contracts import jsonl
-from expo_cli.contracts.checkpoints import saved_steps, state_folder, states_folder
 from expo_cli.contracts.files import alone, cannot_be_written, lock_path, remove_abandoned
 from expo_cli.contracts.outputs import (
     File,
@@ -44,6 +43,7 @@ from expo_cli.contracts.provenance import (
     write_run,
 )
 from expo_cli.contracts.sources import ADAPTER_CONFIG, MODEL_INDEX
+from expo_cli.contracts.states import saved_steps, state_folder, states_folder
 from expo_cli.errors import ContractError
 
 PART = re.compile(r"part-\d{5,7}\.(jsonl|safetensors|run\.json|steps\.jsonl|steps\.safetensors)")

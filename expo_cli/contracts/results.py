@@ -80,7 +80,7 @@ class DiversityResult:
     difference: Estimate | None = None
 
 
-# Sampler settings, apart from negative prompts: fields of both `Sample` and `Sampling`.
+# Sampler settings, apart from negative prompts: fields of both `Sample` and `SamplerSettings`.
 SAMPLER_SETTINGS = (
     "scheduler",
     "num_inference_steps",
@@ -92,9 +92,9 @@ SAMPLER_SETTINGS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
-    """How some of a policy's samples were drawn. `negative_prompts` is a sha256 over (sample, negative
-    prompt), None when there are none.
+class SamplerSettings:
+    """How some of a policy's samples were drawn. `negative_prompts` is a sha256 over (sample,
+    negative prompt), None when there are none.
     """
 
     scheduler: str
@@ -129,7 +129,7 @@ class PolicyResult:
     num_black: int
     num_flagged: int = 0
     seed: int | None = None
-    sampling: list[Sampling] = field(default_factory=list)
+    sampling: list[SamplerSettings] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from expo_cli.contracts.results import (
     KLResult,
     PolicyResult,
     RewardResult,
-    Sampling,
+    SamplerSettings,
 )
 from expo_cli.core.statistics import Floats, prompt_means, wins
 from expo_cli.core.verdict import MAX_SHIFT
@@ -55,7 +55,7 @@ class PolicySamples:
     diversity: dict[str, Floats]
     images: list[str | None]
     seed: int | None
-    sampling: list[Sampling]
+    sampling: list[SamplerSettings]
 
 
 def compare(

@@ -6,8 +6,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from expo_cli.contracts.ids import pair_seed
-
 Timestep = TypeVar("Timestep", int, float)
 
 
@@ -21,14 +19,10 @@ def normal(generator: torch.Generator, shape: tuple[int, ...]) -> Tensor:
 
 
 def training_noise(
-    seed: int,
-    pair_id: str,
-    draw: int,
-    shape: tuple[int, ...],
-    draw_timestep: Callable[[torch.Generator], Timestep],
+    seed: int, shape: tuple[int, ...], draw_timestep: Callable[[torch.Generator], Timestep]
 ) -> tuple[Tensor, Timestep]:
-    """The noise and timestep that the winner and loser of a pair share at one visit."""
-    generator = torch.Generator().manual_seed(pair_seed(seed, pair_id, draw))
+    """The training noise and timestep of a seed (see `contracts.ids.pair_seed`)."""
+    generator = torch.Generator().manual_seed(seed)
     timestep = draw_timestep(generator)
     return normal(generator, shape), timestep
 

@@ -106,7 +106,7 @@ def slope(loss: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
         return torch.autograd.grad(loss(logits).sum(), logits)[0].abs()
 
 
-def check_positive(**values: float | None) -> None:
+def require_positive(**values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive, got {value}")
@@ -145,7 +145,7 @@ class DiffusionDPO(Objective):
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        check_positive(beta=self.beta)
+        require_positive(beta=self.beta)
         if not 0 <= self.label_smoothing < 0.5:
             raise ValueError(
                 f"label_smoothing must be at least 0 and below 0.5, got {self.label_smoothing}"
@@ -193,7 +193,7 @@ class EXPO(DiffusionDPO):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(explore_beta=self.explore_beta)
+        require_positive(explore_beta=self.explore_beta)
         if not self.alpha >= 0:
             raise ValueError(f"alpha must not be negative, got {self.alpha}")
 
@@ -242,7 +242,7 @@ class DiffusionKTO(Objective):
     mixes_batch = True
 
     def __post_init__(self) -> None:
-        check_positive(beta=self.beta)
+        require_positive(beta=self.beta)
         if not 0 < self.desirable_fraction < 1:
             raise ValueError(
                 f"desirable_fraction must lie between 0 and 1, got {self.desirable_fraction}"

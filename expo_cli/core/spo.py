@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from expo_cli.core.objectives import Objective, check_positive
+from expo_cli.core.objectives import Objective, require_positive
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class SPO(Objective):
     learns_from = "steps"
 
     def __post_init__(self) -> None:
-        check_positive(beta=self.beta)
+        require_positive(beta=self.beta)
         if not 0 < self.clip < 1:
             raise ValueError(f"clip must lie between 0 and 1, got {self.clip}")
 

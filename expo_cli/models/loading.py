@@ -7,7 +7,7 @@ import torch
 from expo_cli.contracts.sources import model_folder
 from expo_cli.models.families import pipeline_class, pipeline_folder
 from expo_cli.models.protocol import Decoder, DiffusionModel, Encoder, TextEncoder
-from expo_cli.models.vae import LatentDecoder, LatentEncoder
+from expo_cli.models.vae import VAEDecoder, VAEEncoder
 from expo_cli.registry import MODELS, find
 
 
@@ -40,7 +40,7 @@ def load_decoder(source: str, device: torch.device, dtype: torch.dtype) -> Decod
     """Only the decoder (latents to images) of a source's model."""
     folder = pipeline_folder(source)
     pipeline_class(folder)
-    return LatentDecoder(folder, device, dtype)
+    return VAEDecoder(folder, device, dtype)
 
 
 def load_text_encoder(source: str, device: torch.device, dtype: torch.dtype) -> TextEncoder:
@@ -52,4 +52,4 @@ def load_text_encoder(source: str, device: torch.device, dtype: torch.dtype) -> 
 def load_encoder(source: str, device: torch.device, dtype: torch.dtype) -> Encoder:
     """Only the encoder (images to latents) of a source's model."""
     folder = pipeline_folder(source)
-    return LatentEncoder(folder, device, dtype, family(folder).read_geometry(folder))
+    return VAEEncoder(folder, device, dtype, family(folder).read_geometry(folder))

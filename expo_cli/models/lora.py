@@ -15,7 +15,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 
-from expo_cli.contracts.files import atomic, read_json
+from expo_cli.contracts.files import read_json, write_json
 from expo_cli.contracts.sources import ADAPTER_CONFIG, AdapterConfig, written_down
 from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.errors import ContractError, UsageError, one_line
@@ -116,5 +116,4 @@ def save_adapter(
     known = written_down("base", base, folder)
     configuration = {"peft_type": "LORA", "base_model_name_or_path": known.pop("base")}
     configuration |= known | settings
-    with atomic(folder / ADAPTER_CONFIG) as file:
-        file.write(json.dumps(configuration, indent=2).encode() + b"\n")
+    write_json(folder / ADAPTER_CONFIG, configuration)

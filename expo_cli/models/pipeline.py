@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from expo_cli.models.component import load_component, load_config
 from expo_cli.models.protocol import Conditioning, TextEncoder
 from expo_cli.models.text import TextEncoders
-from expo_cli.models.vae import Geometry, LatentDecoder
+from expo_cli.models.vae import Geometry, VAEDecoder
 
 
 class Pipeline(ABC):
@@ -53,8 +53,8 @@ class Pipeline(ABC):
         return self.text.encode(prompts)
 
     @cached_property
-    def _decoder(self) -> LatentDecoder:
-        return LatentDecoder(self.folder, self.device, self.dtype)
+    def _decoder(self) -> VAEDecoder:
+        return VAEDecoder(self.folder, self.device, self.dtype)
 
     def decode(self, latents: Tensor) -> Tensor:
         return self._decoder.decode(latents)

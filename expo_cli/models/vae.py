@@ -45,7 +45,7 @@ def load_vae(folder: Path, dtype: torch.dtype) -> AutoencoderKL:
     return load_component(AutoencoderKL, folder, "vae", torch.float32 if overflows else dtype)
 
 
-class LatentDecoder:
+class VAEDecoder:
     """The VAE's decoder alone; see `protocol.Decoder`."""
 
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
@@ -58,7 +58,7 @@ class LatentDecoder:
         return (self.vae.decode(latents + self.shift).sample.float() / 2 + 0.5).clamp(0, 1)
 
 
-class LatentEncoder:
+class VAEEncoder:
     """The VAE's encoder alone; see `protocol.Encoder`."""
 
     def __init__(

@@ -13,7 +13,7 @@ from expo_cli.report.wording import visible
 TEMPLATE = "model_card.md.jinja"
 
 
-class Origin(Protocol):
+class CardOrigin(Protocol):
     """See `stages.train.origin.Origin`; all of its text is untrusted."""
 
     hub_base: str | None
@@ -48,7 +48,7 @@ def lines(values: Mapping[str, Any]) -> str:
     return "\n".join(f"{k}: {json.dumps(v, ensure_ascii=False)}" for k, v in short.items())
 
 
-def model_card(origin: Origin, is_lora: bool, measured: Mapping[str, Any]) -> str:
+def model_card(origin: CardOrigin, is_lora: bool, measured: Mapping[str, Any]) -> str:
     """The whole file. `measured` is the last line of `metrics.jsonl`."""
     relation = "adapter" if is_lora else "finetune"
     header = ModelCardData(

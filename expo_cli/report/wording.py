@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from expo_cli.contracts.results import Estimate, PolicyResult, Results, Sampling
+from expo_cli.contracts.results import Estimate, PolicyResult, Results, SamplerSettings
 
 
 def reward_name(results: Results, reward: str) -> str:
@@ -60,7 +60,7 @@ def direction(difference: Estimate | None) -> str:
     return "up" if difference.rises else "down" if difference.falls else "level"
 
 
-def sampling(way: Sampling) -> str:
+def sampler_settings(way: SamplerSettings) -> str:
     """The settings of a sampler in one line."""
     eta = f", eta {way.eta:g}" if way.eta else ""
     negative = ", negative prompts" if way.negative_prompts else ""
@@ -77,7 +77,7 @@ def images_per_prompt(number: float) -> str:
 def policy_settings(policy: PolicyResult) -> str:
     """How a policy's images were drawn, in one line."""
     seed = [] if policy.seed is None else [f"seed {policy.seed}"]
-    return ", ".join([" and ".join(map(sampling, policy.sampling)), *seed])
+    return ", ".join([" and ".join(map(sampler_settings, policy.sampling)), *seed])
 
 
 def reward_settings(plan: Mapping[str, Any]) -> str:

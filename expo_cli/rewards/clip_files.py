@@ -7,7 +7,7 @@ from typing import Any
 from expo_cli.contracts.identity import (
     config_sha256,
     file_sha256,
-    listing_sha256,
+    parts_sha256,
     text_sha256,
     weight_files,
 )
@@ -37,9 +37,9 @@ class CLIPFiles:
         found = [self.processor / name for name in names if (self.processor / name).exists()]
         config = self.network / CONFIG
         return {
-            "weights": listing_sha256((p.name, file_sha256(p)) for p in weight_files(self.network)),
+            "weights": parts_sha256((p.name, file_sha256(p)) for p in weight_files(self.network)),
             "config": config_sha256(config) if config.exists() else None,
-            "processor": listing_sha256((path.name, text_sha256(path)) for path in found),
+            "processor": parts_sha256((path.name, text_sha256(path)) for path in found),
             "preprocessing": "transformers CLIPImageProcessorPil: Pillow's antialiased resize",
         }
 

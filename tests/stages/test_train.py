@@ -20,6 +20,7 @@ from peft.utils import get_peft_model_state_dict
 from torch.nn.utils import parameters_to_vector
 
 from expo_cli.config import RunOptions, TrainConfig
+from expo_cli.contracts.ids import pair_seed
 from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.core.noise import training_noise, uniform_timestep
 from expo_cli.core.objectives import DiffusionDPO, DiffusionKTO, Objective
@@ -104,7 +105,9 @@ def test_the_first_step_is_what_diffusers_would_compute(layout, pairs, tmp_path,
     chosen = [visit.item for visit in visits(0, 6, 0, 2)]
     losses = []
     for n in chosen:
-        noise, timestep = training_noise(0, f"pair{n}", 0, (4, 8, 8), uniform_timestep(1000))
+        noise, timestep = training_noise(
+            pair_seed(0, f"pair{n}", 0), (4, 8, 8), uniform_timestep(1000)
+        )
         clean = torch.stack([latents[f"s{n}-winner"], latents[f"s{n}-loser"]]).float()
         noise = noise.expand_as(clean)
         timesteps = torch.tensor([timestep, timestep])

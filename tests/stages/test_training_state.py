@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 
 from expo_cli.config import RunOptions
-from expo_cli.contracts.checkpoints import check_state, saved_steps, state_folder
+from expo_cli.contracts.states import check_state, saved_steps, state_folder
 from expo_cli.errors import ExpoError
 from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.train.state import (

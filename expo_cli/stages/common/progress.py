@@ -36,6 +36,11 @@ def silence_libraries() -> None:
     logging.disable(logging.WARNING)
 
 
+def seconds_since(started: float) -> float:
+    """Seconds since `time.monotonic()` was `started`, as records hold them."""
+    return round(time.monotonic() - started, 3)
+
+
 class Bar:
     """Counts finished items; made by `Notes.bar`."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from accelerate.utils.memory import clear_device_cache
 
-from expo_cli.contracts.identity import TEXT, listing_sha256, pipeline_sha256s
+from expo_cli.contracts.identity import TEXT, parts_sha256, pipeline_sha256s
 from expo_cli.contracts.kinds import Cache
 from expo_cli.contracts.parts import Shard
 from expo_cli.contracts.provenance import Run
@@ -39,7 +39,7 @@ class TextCache:
         """Raises ContractError when the folder belongs to other encoders or another precision."""
         self.folder, self.source, self.device, self.dtype = folder, source, device, dtype
         self.cut: set[str] = set()
-        encoders = listing_sha256(pipeline_sha256s(pipeline_folder(source), TEXT).items())
+        encoders = parts_sha256(pipeline_sha256s(pipeline_folder(source), TEXT).items())
         plan = {
             "the sha256 of text encoders and tokenizers": encoders,
             "precision": str(dtype).removeprefix("torch."),

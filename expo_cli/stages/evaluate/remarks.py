@@ -1,15 +1,14 @@
 """The provenance of an evaluation's figures, and notes on how to read them."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from expo_cli.config import EvaluateConfig
-from expo_cli.contracts.files import sha256
+from expo_cli.contracts.files import files_sha256
 from expo_cli.contracts.identity import one_sha256
 from expo_cli.contracts.provenance import Run, package_versions
 from expo_cli.core.evaluation import PolicySamples
-from expo_cli.report.wording import sampling
+from expo_cli.report.wording import sampler_settings
 from expo_cli.stages.evaluate.scored_rollouts import ScoredRollout
 
 HPS_PROMPTS = 4 * 800
@@ -68,12 +67,14 @@ def provenance(
     return {
         "seed": config.seed,
         "limit": config.limit,
-        "sampling": sorted({sampling(way) for policy in policies for way in policy.sampling}),
+        "sampling": sorted(
+            {sampler_settings(way) for policy in policies for way in policy.sampling}
+        ),
         "policies": {
             each.label: {
                 "folder": str(each.folder),
                 "weights": policy_sha256(each.rollout.run),
-                "sha256": files_sha256(each),
+                "sha256": files_sha256(each.folder, each.input_files()),
                 "rollout": each.rollout.run.free | each.rollout.run.plan,
             }
             for each in scored
@@ -88,12 +89,3 @@ def policy_sha256(run: Run) -> str | None:
     if any(name.startswith("drawn_by/") for name in run.inputs):
         return one_sha256(run.inputs, "drawn_by")
     return run.inputs.get("policy")
-
-
-def files_sha256(scored: ScoredRollout) -> str:
-    """One sha256 over the names and contents of a policy's input files."""
-    listing = "".join(
-        f"{sha256(path)}  {path.relative_to(scored.folder).as_posix()}\n"
-        for path in scored.input_files()
-    )
-    return hashlib.sha256(listing.encode()).hexdigest()

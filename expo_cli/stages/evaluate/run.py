@@ -31,7 +31,7 @@ from expo_cli.report.page import render_page
 from expo_cli.report.plots import draw_plots
 from expo_cli.report.terminal import settings_lines, style_table, summary_table
 from expo_cli.stages.common.inputs import note_unchecked
-from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.common.progress import Notes, seconds_since
 from expo_cli.stages.evaluate.remarks import provenance, remarks
 from expo_cli.stages.evaluate.scored_rollouts import (
     Draw,
@@ -151,7 +151,7 @@ def evaluate_policies(
                     name: each["sha256"] for name, each in results.provenance["policies"].items()
                 },
                 counts={"prompts": results.num_prompts, "samples": len(draws) * len(policies)},
-                seconds=round(time.monotonic() - started, 3),
+                seconds=seconds_since(started),
                 files=files,
             )
         )

@@ -15,7 +15,7 @@ from expo_cli.contracts.kinds import SCORES, ScoreParts
 from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.provenance import Run, read_run
 from expo_cli.contracts.records import Sample
-from expo_cli.contracts.results import DRIFT_FIGURES, SAMPLER_SETTINGS, Sampling
+from expo_cli.contracts.results import DRIFT_FIGURES, SAMPLER_SETTINGS, SamplerSettings
 from expo_cli.contracts.rollouts import (
     Rollout,
     embeddings_path,
@@ -213,10 +213,10 @@ def _settings(sample: Sample) -> Settings:
     return tuple(getattr(sample, name) for name in SAMPLER_SETTINGS)
 
 
-def _sampling(settings: Settings, negative_prompts: Mapping[str, str]) -> Sampling:
+def _sampling(settings: Settings, negative_prompts: Mapping[str, str]) -> SamplerSettings:
     """`negative_prompts` are those of all samples drawn with these settings, by sample_id."""
     listing = "".join(f"{name}\x1f{negative_prompts[name]}\n" for name in sorted(negative_prompts))
-    return Sampling(
+    return SamplerSettings(
         **dict(zip(SAMPLER_SETTINGS, settings, strict=True)),
         num_samples=len(negative_prompts),
         negative_prompts=hashlib.sha256(listing.encode()).hexdigest()

@@ -18,7 +18,7 @@ from expo_cli.core.pairing import Pairing
 from expo_cli.errors import UsageError
 from expo_cli.registry import PAIRINGS, build
 from expo_cli.stages.common.inputs import note_unchecked
-from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.common.progress import Notes, seconds_since
 from expo_cli.stages.common.stopping import stop_on_signal
 from expo_cli.stages.make_pairs.sample_pairs import SamplePairs
 from expo_cli.stages.make_pairs.scored_groups import PairSource
@@ -132,7 +132,7 @@ def pair_rollouts(
         jsonl.write(out, maker.pairs(part_done))
     counts = maker.counts()
     if not to_stdout:
-        seconds = round(time.monotonic() - started, 3)
+        seconds = seconds_since(started)
         output.finish(replace(run, counts=counts, seconds=seconds))
     notes.say(f"make-pairs: {maker.summary()}")
     return MakePairsResult(out, plan, counts)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from expo_cli.config import MakePairsConfig
-from expo_cli.contracts.files import sha256_of_all
+from expo_cli.contracts.files import files_sha256
 from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.records import Pair
 from expo_cli.contracts.rollouts import score_path, scored_rewards
@@ -125,8 +125,8 @@ def input_digests(sources: Sequence[PairSource], labels: Sequence[str]) -> dict[
     for source in sources:
         parts = range(source.rollout.num_parts)
         records = [part_path(source.rollout.folder, part) for part in parts]
-        digests[source.relative] = sha256_of_all(records)
+        digests[source.relative] = files_sha256(source.rollout.folder, records)
         for label in labels:
             scores = [score_path(source.scores, part, label) for part in parts]
-            digests[f"{source.relative}: {label}"] = sha256_of_all(scores)
+            digests[f"{source.relative}: {label}"] = files_sha256(source.scores, scores)
     return digests

@@ -9,7 +9,7 @@ from typing import Any
 
 from expo_cli.config import MakePairsConfig
 from expo_cli.contracts import jsonl
-from expo_cli.contracts.files import sha256_of_all
+from expo_cli.contracts.files import files_sha256
 from expo_cli.contracts.outputs import count_lines
 from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.records import StepCandidates, StepPair
@@ -56,7 +56,7 @@ class StepPairs:
             records = [
                 path for n in parts for path in (part_path(folder, n), steps_path(folder, n))
             ]
-            digests[source.relative] = sha256_of_all(records)
+            digests[source.relative] = files_sha256(folder, records)
         return digests
 
     def pairs(self, part_done: Callable[[], None]) -> Iterator[StepPair]:

@@ -32,7 +32,7 @@ from expo_cli.models.loading import load_encoder
 from expo_cli.models.protocol import Encoder
 from expo_cli.stages.common.ahead import map_ahead
 from expo_cli.stages.common.device import default_device, resolve_dtype
-from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.common.progress import Notes, seconds_since
 from expo_cli.stages.common.stopping import stop_on_signal
 from expo_cli.stages.preferences.protocol import NeededImage, Preferences, flipped
 
@@ -144,7 +144,7 @@ def encode_parts(
                     "images": len(records),
                     "unreadable": sum(bool(r.problem) for r in records),
                 },
-                seconds=round(time.monotonic() - started, 3),
+                seconds=seconds_since(started),
             )
             write_part_run(folder, part, part_run)
             jsonl.write(

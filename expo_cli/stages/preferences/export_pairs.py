@@ -21,7 +21,7 @@ from expo_cli.stages.common.image_files import ImageFormat
 from expo_cli.stages.common.inputs import check_overwrite, model_inputs
 from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.common.stopping import stop_on_signal
-from expo_cli.stages.preferences.pair_images import ImageFile, PairImages
+from expo_cli.stages.preferences.pair_images import EncodedFile, PairImages
 from expo_cli.stages.train.records import TrainingPair, read_pairs
 
 
@@ -32,8 +32,8 @@ class ExportedPair:
     number: int
     num_of_prompt: int
     pair: Pair
-    winner: ImageFile
-    loser: ImageFile
+    winner: EncodedFile
+    loser: EncodedFile
 
 
 class Export(Protocol):

@@ -13,7 +13,7 @@ from expo_cli.contracts.files import atomic
 from expo_cli.contracts.ids import digest
 from expo_cli.stages.common.image_files import ImageFormat
 from expo_cli.stages.preferences.export_pairs import ExportedPair
-from expo_cli.stages.preferences.pair_images import ImageFile
+from expo_cli.stages.preferences.pair_images import EncodedFile
 
 ROWS_PER_GROUP = 100
 
@@ -95,7 +95,7 @@ class ImageFolderExport:
         for exported in pairs:
             pair, names = exported.pair, {}
             for role in ("winner", "loser"):
-                image: ImageFile = getattr(exported, role)
+                image: EncodedFile = getattr(exported, role)
                 name = f"{getattr(pair, role).sample_id}.{image.ending}"
                 with atomic(path.with_suffix("") / name) as file:
                     file.write(image.data)

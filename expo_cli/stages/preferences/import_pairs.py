@@ -17,7 +17,7 @@ import msgspec
 
 from expo_cli.config import MakePairsConfig, PairImagesConfig, RunOptions
 from expo_cli.contracts import jsonl
-from expo_cli.contracts.identity import VAE, file_sha256, listing_sha256, model_sha256s
+from expo_cli.contracts.identity import VAE, file_sha256, model_sha256s, parts_sha256
 from expo_cli.contracts.kinds import LatentParts, Pairs, latents_folder
 from expo_cli.contracts.outputs import Input
 from expo_cli.contracts.parts import num_parts, parse_shard, part_name, part_path
@@ -29,7 +29,7 @@ from expo_cli.core.pairs import PairRule, Tally
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.registry import LAYOUTS, PAIRINGS, build
 from expo_cli.stages.common.inputs import check_overwrite, model_inputs
-from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.common.progress import Notes, seconds_since
 from expo_cli.stages.preferences.protocol import Layout, NeededImage, Preferences, flipped
 
 # The `reward` of a pair made from human preferences.
@@ -132,7 +132,7 @@ def import_pairs(
         "num_images": len(needed),
         "dropped": dict(tally.dropped),
     }
-    seconds = round(time.monotonic() - started, 3)
+    seconds = seconds_since(started)
     output.finish(replace(run, counts=counts, seconds=seconds))
     notes.say(f"make-pairs: {tally.num_pairs} pairs, dropped {tally.drops()}")
     return ImportResult(out, plan, counts, len(todo), 0)
@@ -196,7 +196,7 @@ def images_sha256(preferences: Preferences, needed: Mapping[str, NeededImage]) -
         for place, file in zip(places, preferences.layout.read(path, places), strict=True):
             if file.is_file():
                 listing.append((f"{number}/{place.name}", file_sha256(file)))
-    return listing_sha256(listing)
+    return parts_sha256(listing)
 
 
 def finished_pairs(

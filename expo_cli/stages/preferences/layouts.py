@@ -201,11 +201,11 @@ def parquet_images(path: Path, places: Sequence[ImagePlace]) -> Iterator[bytes |
     for row, cells in parquet.rows(path, columns, first, last, parquet.IMAGES_PER_BATCH):
         record = dict(zip(columns, cells, strict=True))
         while place is not None and place.row == row:
-            yield image_bytes(record[place.name])
+            yield cell_bytes(record[place.name])
             place = next(waiting, None)
 
 
-def image_bytes(cell: object) -> bytes | None:
+def cell_bytes(cell: object) -> bytes | None:
     """The bytes of a cell; None if it is empty, or a struct with only the path of another file."""
     data = cell.get("bytes") if isinstance(cell, Mapping) else cell
     return data if isinstance(data, bytes) else None

@@ -21,7 +21,7 @@ Digests: TypeAlias = Mapping[str, str | None]
 
 
 @dataclass(frozen=True)
-class ImageFile:
+class EncodedFile:
     """The bytes of an image file, and its file extension."""
 
     data: bytes
@@ -36,7 +36,7 @@ class PairImages:
         self.decoders: dict[str, Any] = {}
         self.runs: dict[Path, Run | None] = {}
 
-    def files(self, refs: Iterable[tuple[Path, SampleRef]]) -> dict[str, ImageFile]:
+    def files(self, refs: Iterable[tuple[Path, SampleRef]]) -> dict[str, EncodedFile]:
         """sample_id -> image. Each ref comes with the folder that it is relative to.
 
         Raises ContractError when a sample's latents or kept image are missing or broken.
@@ -44,7 +44,7 @@ class PairImages:
         by_part: dict[Path, dict[str, str | None]] = {}
         for folder, ref in refs:
             by_part.setdefault(inside(folder, ref.part), {})[ref.sample_id] = ref.digest
-        found: dict[str, ImageFile] = {}
+        found: dict[str, EncodedFile] = {}
         for part, digests in by_part.items():
             found |= self.kept(part, digests)
             rest = [sample_id for sample_id in digests if sample_id not in found]
@@ -53,7 +53,7 @@ class PairImages:
                 found |= self.decoded(part, {name: digests[name] for name in chosen})
         return found
 
-    def kept(self, part: Path, digests: Digests) -> dict[str, ImageFile]:
+    def kept(self, part: Path, digests: Digests) -> dict[str, EncodedFile]:
         """Raises ContractError for an image that does not belong to the judged latents, or was changed
         since the rollout."""
         run = self.run(part)
@@ -78,12 +78,12 @@ class PairImages:
                     f"{path}: is {digest}, but was {sample.image_digest} when it was drawn: it was "
                     "replaced"
                 )
-            found[sample.sample_id] = ImageFile(data, path.suffix.removeprefix("."))
+            found[sample.sample_id] = EncodedFile(data, path.suffix.removeprefix("."))
         return found
 
-    def decoded(self, part: Path, digests: Digests) -> dict[str, ImageFile]:
+    def decoded(self, part: Path, digests: Digests) -> dict[str, EncodedFile]:
         images = self.decoder(part).images(part, digests)
-        files = [ImageFile(image_bytes(i, self.image_format), self.image_format) for i in images]
+        files = [EncodedFile(image_bytes(i, self.image_format), self.image_format) for i in images]
         return dict(zip(digests, files, strict=True))
 
     def decoder(self, part: Path) -> Any:

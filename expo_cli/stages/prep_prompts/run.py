@@ -25,7 +25,7 @@ from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.sources import shipped
 from expo_cli.core.prompts import is_heldout
 from expo_cli.errors import ExpoError, UsageError
-from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.common.progress import Notes, seconds_since
 from expo_cli.stages.common.stopping import stop_on_signal
 from expo_cli.stages.prep_prompts.sieve import Pool, Sieve
 from expo_cli.stages.prep_prompts.sources import PromptFile, Row, read_rows, resolve_layout
@@ -107,7 +107,7 @@ def prepare_prompts(
             if heldout_path:
                 jsonl.write(heldout_path, heldout.chosen())
             jsonl.write(out, train.chosen())
-    seconds = round(time.monotonic() - started, 3)
+    seconds = seconds_since(started)
     for output in outputs:
         output.finish(replace(run, counts=counts, seconds=seconds))
     notes.say(f"prep-prompts: {summary(counts, config.max_tokens)}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from expo_cli.contracts.files import sha256
-from expo_cli.contracts.identity import listing_sha256
+from expo_cli.contracts.identity import parts_sha256
 from expo_cli.contracts.sources import model_folder
 from expo_cli.errors import ContractError
 
@@ -90,7 +90,7 @@ def vocabulary_sha256(vocabulary: Path) -> str:
     """The sha256 of a tokenizer's file, including the merges next to it."""
     merges = vocabulary.with_name("merges.txt")
     files = {vocabulary, merges} if merges.exists() else {vocabulary}
-    return listing_sha256((path.name, sha256(path)) for path in files)
+    return parts_sha256((path.name, sha256(path)) for path in files)
 
 
 class TokenCounter:

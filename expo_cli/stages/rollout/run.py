@@ -30,7 +30,7 @@ from expo_cli.rewards.protocol import Reward, StepReward
 from expo_cli.stages.common.device import default_device, resolve_dtype
 from expo_cli.stages.common.image_files import image_bytes
 from expo_cli.stages.common.inputs import note_cut
-from expo_cli.stages.common.progress import Bar, Notes
+from expo_cli.stages.common.progress import Bar, Notes, seconds_since
 from expo_cli.stages.common.stopping import StopRequest, stop_on_signal
 from expo_cli.stages.common.text_cache import ask_ahead
 from expo_cli.stages.rollout.branching import (
@@ -105,7 +105,7 @@ def draw_parts(
             if judge is not None:
                 write_steps(folder, part, steps)
             samples = finish_samples(drawing, folder, part, planned, trajectory, model)
-            seconds = round(time.monotonic() - started, 3)
+            seconds = seconds_since(started)
             flagged = sum(sample.checks.flagged for sample in samples)
             num_flagged += flagged
             counts = {"samples": len(planned)} | ({"steps": len(steps)} if steps else {})

@@ -17,7 +17,7 @@ from expo_cli.contracts.tensors import open_tensors
 from expo_cli.errors import UsageError
 from expo_cli.registry import REWARDS, build, split_label
 from expo_cli.stages.common.inputs import check_overwrite, note_unchecked, spec_inputs
-from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.common.progress import Notes, seconds_since
 from expo_cli.stages.score.image_index import ImageIndex, check_judged_images
 from expo_cli.stages.score.image_sources import ImageSource, RolloutImages, open_images
 from expo_cli.stages.score.scores import NamedReward, Scores
@@ -111,7 +111,7 @@ def score_folder(
                 done = score_parts(images, by_label, todo, scores, config, notes)
                 num_scored |= done.num_scored
                 dropped = done.dropped
-        scores.finish(num_scored, images.num_samples, round(time.monotonic() - started, 3))
+        scores.finish(num_scored, images.num_samples, seconds_since(started))
     missing = scores.missing()
     return ScoreResult(
         path=out,

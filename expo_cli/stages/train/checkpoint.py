@@ -1,6 +1,5 @@
 """Writes the finished checkpoint: a folder that diffusers loads."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from peft import LoraConfig
 from torch import Tensor
 
-from expo_cli.contracts.files import atomic, atomic_folder
+from expo_cli.contracts.files import atomic, atomic_folder, write_json
 from expo_cli.contracts.kinds import ADAPTER_FILES, METRICS, MODEL_CARD
 from expo_cli.contracts.sources import MODEL_INDEX
 from expo_cli.contracts.tensors import write_tensors
@@ -45,8 +44,7 @@ def write_pipeline(model: DiffusionModel, weights: dict[str, Tensor], out: Path)
             else:
                 shutil.copytree(part, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
         written += [path for path in (out / name).rglob("*") if path.is_file()]
-    with atomic(out / MODEL_INDEX) as file:
-        file.write(json.dumps(index, indent=2).encode() + b"\n")
+    write_json(out / MODEL_INDEX, index)
     return written
 
 

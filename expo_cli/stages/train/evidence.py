@@ -12,10 +12,12 @@ from torch import Tensor
 
 from expo_cli.config import TrainConfig
 from expo_cli.contracts.files import inside
-from expo_cli.contracts.ids import digest
+from expo_cli.contracts.ids import digest, pair_seed
 from expo_cli.contracts.records import SampleRef
 from expo_cli.contracts.tensors import TensorFiles
+from expo_cli.core.noise import training_noise
 from expo_cli.core.objectives import Errors, Objective, denoising_error
+from expo_cli.core.visits import drops_caption
 from expo_cli.errors import ContractError
 from expo_cli.models.protocol import Conditioning, DiffusionModel
 from expo_cli.stages.train.reference import Reference
@@ -33,8 +35,9 @@ class EvidenceStream(ABC):
     """
 
     favoured: ClassVar[str]
-    """The role that the policy should come to draw, e.g. winner. If these are measured, training stops
-    when `{favoured}_error` greatly exceeds `reference_{favoured}_error`."""
+    other: ClassVar[str]
+    """Names of the errors of samples that the policy should and should not draw. Training stops when
+    `{favoured}_error` greatly exceeds `reference_{favoured}_error`."""
 
     @abstractmethod
     def __init__(
@@ -138,26 +141,43 @@ class PromptEmbeddings:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Latents to denoise: `latents` and `noise` are fp32 [rows, channels, height, width],
-    `timesteps` [rows]. `seeds` determine noise and timestep."""
+class Row:
+    """Latents to denoise: `latents` and `noise` are fp32 [channels, height, width]. `seed`
+    determines noise and timestep."""
 
     latents: Tensor
     noise: Tensor
-    timesteps: Tensor
-    prompts: Sequence[str]
-    seeds: Sequence[int]
+    timestep: int | float
+    prompt: str
+    seed: int
 
-    def keys(self) -> list[int]:
-        """A hash per row of everything that a frozen model's error depends on.
+    def key(self) -> int:
+        """A hash of everything that a frozen model's error depends on.
 
         Noise is represented by its seed, as its last bits may differ between machines.
         """
-        rows = zip(self.seeds, self.timesteps.tolist(), self.prompts, self.latents, strict=True)
-        return [
-            digest("error", seed, timestep, prompt, tensor_sha256(latents))
-            for seed, timestep, prompt, latents in rows
-        ]
+        return digest("error", self.seed, self.timestep, self.prompt, tensor_sha256(self.latents))
+
+
+class RowMaker:
+    """Makes rows: an image with the noise, timestep and caption dropout of a visit."""
+
+    def __init__(self, config: TrainConfig, policy: DiffusionModel, latents: Latents) -> None:
+        self.config, self.latents = config, latents
+        self.draw_timestep = policy.training_timestep
+
+    def row(
+        self, folder: Path, ref: SampleRef, prompt: str, item_id: str, noise_id: str, draw: int
+    ) -> Row:
+        """`item_id` and draw decide on caption dropout, `noise_id` and draw on noise and timestep.
+
+        Errors as `Latents.get`.
+        """
+        seed = pair_seed(self.config.seed, noise_id, draw)
+        noise, timestep = training_noise(seed, self.latents.shape, self.draw_timestep)
+        dropped = drops_caption(self.config.seed, item_id, draw, self.config.caption_dropout)
+        latents = self.latents.get(folder, ref)
+        return Row(latents, noise, timestep, "" if dropped else prompt, seed)
 
 
 @dataclass(frozen=True)
@@ -190,7 +210,7 @@ class Denoiser:
         self.policy, self.reference = policy, reference
         self.prompts = PromptEmbeddings(policy)
 
-    def errors(self, rows: Rows) -> Errors:
+    def errors(self, rows: Sequence[Row]) -> Errors:
         """Errors [rows], the policy's with gradients; without a reference, the reference's are 0."""
         noisy = self.noisy(rows)
         error = noisy.errors(self.policy)
@@ -198,26 +218,27 @@ class Denoiser:
             return Errors(error, torch.zeros_like(error))
         return Errors(error, self.reference_errors(rows, noisy).to(error.device))
 
-    def refer(self, rows: Rows) -> None:
+    def refer(self, rows: Sequence[Row]) -> None:
         """Compute only the reference's errors."""
         self.reference_errors(rows, self.noisy(rows))
 
-    def noisy(self, rows: Rows) -> NoisyRows:
+    def noisy(self, rows: Sequence[Row]) -> NoisyRows:
         policy = self.policy
-        latents, noise = rows.latents.to(policy.device), rows.noise.to(policy.device)
-        timesteps = rows.timesteps.to(policy.device)
+        latents = torch.stack([row.latents for row in rows]).to(policy.device)
+        noise = torch.stack([row.noise for row in rows]).to(policy.device)
+        timesteps = torch.tensor([row.timestep for row in rows]).to(policy.device)
         return NoisyRows(
             policy.add_noise(latents, noise, timesteps),
             timesteps,
-            self.prompts.rows(rows.prompts),
+            self.prompts.rows([row.prompt for row in rows]),
             policy.target(latents, noise, timesteps),
         )
 
-    def reference_errors(self, rows: Rows, noisy: NoisyRows) -> Tensor:
+    def reference_errors(self, rows: Sequence[Row], noisy: NoisyRows) -> Tensor:
         def ask(model: DiffusionModel, asked: list[int] | None) -> Tensor:
             return (noisy if asked is None else noisy.rows(asked)).errors(model)[:, None]
 
-        return self.reference.values(rows.keys, ask)[:, 0]
+        return self.reference.values(lambda: [row.key() for row in rows], ask)[:, 0]
 
 
 def tensor_sha256(tensor: Tensor) -> str:

@@ -8,6 +8,7 @@ from huggingface_hub.constants import HF_HUB_OFFLINE
 from huggingface_hub.utils import disable_progress_bars
 
 from expo_cli.config import HubConfig
+from expo_cli.contracts.files import json_bytes
 from expo_cli.contracts.kinds import Checkpoint
 from expo_cli.contracts.sources import ADAPTER_CONFIG
 from expo_cli.errors import ExpoError
@@ -62,7 +63,7 @@ def public(path: Path) -> str | bytes:
     settings = json.loads(path.read_text(encoding="utf-8"))
     settings.pop("base_path", None)
     settings["base_model_name_or_path"] = told(settings["base_model_name_or_path"])
-    return json.dumps(settings, indent=2).encode() + b"\n"
+    return json_bytes(settings)
 
 
 def first_line(error: Exception) -> str:

@@ -71,5 +71,14 @@ class MetricsLog:
     def all_lines(self) -> list[dict[str, Any]]:
         return self.lines if self.between is None else [*self.lines, self.between]
 
+    def last_steps(self) -> int:
+        """How many steps the last line is a mean over."""
+        steps = [0, *(line["step"] for line in self.all_lines())]
+        return steps[-1] - steps[-2]
+
+    def reaches(self, step: int) -> bool:
+        """Whether the last line is the first of this step or a later one."""
+        return step <= self.last()["step"] < step + self.last_steps()
+
     def last(self) -> dict[str, Any]:
         return (self.all_lines() or [{}])[-1]

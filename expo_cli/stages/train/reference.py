@@ -14,7 +14,7 @@ from expo_cli.contracts.identity import (
     SCHEDULER,
     TEXT,
     adapter_sha256,
-    listing_sha256,
+    parts_sha256,
     pipeline_sha256s,
 )
 from expo_cli.contracts.kinds import Cache
@@ -120,7 +120,7 @@ def cache_run(config: TrainConfig, policy: DiffusionModel, dtype: torch.dtype, k
         )
     sha256s = {
         "network": parts[policy.network_name],
-        "inputs": listing_sha256(inputs.items()),
+        "inputs": parts_sha256(inputs.items()),
         "adapter": None if adapter == folder else adapter_sha256(adapter),
     }
     return Run(

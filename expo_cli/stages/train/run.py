@@ -9,16 +9,16 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from expo_cli.config import RunOptions, TrainConfig
-from expo_cli.contracts.checkpoints import states_folder
 from expo_cli.contracts.files import alone
 from expo_cli.contracts.kinds import Checkpoint
 from expo_cli.contracts.outputs import Input
 from expo_cli.contracts.parts import Shard
 from expo_cli.contracts.provenance import Run
+from expo_cli.contracts.states import states_folder
 from expo_cli.core.objectives import Objective
 from expo_cli.models.families import has_t5, pipeline_folder
 from expo_cli.stages.common.device import resolve_dtype
-from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.common.progress import Notes, seconds_since
 from expo_cli.stages.common.text_cache import TextCache, ask_ahead
 from expo_cli.stages.train.checkpoint import write_checkpoint
 from expo_cli.stages.train.origin import origin_of
@@ -65,7 +65,7 @@ def train(
             files = write_checkpoint(
                 trainer.policy, weights, out, trainer.adapter, trainer.base, origin, measured
             )
-            seconds = round(time.monotonic() - started, 3)
+            seconds = seconds_since(started)
             checkpoint.finish(replace(run, counts=measured, seconds=seconds, files=files))
             checkpoint.remove_states(run)
 

@@ -9,9 +9,9 @@ import msgspec
 import torch
 from torch import Tensor
 
-from expo_cli.contracts.checkpoints import check_state, saved_steps, seal_state, state_folder
 from expo_cli.contracts.files import atomic, atomic_folder
 from expo_cli.contracts.kinds import Checkpoint
+from expo_cli.contracts.states import check_state, saved_steps, seal_state, state_folder
 from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.errors import ExpoError
 from expo_cli.stages.common.progress import Notes

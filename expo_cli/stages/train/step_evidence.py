@@ -60,7 +60,7 @@ class StepEvidence(EvidenceStream):
     Both need only one forward pass, as they come from the same x_t.
     """
 
-    favoured = "winner"
+    favoured, other = "winner", "loser"
 
     def __init__(
         self,

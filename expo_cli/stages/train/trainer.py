@@ -10,8 +10,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from expo_cli.config import TrainConfig
-from expo_cli.contracts.checkpoints import state_folder, states_folder
 from expo_cli.contracts.sources import base_source, lasting
+from expo_cli.contracts.states import state_folder, states_folder
+from expo_cli.core.learning import Learning
 from expo_cli.core.learning_rate import learning_rate_factor
 from expo_cli.core.objectives import Objective
 from expo_cli.errors import ExpoError, Interrupted, UsageError
@@ -41,6 +42,9 @@ from expo_cli.stages.train.state import (
     save_state,
 )
 from expo_cli.stages.train.weights import MasterWeights, Slices, TermGradients
+
+# The step from which a training can be seen to learn or not.
+EARLY = 30
 
 
 def weight_slices(config: TrainConfig, accelerator: Accelerator, dtype: torch.dtype) -> Slices:
@@ -244,6 +248,8 @@ class Trainer:
             )
             together(self.accelerator, self.log.write)
             self.accelerator.log(self.log.last(), step=step + 1)
+            if self.log.reaches(EARLY):
+                self.say_whether_it_learns()
 
     def compute_gradients(self, step: int, logs: bool) -> tuple[dict[str, float], dict[str, float]]:
         """Compute the clipped gradients of a step; returns measurements and gradient norms.
@@ -337,16 +343,17 @@ class Trainer:
 
     def warn(self) -> None:
         note_cut(self.notes, "train", self.policy.text)
-        last = self.log.last()
         if self.reference is not None and self.reference.cache is not None:
             self.notes.say(
                 f"train: the reference computed {self.reference.num_computed} values; "
                 f"{self.reference.cache.num_found} were in {self.config.reference_cache}"
             )
-        if last.get("weight_change", 1.0) < 1e-6:
-            self.notes.say("train: WARNING: the weights hardly moved; raise the learning rate")
-        rose = last.get(f"{self.data.favoured}_error_change", 0.0) > 0
-        if rose and last.get("implicit_accuracy", 0.0) > 0.5:
-            self.notes.say(
-                f"train: note: the {self.data.favoured} error rose too (less than the others')"
-            )
+        if self.log.last():
+            self.say_whether_it_learns()
+
+    def say_whether_it_learns(self) -> None:
+        line = self.log.last()
+        learning = Learning(
+            line, self.data.favoured, self.data.other, line["batch_size"] * self.log.last_steps()
+        )
+        self.notes.say(f"train: step {line['step']}: {learning}")

@@ -3,11 +3,10 @@
 A state is a folder with `STATE_FILES` and `sha256.json`, which lists their digests.
 """
 
-import json
 import re
 from pathlib import Path
 
-from expo_cli.contracts.files import atomic, read_json, sha256
+from expo_cli.contracts.files import read_json, sha256, write_json
 from expo_cli.errors import ContractError
 
 STATE_FILES = ("weights.safetensors", "optimizer.safetensors", "state.json")
@@ -30,9 +29,7 @@ def saved_steps(folder: Path) -> list[int]:
 
 def seal_state(folder: Path) -> None:
     """Write the sha256 of each file of a state to `sha256.json`."""
-    digests = {name: sha256(folder / name) for name in STATE_FILES}
-    with atomic(folder / DIGESTS) as file:
-        file.write(json.dumps(digests, indent=2).encode() + b"\n")
+    write_json(folder / DIGESTS, {name: sha256(folder / name) for name in STATE_FILES})
 
 
 def check_state(folder: Path) -> None:
