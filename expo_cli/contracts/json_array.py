@@ -1,4 +1,4 @@
-"""A JSON array in a file, with the line that each item begins on."""
+"""Reads a JSON array from a file, item by item, with the line that each begins on."""
 
 import json
 import re

@@ -10,7 +10,7 @@ def peak_learning_rate(learning_rate: float, global_batch_size: int, scale_lr: b
 
 
 def learning_rate_factor(schedule: str, step: int, steps: int, warmup_ratio: float) -> float:
-    """What multiplies the learning rate at `step`, counted from 0, of `steps`.
+    """The factor of the learning rate at `step` (from 0) out of `steps`.
 
     It rises linearly to 1 over the first `warmup_ratio` of the steps; then it is constant, or
     falls to 0 at the end, linearly or as a half cosine.

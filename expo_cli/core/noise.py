@@ -1,4 +1,4 @@
-"""Noise as a function of a seed, so that no result depends on batch, worker or machine count."""
+"""Noise as a function of seeds, so that results do not depend on batches, workers or machines."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -10,7 +10,7 @@ Timestep = TypeVar("Timestep", int, float)
 
 
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """One CPU generator a seed: the same numbers whatever device the model is on."""
+    """One CPU generator per seed: the same numbers whatever the model's device."""
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
@@ -21,7 +21,7 @@ def normal(generator: torch.Generator, shape: tuple[int, ...]) -> Tensor:
 def training_noise(
     seed: int, shape: tuple[int, ...], draw_timestep: Callable[[torch.Generator], Timestep]
 ) -> tuple[Tensor, Timestep]:
-    """The noise and the timestep of a `contracts.ids.pair_seed`."""
+    """The training noise and timestep of a seed (see `contracts.ids.pair_seed`)."""
     generator = torch.Generator().manual_seed(seed)
     timestep = draw_timestep(generator)
     return normal(generator, shape), timestep

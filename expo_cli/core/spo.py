@@ -1,4 +1,4 @@
-"""SPO: denoising steps that a step-aware reward prefers, with a clipped ratio to the reference."""
+"""SPO: trains on pairs of denoising steps, with a clipped ratio to the reference."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from expo_cli.core.objectives import Objective, require_positive
 
 @dataclass(frozen=True)
 class LogDensities:
-    """log p(x_{t-1} | x_t) of one candidate a step by the policy and by the reference, each [batch].
+    """log p(x_{t-1} | x_t) of one candidate per step by policy and reference, each [batch].
 
     Both are means over the elements of the latents, so their difference is small.
     """
@@ -26,7 +26,7 @@ class LogDensities:
 
 @dataclass(frozen=True)
 class StepDensities:
-    """What an objective sees of a batch of step pairs: two candidates from the same x_t."""
+    """The densities of a batch of step pairs: two candidates from the same x_t."""
 
     winner: LogDensities
     loser: LogDensities
@@ -37,8 +37,8 @@ class SPO(Objective):
     """Step-by-step preference optimisation (Liang et al., arXiv 2406.04314, and its authors' code).
 
     The loss is -log sigmoid(beta (log r_winner - log r_loser)) with every ratio r clipped to
-    1 - clip .. 1 + clip. A clipped ratio has no gradient: the policy is not drawn further from its
-    reference at a step than that.
+    1 - clip .. 1 + clip. A clipped ratio has no gradient, which bounds how far the policy moves from
+    its reference at a step.
     """
 
     beta: float = 10.0

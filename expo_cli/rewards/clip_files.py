@@ -1,4 +1,4 @@
-"""Which files a CLIP of transformers consists of; known without loading any."""
+"""The files of a CLIP of transformers, found without loading any."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ TOKENIZER = (
 
 @dataclass(frozen=True)
 class CLIPFiles:
-    """The folder of the network, and that of its tokenizer and preprocessing."""
+    """The folders of a network and of its tokenizer and preprocessing."""
 
     network: Path
     processor: Path
@@ -45,7 +45,7 @@ class CLIPFiles:
 
 
 def clip_files(model: str, processor: str | None, fallback: str | None = None) -> CLIPFiles:
-    """The files of `model`, with the processor named, else its own, else the one of `fallback`.
+    """The files of `model`, with the given processor, else its own, else that of `fallback`.
 
     Raises ExpoError when there is no such model, ContractError when there is no processor.
     """

@@ -174,8 +174,8 @@ def test_no_shard_to_submit_again(rollout, expo):
         (["empty"], 1, "empty/run.json: missing; empty was not made by expo, or not begun"),
         (["main", "empty"], 1, "empty/run.json: missing"),
         (["broken"], 1, "broken/run.json: JSON is malformed"),
-        (["foreign"], 1, "foreign: its run.json knows nothing of 'paint'"),
-        (["hollow"], 1, "hollow: its run.json knows nothing of 'max_train_steps'"),
+        (["foreign"], 1, "foreign: its run.json names an unknown command 'paint'"),
+        (["hollow"], 1, "hollow: its run.json has no 'max_train_steps'"),
         (
             ["checkpoint", "--missing-shards", "4"],
             2,

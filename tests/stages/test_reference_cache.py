@@ -269,7 +269,7 @@ def test_a_cache_of_another_reference_or_precision_is_refused(
         )
     assert contents(cache) == before
     (cache / "run.json").unlink()
-    with pytest.raises(ContractError, match="has no run.json to say of what it is"):
+    with pytest.raises(ContractError, match="has no run.json that describes it"):
         fill(pairs, tiny_sd, cache)
 
 
@@ -299,7 +299,7 @@ def test_a_damaged_file_ends_in_what_to_do(damage, pairs, tiny_sd, cache):
     [path] = cache.glob("values-*")
     damage(path)
     [path] = cache.glob("values-*")
-    with pytest.raises(ContractError, match="remove it, and what it held is computed again") as e:
+    with pytest.raises(ContractError, match="remove it, and its values are computed again") as e:
         fill(pairs, tiny_sd, cache, **settings)
     assert str(path) in str(e.value)
     assert "\n" not in str(e.value)
@@ -311,7 +311,7 @@ def test_a_damaged_file_ends_in_what_to_do(damage, pairs, tiny_sd, cache):
     ("flags", "message"),
     [
         (["--shard", "0/2"], "--shard needs a --reference-cache, which it fills"),
-        (["--reference-cache", "c", "--objective", "sft"], "sft has no reference to ask"),
+        (["--reference-cache", "c", "--objective", "sft"], "sft has no reference"),
         (["--reference-cache", "c", "--shard", "0/1", "--overwrite"], "contradicts --shard"),
         (["--noise-draws", "0"], "--noise-draws must be positive"),
     ],

@@ -1,4 +1,4 @@
-"""`expo make-pairs --export`: pairs with their images, in a layout that other programs read."""
+"""`expo make-pairs --export`: writes pairs with their images in a layout of other programs."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ def export_pairs(
 ) -> ExportResult:
     """Write the missing parts of this shard into the folder `out`.
 
-    Raises ContractError for pairs or images that are wrong, UsageError for flags that do not fit,
+    Raises ContractError for bad pairs or images, UsageError for flags that do not fit,
     Interrupted, between two parts, when a signal asks to stop.
     """
     notes = Notes(options)
@@ -54,9 +54,9 @@ def export_pairs(
     for field in fields(config):
         if field.name not in ("seed", "limit") and getattr(config, field.name) != field.default:
             flag = field.name.replace("_", "-")
-            raise UsageError(f"--{flag} contradicts --export: the pairs are made")
+            raise UsageError(f"--{flag} contradicts --export: the pairs exist already")
     if any(path.resolve().is_relative_to(out.resolve()) for path in inputs):
-        raise UsageError(f"--out {out}: holds an input; choose a folder for the export alone")
+        raise UsageError(f"--out {out}: contains an input; choose a separate folder for the export")
     pairs = read_pairs(inputs, config.limit)
     require_distinct_samples(pairs)
     count = num_parts(len(pairs), images.part_size)
@@ -133,7 +133,7 @@ def with_images(
 
 
 def require_distinct_samples(pairs: Sequence[TrainingPair]) -> None:
-    """Raises ContractError when two samples have one id, which would be one image to readers."""
+    """Raises ContractError when two samples have the same id, which readers would take for one image."""
     parts: dict[str, Path] = {}
     for item in pairs:
         for ref in (item.pair.winner, item.pair.loser):
@@ -141,5 +141,5 @@ def require_distinct_samples(pairs: Sequence[TrainingPair]) -> None:
             if parts.setdefault(ref.sample_id, part) != part:
                 raise ContractError(
                     f"{part}: {ref.sample_id} is another sample in {parts[ref.sample_id]}; export "
-                    "their pairs into folders of their own"
+                    "their pairs to separate folders"
                 )

@@ -1,4 +1,4 @@
-"""The finished checkpoint: a folder that diffusers loads."""
+"""Writes the finished checkpoint: a folder that diffusers loads."""
 
 import shutil
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ from expo_cli.stages.train.origin import Origin, lora_metadata
 
 
 def write_pipeline(model: DiffusionModel, weights: dict[str, Tensor], out: Path) -> list[Path]:
-    """Write the trained network (fp32) and the pipeline's other parts; the index comes last.
-    Returns all files.
+    """Write the trained network (fp32) and the pipeline's other parts, the index last; returns all
+    files.
 
-    The index names no part that is not there, such as the safety checker of a hub snapshot:
-    diffusers would fail to load it.
+    The index does not name missing parts, such as the safety checker of a hub snapshot, which
+    diffusers would fail to load.
     """
     index, written = read_index(model.folder), [out / MODEL_INDEX]
     for name, value in index.items():
@@ -38,7 +38,7 @@ def write_pipeline(model: DiffusionModel, weights: dict[str, Tensor], out: Path)
         with atomic_folder(out / name) as folder:
             if name == model.network_name:
                 model.network.save_config(folder)
-                # With what is fixed, such as position embeddings.
+                # Including buffers such as position embeddings.
                 whole = {**model.network.state_dict(), **weights}
                 write_tensors(folder / WEIGHTS, whole, {"format": "pt"})
             else:
@@ -57,8 +57,8 @@ def write_checkpoint(
     origin: Origin,
     measured: Mapping[str, Any],
 ) -> list[str]:
-    """Write a whole pipeline, or the adapter alone when there is one, after its model card; returns
-    the names of all files of the checkpoint.
+    """Write the model card, then the whole pipeline or only the adapter if there is one; returns the
+    names of all files of the checkpoint.
 
     `measured` is the last line of metrics.
     """

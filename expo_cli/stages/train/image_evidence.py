@@ -1,4 +1,4 @@
-"""Training data of the objectives that learn from labelled images."""
+"""Evidence for objectives that learn from labelled images."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,10 +25,10 @@ from expo_cli.stages.train.reference import Reference
 
 
 class ImageEvidence(EvidenceStream):
-    """The errors of single images, each under noise of its own.
+    """The errors of single images, each with its own noise.
 
-    Of every five visits, with the usual share of 0.8, four are to desirable images, in epochs of
-    their own, and one is to an undesirable image.
+    Desirable and undesirable images have separate epochs. With the default share of 0.8, four of
+    every five visits are to desirable images.
     """
 
     favoured, other = "desirable", "undesirable"
@@ -102,8 +102,8 @@ class ImageEvidence(EvidenceStream):
         """Means over a micro-batch.
 
         desirable_error, undesirable_error and the reference's; their changes against the
-        reference; implicit_accuracy: share of images whose error moved as their label asks,
-        counted from the reference point, which is there too; saturation.
+        reference; the reference point; implicit_accuracy: share of images whose error moved
+        as their label asks, relative to the reference point; saturation.
         """
         values = {}
         for name, chosen in (("desirable", errors.desirable), ("undesirable", ~errors.desirable)):
@@ -142,6 +142,6 @@ def image_visits(
 
 
 def under_other_prompts(rows: Sequence[Row]) -> list[Row]:
-    """The same noisy latents, each under its neighbour's prompt."""
+    """The same noisy latents, each with its neighbour's prompt."""
     neighbours = [*rows[1:], rows[0]]
     return [replace(row, prompt=other.prompt) for row, other in zip(rows, neighbours, strict=True)]

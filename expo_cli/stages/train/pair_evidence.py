@@ -1,4 +1,4 @@
-"""Training data of the objectives that learn from pairs."""
+"""Evidence for objectives that learn from pairs."""
 
 from collections.abc import Iterator, Sequence
 
@@ -21,12 +21,12 @@ from expo_cli.stages.train.evidence import (
 from expo_cli.stages.train.records import TrainingPair
 from expo_cli.stages.train.reference import Reference
 
-# Roles that share noise and timestep: method, Eq. 7.
+# Roles that share noise and timestep (Eq. 7).
 NOISE_GROUP = {"winner": "", "loser": "", "explore": "/explore", "main": "/explore"}
 
 
 class PairEvidence(EvidenceStream):
-    """The errors of a pair's samples: one forward pass for all roles of a micro-batch."""
+    """The errors of the samples of pairs: one forward pass for all roles of a micro-batch."""
 
     favoured, other = "winner", "loser"
 
@@ -75,9 +75,9 @@ class PairEvidence(EvidenceStream):
         return pair_visits(self.config, len(self.pairs), start, count)
 
     def rows(self, chosen: Sequence[Visit]) -> tuple[list[tuple[str, int]], list[Row]]:
-        """The micro-batch of some visits, and the role and the position of each row's sample.
+        """The micro-batch of some visits, and (role, position of the pair) of each row.
 
-        A pair has no row for a role of which it has no sample.
+        A pair has no rows for roles without a sample.
         """
         places, rows = [], []
         for role in self.objective.roles:
@@ -100,7 +100,7 @@ class PairEvidence(EvidenceStream):
 
         winner_error, loser_error and the reference's; their changes against the reference (s of
         Eq. 6); implicit_accuracy: share of pairs whose winner the policy prefers more than the
-        reference does; saturation, where the objective gives pairs a weight.
+        reference does; saturation, if the objective has weights.
         """
         objective, winner, loser = self.objective, errors.winner, errors.loser
         values = {"winner_error": winner.policy.mean()}
@@ -120,7 +120,7 @@ def pair_visits(config: TrainConfig, num_pairs: int, start: int, count: int) -> 
 
 
 def by_role(pairs: Sequence[Pair], places: Sequence[tuple[str, int]], errors: Errors) -> PairErrors:
-    """Errors [rows] as those of each role, [pairs]: 0 where a pair has no such sample."""
+    """Errors [rows] split by role, each [pairs]; 0 where a pair has no such sample."""
     device = errors.policy.device
     nothing = torch.zeros(len(pairs), device=device)
     roles = {}
@@ -142,7 +142,7 @@ def by_role(pairs: Sequence[Pair], places: Sequence[tuple[str, int]], errors: Er
 
 
 def explore_gain(pair: Pair) -> float:
-    """How much higher the explore sample scores than the main one; 0 where that is not known."""
+    """How much higher the explore sample scores than the main one; 0 if unknown."""
     if pair.explore is None or pair.explore.score is None or pair.main.score is None:
         return 0.0
     return pair.explore.score - pair.main.score

@@ -1,4 +1,4 @@
-"""What `expo train` does around the optimiser steps, from its records to the checkpoint."""
+"""The work of `expo train` around the optimiser steps, from records to checkpoint."""
 
 import time
 from collections.abc import Sequence
@@ -76,7 +76,7 @@ def train(
         trainer.run()
         weights = trainer.masters.state()
         together(accelerator, finish)
-    accelerator.end_training()  # which also ends the process group
+    accelerator.end_training()  # also ends the process group
 
 
 def ask_text_encoders(
@@ -87,7 +87,7 @@ def ask_text_encoders(
     accelerator: Accelerator,
     notes: Notes,
 ) -> TextCache | None:
-    """What they say of all prompts to be visited, where they are too large to stay in memory."""
+    """The cached embeddings of all prompts of the run if the model has T5, else None."""
     if not has_t5(pipeline_folder(config.init_from)):
         return None
     device = accelerator.device
