@@ -112,5 +112,6 @@ for ((t = 1; t <= ITERATIONS; t++)); do
 done
 
 stage "all held-out prompts: evaluating" 0 evaluate "$OUT/evaluation" "${policies[0]}" "${policies[-1]}"
+echo "the last policy on all $HELDOUT_PROMPTS held-out prompts:"
 python recipes/quickstart/row.py "$OUT/evaluation"
 echo "report: $OUT/evaluation/report.html"

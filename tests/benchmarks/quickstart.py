@@ -1,7 +1,7 @@
 """Where the quickstart's CPU seconds go: every command's own, those of its start apart.
 
-    python -m tests.benchmarks.quickstart OUT.json             runs recipes/quickstart.sh
-    ITERATIONS=1 python -m tests.benchmarks.quickstart OUT.json   settings as of the recipe
+    python -m tests.benchmarks.quickstart OUT.json                 runs recipes/quickstart.sh
+    ITERATIONS=1 python -m tests.benchmarks.quickstart OUT.json    with one of its settings
 
 A command's start is what its smallest job takes. A rollout with --kl-to spends half of its work on the
 KL: the other model sees the same latents. CPU seconds hardly depend on what else the machine does, as
@@ -11,9 +11,12 @@ waiting threads sleep.
 import argparse
 import json
 import os
+import platform
+import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +26,7 @@ from tests.benchmarks.measure import measured_apart
 from tests.benchmarks.start_up import EXPO, jobs
 
 PROJECT = Path(__file__).parents[2]
+RECIPE = PROJECT / "recipes" / "quickstart.sh"
 # Shell functions go before programs: the recipe's `expo` is this module, which notes what it took.
 SHIM = f'() {{ "{sys.executable}" -m tests.benchmarks.quickstart "$@"; }}'
 STAGES = {
@@ -41,13 +45,12 @@ def cpu_seconds_of_starts() -> dict[str, float]:
         return {name: measured_apart([*EXPO, *job]).cpu_seconds for name, job in jobs(work).items()}
 
 
-def commands_of_a_run(folder: Path) -> list[dict]:
+def commands_of_a_run(recipe: Path, folder: Path) -> list[dict]:
     """Run the recipe; its commands, in the order of their ends: their words and CPU seconds."""
     log = folder / "commands.jsonl"
     settings = {"OMP_WAIT_POLICY": "passive", "OUT": str(folder / "run")}
     ours = {"BASH_FUNC_expo%%": SHIM, "COMMANDS": str(log), "VIRTUAL_ENV": sys.prefix}
-    recipe = ["bash", PROJECT / "recipes" / "quickstart.sh"]
-    subprocess.run(recipe, env=settings | os.environ | ours, check=True)
+    subprocess.run(["bash", recipe], cwd=PROJECT, env=os.environ | settings | ours, check=True)
     return [json.loads(line) for line in log.read_text().splitlines()]
 
 
@@ -78,22 +81,45 @@ def breakdown(commands: Sequence[dict], starts: dict[str, float]) -> dict[str, f
     return {stage: round(value, 1) for stage, value in seconds.items()}
 
 
+def in_iteration(command: dict) -> bool:
+    """Not the base's images, the held-out prompts or the report."""
+    words = command["words"]
+    return words[0] != "evaluate" and any("/iteration-" in word for word in words)
+
+
+def processor() -> str:
+    """Its name, where Linux tells, and the number of cores that this process may use."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
+    return f"{len(os.sched_getaffinity(0))} cores of {(names or [platform.machine()])[0]}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, help="JSON file of the figures.")
-    out = parser.parse_args().out
+    parser.add_argument("--recipe", type=Path, default=RECIPE, help="Another version of it.")
+    parser.add_argument("--times", type=int, default=1, help="How often an iteration counts.")
+    parser.add_argument("--note", default="", help="Goes into the file.")
+    arguments = parser.parse_args()
+    started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        commands = commands_of_a_run(Path(folder))
+        commands = commands_of_a_run(arguments.recipe.resolve(), Path(folder))
+    commands += [each for each in commands if in_iteration(each)] * (arguments.times - 1)
+    wall_seconds = round(time.monotonic() - started)
     figures = {
         "cpu_seconds": breakdown(commands, cpu_seconds_of_starts()),
+        "wall_seconds": wall_seconds,
         "num_starts": len(commands),
+        "processor": processor(),
+        "note": arguments.note,
     }
     for stage, seconds in figures["cpu_seconds"].items():
         print(f"{seconds:7.1f}  {stage}")
-    print(f"{sum(figures['cpu_seconds'].values()):7.1f}  in all, {len(commands)} commands")
-    with atomic(out) as file:
+    total = sum(figures["cpu_seconds"].values())
+    print(f"{total:7.1f}  in all, {len(commands)} commands, {wall_seconds} s from begin to end")
+    with atomic(arguments.out) as file:
         file.write(json.dumps(figures, indent=1).encode() + b"\n")
 
 

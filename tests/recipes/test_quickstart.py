@@ -73,15 +73,17 @@ def test_it_ends_with_the_same_numbers_after_interruptions(finished):
 def test_every_policy_is_a_row_of_both_rewards_and_the_last_one_is_judged_in_full(finished):
     out, done = finished
     by_iteration, whole = figures(out)
-    rows = {line.split()[0]: line for line in done.stdout.splitlines() if line}
     assert by_iteration["num_prompts"] == 2
-    for policy in by_iteration["policies"]:
-        for reward in ("pickscore", "hpsv2"):
-            mean = policy["rewards"][reward]["mean"]["value"]
-            assert f"{mean:.2f}".replace("-", "−") in rows[policy["label"]]
-    assert [policy["label"] for policy in whole["policies"]] == ["base", "iteration-1"]
     assert whole["num_prompts"] == 4
     assert whole["policies"][-1]["kl"]
+    assert (out / "by-iteration" / "plots" / "images.png").exists()
+    policies = [*by_iteration["policies"], whole["policies"][-1]]
+    assert [policy["label"] for policy in policies] == ["base", "iteration-1", "iteration-1"]
+    rows = [line for line in done.stdout.splitlines() if line.startswith(("base", "iteration-"))]
+    for policy, row in zip(policies, rows, strict=True):
+        for reward in ("pickscore", "hpsv2"):
+            mean = policy["rewards"][reward]["mean"]["value"]
+            assert f" {mean:.2f}".replace("-", "\N{MINUS SIGN}") in row
 
 
 @pytest.mark.parametrize(
