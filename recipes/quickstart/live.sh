@@ -9,13 +9,13 @@
 
 mkdir -p "$OUT"
 touch "$OUT/stages.tsv"
-stage=
+stage='' ticker=''
 
 # Run a stage. On a terminal there is one line, always up to date; in a log one for each stage.
 stage() { # NAME WORK COMMAND [ARGUMENT ...]
     stage=$1 stage_began=$SECONDS
     "${@:3}" >>"$OUT/log.txt" 2>&1 &
-    local job=$! ticker=
+    local job=$!
     if [ -t 2 ]; then
         tick &
         ticker=$!
@@ -23,19 +23,21 @@ stage() { # NAME WORK COMMAND [ARGUMENT ...]
         live_line >&2
     fi
     wait "$job"
-    [ -z "$ticker" ] || stop "$ticker"
     end_stage "$2"
 }
 
 end_stage() { # WORK
-    [ ! -t 2 ] || printf '\r\e[K' >&2
+    if [ -n "$ticker" ]; then
+        kill "$ticker"
+        printf '\r\e[K' >&2
+    fi
     printf '%s\t%s\t%s\n' "$stage" "$1" $((SECONDS - stage_began)) >>"$OUT/stages.tsv"
-    stage=
+    stage='' ticker=''
 }
 
 tick() {
-    while kill -0 $$ 2>/dev/null; do
-        printf '\r\e[K%s' "$(live_line)" >&2
+    while kill -0 $$; do
+        printf '\r\e[K%s' "$(live_line 2>/dev/null)" >&2
         sleep 1
     done
 }
@@ -62,33 +64,39 @@ roughly() { # SECONDS
     if [ "$1" -lt 90 ]; then echo "$((($1 / 10 + 1) * 10)) s"; else echo "$((($1 + 30) / 60)) min"; fi
 }
 
-# Run the function once with each argument, all of them side by side.
+# Run the function once with each argument, all of them side by side; fails, when all have ended, as
+# one of them did.
 side_by_side() { # FUNCTION ARGUMENT ...
-    local argument worker workers=()
+    local argument worker workers=() failed=0
     for argument in "${@:2}"; do
         "$1" "$argument" &
         workers+=($!)
     done
-    for worker in "${workers[@]}"; do wait "$worker"; done
+    for worker in "${workers[@]}"; do wait "$worker" || failed=$?; done
+    return "$failed"
 }
 
-stop() { # PROCESS ...: and what it started
+# Ask the commands that a shell waits for to stop; it fails with them.
+stop() { # PROCESS ...
     local process started
     for process; do
         started=$(pgrep -P "$process" || true)
-        kill "$process" 2>/dev/null || true
-        # shellcheck disable=SC2086 # one word a process
-        stop $started
+        # shellcheck disable=SC2086 # one word for each process
+        if [ -n "$started" ]; then stop $started; else kill "$process" 2>/dev/null || true; fi
     done
 }
 
 leave() {
     local code=$?
-    # shellcheck disable=SC2046 # one word a process
-    stop $(jobs -p)
     [ "$code" -ne 0 ] || return 0
-    [ -z "$stage" ] || end_stage 0
+    trap '' HUP INT TERM
+    # shellcheck disable=SC2046 # one word for each process
+    [ -z "$stage" ] || { end_stage 0 && stop $(jobs -p); }
+    wait
     tail -n 15 "$OUT/log.txt" >&2
     echo "stopped; the same command goes on from here (all output: $OUT/log.txt)" >&2
 }
 trap leave EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM

@@ -41,7 +41,8 @@ def stop_while_it_trains(out) -> subprocess.CompletedProcess:
         if "training" in line:
             recipe.send_signal(signal.SIGTERM)
             break
-    said += recipe.communicate()[1]
+    said += recipe.stderr.read()
+    recipe.wait()
     return subprocess.CompletedProcess(recipe.args, recipe.returncode, stderr=said)
 
 
