@@ -79,15 +79,18 @@ MODELS = {
 }
 
 
-# What a class must have to be one of a table.
+# The class that each part of a table inherits from.
+BASES = (
+    (OBJECTIVES, "objective", "expo_cli.core.objectives.Objective"),
+    (PAIRINGS, "pairing", "expo_cli.core.pairing.Pairing"),
+    (REWARDS, "reward", "expo_cli.rewards.protocol.Reward"),
+)
+# What a class of any other table must have.
 NEEDED = (
-    (OBJECTIVES, "objective", ("terms",)),
     (EXPLORERS, "explorer", ("policy", "plan")),
-    (PAIRINGS, "pairing", ("__call__",)),
     (LAYOUTS, "layout", ("rankings", "read")),
     (EXPORTS, "export", ("write", "finish")),
     (COMBINATIONS, "combination", ("__call__",)),
-    (REWARDS, "reward", ("identity", "load", "judge")),
 )
 # A comma that an even number of quotation marks follows.
 OUTSIDE_QUOTES = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*$)')
@@ -131,23 +134,31 @@ def split_label(spec: str) -> tuple[str, str]:
     return head.rpartition(".")[2], spec
 
 
+def imported(path: str) -> Any:
+    """What a dotted path names. Raises ModuleNotFoundError or AttributeError when there is none."""
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
 def find(table: Mapping[str, str], name: str) -> type:
     """The class registered under `name`, or the one at the dotted path `name`.
 
     Raises UsageError, with the nearest name, when there is none.
     """
     path = table.get(name, name)
-    module_name, _, class_name = path.rpartition(".")
-    if not all(path.split(".")) or not module_name:
+    if not all(path.split(".")) or "." not in path:
         raise UsageError(f"nothing is called {name!r}; {nearest(name, table)}")
     try:
-        part = getattr(import_module(module_name), class_name)
+        part = imported(path)
     except (ModuleNotFoundError, AttributeError) as error:
         if name in table:
             raise
         raise UsageError(f"{name!r} cannot be imported: {error}") from error
     if not isinstance(part, type):
         raise UsageError(f"{name!r} is not a class")
+    for known, kind, base in BASES:
+        if known is table and not issubclass(part, imported(base)):
+            raise UsageError(f"{name!r} is no {kind}: it does not inherit from {base}")
     for known, kind, members in NEEDED:
         lacking = [member for member in members if not callable(getattr(part, member, None))]
         if known is table and lacking:

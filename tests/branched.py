@@ -10,7 +10,7 @@ import numpy as np
 
 from expo_cli.config import RolloutConfig, RunOptions
 from expo_cli.rewards.protocol import Batch, Judgement, StepReward
-from expo_cli.stages.rollout import roll_out
+from expo_cli.stages.rollout.plan import roll_out
 
 PROMPTS = ("a red cat", "two blue dogs", "an owl")
 # Steps 1, 2 and 3 of four are branched: 3 x 2 images make 18 steps, in parts of 12 and 6.

@@ -89,7 +89,7 @@ def branched(tmp_path_factory, tiny_sd) -> Path:
 @pytest.fixture
 def no_reference(monkeypatch):
     """From the call on, training that needs a reference model fails."""
-    from expo_cli.stages.training import trainer
+    from expo_cli.stages.train import trainer
 
     def forbid() -> None:
         def load_reference(*arguments):

@@ -3,8 +3,6 @@ from dataclasses import dataclass
 import pytest
 
 from expo_cli import registry
-from expo_cli.core.objectives import learns_from
-from expo_cli.core.pairing import what_it_pairs
 from expo_cli.errors import UsageError
 from expo_cli.registry import build, find, nearest, split_label, split_spec
 
@@ -32,13 +30,13 @@ def test_every_part_that_needs_no_files_builds_with_its_defaults(table):
     [("sft", "pairs"), ("dpo", "pairs"), ("expo", "pairs"), ("kto", "images"), ("spo", "steps")],
 )
 def test_what_each_objective_learns_from(name, kind):
-    assert learns_from(build(TABLES["OBJECTIVES"], name)) == kind
+    assert build(TABLES["OBJECTIVES"], name).learns_from == kind
 
 
 @pytest.mark.parametrize("name", TABLES["PAIRINGS"])
 def test_what_each_pairing_pairs(name):
     expected = "steps" if name.startswith("step-") else "samples"
-    assert what_it_pairs(build(TABLES["PAIRINGS"], name)) == expected
+    assert build(TABLES["PAIRINGS"], name).pairs == expected
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -21,6 +21,6 @@ def command(
 
     Example: expo evaluate base=eval/0 iteration-1=eval/1 --baseline base --out eval/report
     """
-    from expo_cli.stages.evaluate import evaluate_policies
+    from expo_cli.stages.evaluate.run import evaluate_policies
 
     show(evaluate_policies(policies, out, config, options), options)

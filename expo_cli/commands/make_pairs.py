@@ -38,6 +38,6 @@ def command(
 
     Example: expo make-pairs it1/main it1/explore --reward pickscore --out it1/pairs.jsonl
     """
-    from expo_cli.stages.make_pairs import make_pairs
+    from expo_cli.stages.make_pairs.run import make_pairs
 
     show(make_pairs(inputs, out, config, images, options, shard), options)

@@ -22,6 +22,6 @@ def command(
 
     Example: expo prep-prompts train.parquet --layout pick-a-pic --sample 20480 --out prompts.jsonl
     """
-    from expo_cli.stages.prep_prompts import prepare_prompts
+    from expo_cli.stages.prep_prompts.run import prepare_prompts
 
     show(prepare_prompts(inputs, out, config, options, heldout_out), options)

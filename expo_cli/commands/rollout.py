@@ -20,6 +20,6 @@ def command(
 
     Example: expo rollout prompts.jsonl --policy embedded:emoji-sd --out it1/main --images png
     """
-    from expo_cli.stages.rollout import roll_out
+    from expo_cli.stages.rollout.plan import roll_out
 
     show(roll_out(prompts, out, config, options, shard), options)

@@ -22,6 +22,6 @@ def command(
 
     Example: expo score it1/main --reward pickscore:model=embedded:emoji-pickscore
     """
-    from expo_cli.stages.score import score_folder
+    from expo_cli.stages.score.plan import score_folder
 
     show(score_folder(folder, out or folder / "scores", config, options, shard), options)

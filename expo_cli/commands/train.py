@@ -28,6 +28,6 @@ def command(
 
     Example: expo train it1/pairs.jsonl --init-from embedded:emoji-sd --out it1/checkpoint
     """
-    from expo_cli.stages.train import train_policy
+    from expo_cli.stages.train.plan import train_policy
 
     show(train_policy(pairs, out, config, options, hub, shard), options)

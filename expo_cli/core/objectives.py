@@ -7,9 +7,10 @@ is k = 2500 (diffusers' DPO script calls that beta 2500).
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -64,31 +65,33 @@ class ImageErrors:
     mismatched: Errors | None = None
 
 
-class Objective(Protocol):
-    """A loss over evidence of one kind. More members are used where an objective has them: `k`, what
-    multiplies a difference of errors, is told to the user; `weight(evidence)` [batch], the loss's
-    absolute slope in its logit, is watched for saturation against `weight_at_zero`, the slope at 0;
-    `mixes_batch` says that an item's loss depends on the others of its forward pass.
-    """
+class Objective(ABC):
+    """A loss over evidence of one kind; your own objective inherits from this class."""
 
-    learns_from: str
-    """The kind of its evidence: pairs (the default where it says nothing), images or steps."""
+    learns_from: ClassVar[str] = "pairs"
+    """The kind of its evidence: pairs, images or steps (`stages.train.records.EVIDENCE`)."""
 
-    needs_reference: bool
+    needs_reference: ClassVar[bool] = True
 
+    mixes_batch: ClassVar[bool] = False
+    """Whether an item's loss depends on the other items of its forward pass."""
+
+    roles: tuple[str, ...] = ("winner", "loser")
+    """Of pairs: the samples whose errors it needs, of winner, loser, explore and main."""
+
+    k: float | None = None
+    """The factor of an error difference in the logit, where there is one; printed by `train`."""
+
+    weight_at_zero: float | None = None
+    """The `weight` of an item whose logit is 0, where there is one."""
+
+    @abstractmethod
     def terms(self, evidence: Any) -> dict[str, Tensor]:
-        """The terms whose sum is the loss, each [batch]."""
+        """The terms whose sum is the loss, each [batch]. The main term comes first."""
 
-
-class PairObjective(Objective, Protocol):
-    roles: tuple[str, ...]
-    """The samples of a pair whose errors it needs: winner, loser, explore, main."""
-
-    def terms(self, errors: PairErrors) -> dict[str, Tensor]: ...
-
-
-def learns_from(objective: Objective) -> str:
-    return getattr(objective, "learns_from", "pairs")
+    def weight(self, evidence: Any) -> Tensor | None:
+        """The absolute slope of the loss in its logit, [batch]: near 0 the item is saturated."""
+        return None
 
 
 def preference_logits(errors: PairErrors, beta: float) -> Tensor:
@@ -110,7 +113,7 @@ def check_positive(**values: float | None) -> None:
 
 
 @dataclass(frozen=True)
-class SFT:
+class SFT(Objective):
     """The diffusion loss on winners only, without a reference.
 
     On the best of fresh samples, iteration after iteration, it is RAFT (Dong et al., arXiv
@@ -125,7 +128,7 @@ class SFT:
 
 
 @dataclass(frozen=True)
-class DiffusionDPO:
+class DiffusionDPO(Objective):
     """Diffusion-DPO (Wallace et al., arXiv 2311.12908, eq. 14; EXPO, Eq. 3) and variants of it.
 
     With the logit z = k (s_l - s_w), `loss` is one of
@@ -140,9 +143,6 @@ class DiffusionDPO:
     beta: float = 5000.0
     loss: Literal["sigmoid", "hinge", "ipo"] = "sigmoid"
     label_smoothing: float = 0.0
-
-    roles = ("winner", "loser")
-    needs_reference = True
 
     def __post_init__(self) -> None:
         check_positive(beta=self.beta)
@@ -215,7 +215,7 @@ class EXPO(DiffusionDPO):
 
 
 @dataclass(frozen=True)
-class DiffusionKTO:
+class DiffusionKTO(Objective):
     """Diffusion-KTO (Li et al., arXiv 2404.04465, eq. 8): images one by one, desirable or not.
 
     g = m_ref - m_policy, the logit z = +-beta (g - z0), + for desirable images, and the loss
@@ -239,7 +239,6 @@ class DiffusionKTO:
     desirable_fraction: float = 0.8
 
     learns_from = "images"
-    needs_reference = True
     mixes_batch = True
 
     def __post_init__(self) -> None:

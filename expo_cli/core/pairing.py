@@ -2,9 +2,10 @@
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar
 
 from expo_cli.contracts.ids import digest
 from expo_cli.contracts.records import Agent
@@ -35,12 +36,14 @@ class Group:
     num_flagged: int = 0
 
 
-class Pairing(Protocol):
-    """Which samples of a prompt, or which candidates of a denoising step, make a pair."""
+class Pairing(ABC):
+    """Which samples of a prompt, or which candidates of a denoising step, make a pair; your own
+    pairing inherits from this class."""
 
-    pairs: str
-    """What it pairs: samples (the default where it says nothing) or steps."""
+    pairs: ClassVar[str] = "samples"
+    """What it pairs: samples or steps."""
 
+    @abstractmethod
     def __call__(self, scores: Sequence[float]) -> list[tuple[int, int]]:
         """(winner, loser) of each pair as indices into `scores` [num_samples >= 2].
 
@@ -49,12 +52,8 @@ class Pairing(Protocol):
         """
 
 
-def what_it_pairs(pairing: Pairing) -> str:
-    return getattr(pairing, "pairs", "samples")
-
-
 @dataclass(frozen=True)
-class TopBottom:
+class TopBottom(Pairing):
     """The k best with the k worst of a prompt: best with worst, second best with second worst."""
 
     k: int = 2
@@ -70,7 +69,7 @@ class TopBottom:
 
 
 @dataclass(frozen=True)
-class BestWorst:
+class BestWorst(Pairing):
     """The best against the worst: one pair a prompt (Algorithm 1 of the paper)."""
 
     def __call__(self, scores: Sequence[float]) -> list[tuple[int, int]]:
@@ -79,7 +78,7 @@ class BestWorst:
 
 
 @dataclass(frozen=True)
-class AllPairs:
+class AllPairs(Pairing):
     """Every sample of a prompt with every other: n (n - 1) / 2 pairs, as of a human ranking."""
 
     def __call__(self, scores: Sequence[float]) -> list[tuple[int, int]]:

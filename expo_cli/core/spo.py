@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from expo_cli.core.objectives import check_positive
+from expo_cli.core.objectives import Objective, check_positive
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class StepDensities:
 
 
 @dataclass(frozen=True)
-class SPO:
+class SPO(Objective):
     """Step-by-step preference optimisation (Liang et al., arXiv 2406.04314, and its authors' code).
 
     The loss is -log sigmoid(beta (log r_winner - log r_loser)) with every ratio r clipped to
@@ -45,7 +45,6 @@ class SPO:
     clip: float = 0.1
 
     learns_from = "steps"
-    needs_reference = True
 
     def __post_init__(self) -> None:
         check_positive(beta=self.beta)

@@ -14,7 +14,7 @@ TEMPLATE = "model_card.md.jinja"
 
 
 class Origin(Protocol):
-    """See `stages.training.origin.Origin`; everything in it may be a stranger's text."""
+    """See `stages.train.origin.Origin`; everything in it may be a stranger's text."""
 
     hub_base: str | None
     objective: str

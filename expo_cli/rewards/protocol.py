@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:  # Naming a reward and identifying its weights need no torch, only judging does.
     import torch
@@ -32,22 +33,25 @@ class Judgement:
     embeddings: torch.Tensor | None = None
 
 
-class Reward(Protocol):
-    """A judge. A class of one's own inherits from this one and is named by its dotted path."""
+class Reward(ABC):
+    """A judge; your own reward inherits from this class."""
 
-    # Whether `judge` wants all samples of a part at once instead of --batch-size of them, as an
-    # outside program does, which loads its model at every call.
     whole_parts: ClassVar[bool] = False
+    """Whether `judge` takes all samples of a part at once instead of --batch-size of them, as an
+    outside program does, which loads its model at every call."""
 
+    @abstractmethod
     def identity(self) -> dict[str, Any]:
         """All that determines a score: sha256 of the weights, preprocessing, scale.
 
         Kept beside the scores; scores under one label have one identity. Called before `load`.
         """
 
+    @abstractmethod
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         """Load the weights; called once, before the first `judge`."""
 
+    @abstractmethod
     def judge(self, batch: Batch) -> Judgement: ...
 
 
@@ -61,8 +65,9 @@ def whole_identity(reward: Reward, spec: str) -> dict[str, Any]:
     return own | reward.identity()
 
 
-class StepReward(Reward, Protocol):
+class StepReward(Reward):
     """A judge that also knows how far an image still is from finished."""
 
+    @abstractmethod
     def judge_at(self, batch: Batch, timesteps: Sequence[int]) -> Judgement:
         """Judge each image as predicted at its timestep; 0 is a finished image, as `judge` judges."""

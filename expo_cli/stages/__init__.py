@@ -1,5 +1,6 @@
 """The work of each command: read contracts, call core with models and rewards, write contracts.
 
-A module per command says what there is to do and refuses what cannot be done, without the slow
-imports; the packages do it.
+One package per command. Where the work needs slow imports, `plan.py` is what the command calls: it
+refuses what cannot be done and finds what is left to do without them, and `run.py` does it. Elsewhere
+`run.py` is all.
 """

@@ -60,7 +60,7 @@ from expo_cli.rewards.step_clip import StepCLIP
 from expo_cli.rewards.step_pickscore import TIME_CONDITIONING, StepPickScore
 from expo_cli.stages.common.decoding import to_images
 from expo_cli.stages.common.device import DTYPES, default_device, resolve_dtype
-from expo_cli.stages.training.pairs import TrainingPair, read_pairs
+from expo_cli.stages.train.records import TrainingPair, read_pairs
 
 log = logging.getLogger("step_reward")
 PART_SIZE = 256  # draws a file

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.attention [--precision fp32]
 
 Forward and backward pass of diffusers' Attention, projections included, at the sizes of the embedded
-model and of SD 1.5 from 64 to 512 pixels. `expo_cli.stages.training.attention` chooses by this.
+model and of SD 1.5 from 64 to 512 pixels. `expo_cli.stages.train.policies` chooses by this.
 """
 
 import argparse

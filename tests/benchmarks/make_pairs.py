@@ -21,7 +21,7 @@ IMAGES_A_PROMPT = 4
 
 def expo(rollout: Path, out: Path) -> Callable[[], object]:
     from expo_cli.config import MakePairsConfig, PairImagesConfig, RunOptions
-    from expo_cli.stages.make_pairs import make_pairs
+    from expo_cli.stages.make_pairs.run import make_pairs
 
     options = RunOptions(quiet=True, overwrite=True)
     return lambda: make_pairs([rollout], out, MakePairsConfig(), PairImagesConfig(), options, "0/1")

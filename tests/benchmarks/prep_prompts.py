@@ -57,7 +57,7 @@ def write_rows(path: Path, count: int) -> None:
 
 def expo(source: Path, out: Path, sample: int, tokenizer: Path) -> Callable[[], object]:
     from expo_cli.config import PrepPromptsConfig, RunOptions
-    from expo_cli.stages.prep_prompts import prepare_prompts
+    from expo_cli.stages.prep_prompts.run import prepare_prompts
 
     config = PrepPromptsConfig(
         heldout_fraction=HELDOUT_FRACTION, sample=sample, tokenizer=str(tokenizer.parent)
@@ -176,7 +176,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def measure(work: Path, arguments: argparse.Namespace) -> None:
-    from expo_cli.stages.prompts.token_counts import clip_tokenizer
+    from expo_cli.stages.prep_prompts.token_counts import clip_tokenizer
 
     tokenizer = work / "tokenizer" / "tokenizer.json"
     tokenizer.parent.mkdir()

@@ -31,7 +31,7 @@ from expo_cli.models.loading import load_model
 from expo_cli.models.protocol import DiffusionModel
 from expo_cli.stages.common.device import DTYPES
 from expo_cli.stages.common.progress import Notes
-from expo_cli.stages.drawing import run as drawing
+from expo_cli.stages.rollout import run as drawing
 from tests.benchmarks.alternating import alternate, report, timed
 from tests.benchmarks.profiles import show_arithmetic, show_shares
 from tests.pixels import mean_difference

@@ -35,9 +35,9 @@ from expo_cli.rewards import open_clip_network
 from expo_cli.rewards.hpsv2 import HPSv2
 from expo_cli.stages.common.ahead import map_ahead
 from expo_cli.stages.common.progress import Notes
-from expo_cli.stages.scoring.image_index import ImageIndex, read_index
-from expo_cli.stages.scoring.run import score_parts
-from expo_cli.stages.scoring.scores import NamedReward, Scores
+from expo_cli.stages.score.image_index import ImageIndex, read_index
+from expo_cli.stages.score.run import score_parts
+from expo_cli.stages.score.scores import NamedReward, Scores
 from tests.benchmarks.alternating import alternate, report, timed
 from tests.benchmarks.profiles import show_shares
 

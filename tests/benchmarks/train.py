@@ -42,17 +42,17 @@ from expo_cli.core.visits import visits
 from expo_cli.models.loading import load_encoder
 from expo_cli.stages.common.device import DTYPES, default_device
 from expo_cli.stages.common.progress import Notes
-from expo_cli.stages.train import build_objective, train_policy
-from expo_cli.stages.training.data import PromptEmbeddings
-from expo_cli.stages.training.master_weights import MasterWeights
-from expo_cli.stages.training.metrics import MetricsLog
-from expo_cli.stages.training.origin import origin_of
-from expo_cli.stages.training.pair_data import PairData
-from expo_cli.stages.training.pairs import read_pairs
-from expo_cli.stages.training.plan import resolve
-from expo_cli.stages.training.processes import start_processes
-from expo_cli.stages.training.reference import Reference
-from expo_cli.stages.training.trainer import Trainer
+from expo_cli.stages.train.evidence import PromptEmbeddings
+from expo_cli.stages.train.metrics import MetricsLog
+from expo_cli.stages.train.origin import origin_of
+from expo_cli.stages.train.pair_evidence import PairEvidence
+from expo_cli.stages.train.plan import build_objective, train_policy
+from expo_cli.stages.train.processes import start_processes
+from expo_cli.stages.train.records import read_pairs
+from expo_cli.stages.train.reference import Reference
+from expo_cli.stages.train.settings import resolve
+from expo_cli.stages.train.trainer import Trainer
+from expo_cli.stages.train.weights import MasterWeights
 from tests.benchmarks.alternating import alternate, report_against, timed
 from tests.benchmarks.children import Child, show_work
 from tests.benchmarks.profiles import show_arithmetic, show_shares
@@ -304,7 +304,7 @@ def take_steps(way: Ours | Theirs, steps: int) -> None:
 
 # What a step consists of, but for the policy's forward pass, which is nearly all of the rest.
 SHARES: dict[str, list[Callable]] = {
-    "pairs: latents, noise": [PairData.rows],
+    "pairs: latents, noise": [PairEvidence.rows],
     "text encoder": [PromptEmbeddings.rows],
     "reference, or its cache": [Reference.values],
     "policy, backward": [torch.Tensor.backward],
@@ -314,7 +314,7 @@ SHARES: dict[str, list[Callable]] = {
         Trainer.gather_gradients,
     ],
     "optimiser": [Trainer.update],
-    "measurements and log": [PairData.measure, MetricsLog.add, Trainer.weight_change],
+    "measurements and log": [PairEvidence.measure, MetricsLog.add, Trainer.weight_change],
 }
 
 

@@ -12,8 +12,8 @@ from expo_cli.contracts import jsonl, texts
 from expo_cli.contracts.records import ImageEntry
 from expo_cli.errors import ContractError
 from expo_cli.stages.preferences.layouts import HPDv2, ImageFolder
-from expo_cli.stages.rollout import read_negative_prompts, read_prompts
-from expo_cli.stages.scoring.image_index import read_index
+from expo_cli.stages.rollout.plan import read_negative_prompts, read_prompts
+from expo_cli.stages.score.image_index import read_index
 
 
 @given(

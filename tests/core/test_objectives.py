@@ -12,7 +12,6 @@ from expo_cli.core.objectives import (
     ImageErrors,
     PairErrors,
     denoising_error,
-    learns_from,
 )
 from expo_cli.core.spo import SPO, LogDensities, StepDensities
 from expo_cli.errors import UsageError
@@ -366,7 +365,7 @@ def at_the_reference(kind: str, seed: int):
 @pytest.mark.parametrize("spec", SPECS)
 def test_every_objective_has_a_finite_loss_for_each_item(spec):
     objective = build(OBJECTIVES, spec)
-    evidence, _, _ = at_the_reference(learns_from(objective), seed=8)
+    evidence, _, _ = at_the_reference(objective.learns_from, seed=8)
     for term in objective.terms(evidence).values():
         assert term.shape == (8,)
         assert term.isfinite().all()
@@ -374,7 +373,7 @@ def test_every_objective_has_a_finite_loss_for_each_item(spec):
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_every_objective_starts_towards_what_is_preferred(spec):
-    kind = learns_from(build(OBJECTIVES, spec))
+    kind = build(OBJECTIVES, spec).learns_from
     evidence, preferred, other = at_the_reference(kind, seed=9)
     loss_of(spec, evidence).sum().backward()
     if kind == "images":
@@ -402,7 +401,7 @@ def test_every_objective_starts_towards_what_is_preferred(spec):
     ],
 )
 def test_the_loss_of_a_policy_equal_to_its_reference(spec, expected):
-    evidence, _, _ = at_the_reference(learns_from(build(OBJECTIVES, spec)), seed=10)
+    evidence, _, _ = at_the_reference(build(OBJECTIVES, spec).learns_from, seed=10)
     assert loss_of(spec, evidence).tolist() == pytest.approx([expected] * 8)
 
 
@@ -421,7 +420,7 @@ def test_the_loss_of_a_policy_equal_to_its_reference(spec, expected):
 )
 def test_the_weight_of_a_policy_equal_to_its_reference(spec, expected):
     objective = build(OBJECTIVES, spec)
-    evidence, _, _ = at_the_reference(learns_from(objective), seed=10)
+    evidence, _, _ = at_the_reference(objective.learns_from, seed=10)
     assert objective.weight(evidence).tolist() == pytest.approx([expected] * 8)
 
 

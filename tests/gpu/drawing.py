@@ -9,7 +9,7 @@ from expo_cli.contracts.records import Sample
 from expo_cli.contracts.rollouts import open_rollout
 from expo_cli.contracts.tensors import read_tensors
 from expo_cli.models.stable_diffusion import StableDiffusion
-from expo_cli.stages.rollout import roll_out
+from expo_cli.stages.rollout.plan import roll_out
 from tests.gpu.setting import Setting, distance
 
 QUIET = RunOptions(quiet=True)

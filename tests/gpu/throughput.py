@@ -15,7 +15,7 @@ from expo_cli.contracts.records import Prompt
 from expo_cli.models.loading import load_model
 from expo_cli.rewards.pickscore import PickScore
 from expo_cli.stages.common.device import DTYPES
-from expo_cli.stages.scoring.image_index import ImageIndex, read_index
+from expo_cli.stages.score.image_index import ImageIndex, read_index
 from tests.benchmarks.alternating import alternate, timed
 from tests.benchmarks.rollout import draw_ours, draw_theirs, pipeline_of, planned_drawing
 from tests.benchmarks.score import check_equal, score_ours, write_images

@@ -19,8 +19,8 @@ from expo_cli.contracts.checkpoints import saved_steps
 from expo_cli.contracts.records import Sample
 from expo_cli.contracts.tensors import read_tensors
 from expo_cli.models.lora import ADAPTER_WEIGHTS
-from expo_cli.stages.train import train_policy
-from expo_cli.stages.training.trainer import Trainer
+from expo_cli.stages.train.plan import train_policy
+from expo_cli.stages.train.trainer import Trainer
 from tests.benchmarks.train import OURS, Ours, Theirs, gradients_apart
 from tests.gpu.drawing import QUIET, roll_out_anew
 from tests.gpu.setting import Setting, distance

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from expo_cli.stages.preferences.layouts import ImagePreferences, PickAPic
 from expo_cli.stages.preferences.protocol import Ranking
-from expo_cli.stages.prompts.sources import PromptFile, read_rows
+from expo_cli.stages.prep_prompts.sources import PromptFile, read_rows
 from tests.hostile.damage import at, bytes_changed, every, read_or_fault, truncations
 from tests.preferences import picture, png
 

@@ -14,13 +14,12 @@ from expo_cli.contracts.files import inside
 from expo_cli.contracts.records import ImageEntry, Pair, Sample, SampleRef, Score, StepPair
 from expo_cli.contracts.tensors import write_tensors
 from expo_cli.errors import ContractError
-from expo_cli.stages.evaluate import evaluate_policies
+from expo_cli.stages.evaluate.run import evaluate_policies
 from expo_cli.stages.preferences.layouts import HPDv2, ImageFolder
 from expo_cli.stages.preferences.pair_images import PairImages
-from expo_cli.stages.scoring.image_index import read_index
-from expo_cli.stages.training.data import Latents
-from expo_cli.stages.training.pairs import read_pairs
-from expo_cli.stages.training.steps import read_steps
+from expo_cli.stages.score.image_index import read_index
+from expo_cli.stages.train.evidence import Latents
+from expo_cli.stages.train.records import read_pairs, read_step_pairs
 from tests.hostile.damage import at, fault, read_or_fault
 from tests.hostile.test_records import EXAMPLES
 from tests.preferences import picture
@@ -166,7 +165,7 @@ def test_latents_of_pairs(folder, path):
 
 def test_a_part_that_leaves_is_named_by_line(folder):
     file = folder / "pairs.jsonl"
-    for kind, read in ((Pair, read_pairs), (StepPair, read_steps)):
+    for kind, read in ((Pair, read_pairs), (StepPair, read_step_pairs)):
         text = json.dumps(line(example(kind))).replace('"part": "', '"part": "../')
         file.write_text(text + "\n")
         assert read_or_fault(lambda read=read: read([file], None), at(file, 1)) is None

@@ -11,8 +11,8 @@ from expo_cli.contracts.texts import LONGEST_LINE
 from expo_cli.errors import ContractError, ExpoError
 from expo_cli.stages.preferences.layouts import HPDv2, ImageFolder
 from expo_cli.stages.preferences.protocol import Ranking
-from expo_cli.stages.prompts.sources import PromptFile, Row, read_rows
-from expo_cli.stages.rollout import read_negative_prompts
+from expo_cli.stages.prep_prompts.sources import PromptFile, Row, read_rows
+from expo_cli.stages.rollout.plan import read_negative_prompts
 from tests.hostile.damage import (
     VALUES,
     at,

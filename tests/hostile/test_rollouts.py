@@ -20,9 +20,9 @@ from expo_cli.contracts.parts import MOST_PARTS, num_parts
 from expo_cli.contracts.provenance import Run, read_run, write_run
 from expo_cli.contracts.rollouts import open_rollout
 from expo_cli.errors import UsageError
-from expo_cli.stages import evaluate
-from expo_cli.stages.make_pairs import make_pairs
-from expo_cli.stages.scoring.image_sources import RolloutImages
+from expo_cli.stages.evaluate import run as evaluate
+from expo_cli.stages.make_pairs.run import make_pairs
+from expo_cli.stages.score.image_sources import RolloutImages
 from expo_cli.stages.status import read_status
 from tests.hostile.damage import bytes_changed, every, lines_changed, read_or_fault, truncations
 from tests.scored import write_scored

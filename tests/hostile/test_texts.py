@@ -15,9 +15,9 @@ from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.provenance import Run, write_run
 from expo_cli.contracts.records import Sample
 from expo_cli.errors import UsageError
-from expo_cli.stages import evaluate
 from expo_cli.stages.common.progress import Notes
-from expo_cli.stages.evaluate import evaluate_policies
+from expo_cli.stages.evaluate import run as evaluate
+from expo_cli.stages.evaluate.run import evaluate_policies
 from expo_cli.stages.status import read_status
 from tests.scored import write_scored
 

@@ -32,10 +32,10 @@ from expo_cli.models.kohya import KOHYA_WEIGHTS
 from expo_cli.models.loading import load_decoder, load_encoder, load_model
 from expo_cli.models.lora import ADAPTER_WEIGHTS
 from expo_cli.models.sampling import draw
-from expo_cli.stages.make_pairs import make_pairs
-from expo_cli.stages.rollout import roll_out
-from expo_cli.stages.score import score_folder
-from expo_cli.stages.train import train_policy
+from expo_cli.stages.make_pairs.run import make_pairs
+from expo_cli.stages.rollout.plan import roll_out
+from expo_cli.stages.score.plan import score_folder
+from expo_cli.stages.train.plan import train_policy
 from tests.checkpoints.flux import flux
 from tests.checkpoints.sd3 import stable_diffusion_3
 from tests.checkpoints.sdxl import stable_diffusion_xl

@@ -6,7 +6,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from torch import Tensor
 
-from expo_cli.stages.training.attention import CPUAttention
+from expo_cli.stages.train.policies import CPUAttention
 
 
 def outputs(attention: Attention, processor: object, states: Tensor, texts: Tensor | None):

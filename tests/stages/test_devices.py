@@ -21,10 +21,10 @@ from expo_cli.config import (
 from expo_cli.contracts.tensors import read_tensors
 from expo_cli.models.families import has_t5
 from expo_cli.stages.common.device import default_device
-from expo_cli.stages.make_pairs import make_pairs
-from expo_cli.stages.rollout import roll_out
-from expo_cli.stages.score import score_folder
-from expo_cli.stages.train import train_policy
+from expo_cli.stages.make_pairs.run import make_pairs
+from expo_cli.stages.rollout.plan import roll_out
+from expo_cli.stages.score.plan import score_folder
+from expo_cli.stages.train.plan import train_policy
 from tests.branched import roll_out_branched
 from tests.checkpoints.flux import flux
 from tests.checkpoints.sd import stable_diffusion

@@ -18,7 +18,7 @@ from expo_cli.contracts.results import EvaluatedSample, Results
 from expo_cli.contracts.rollouts import embeddings_path, reward_run_name, score_path
 from expo_cli.errors import ExpoError
 from expo_cli.report.wording import reward_settings
-from expo_cli.stages.evaluate import evaluate_policies
+from expo_cli.stages.evaluate.run import evaluate_policies
 from tests.scored import noise, prompt_text, write_scored
 
 QUIET = RunOptions(quiet=True)
@@ -579,7 +579,7 @@ def test_evaluate_does_not_need_torch(two):
     import sys
 
     program = (
-        "import sys; from expo_cli.config import *; from expo_cli.stages.evaluate import *; "
+        "import sys; from expo_cli.config import *; from expo_cli.stages.evaluate.run import *; "
         "evaluate_policies([sys.argv[1]], Path(sys.argv[2]), EvaluateConfig(num_bootstrap=50), "
         "RunOptions(quiet=True)); assert 'torch' not in sys.modules"
     )

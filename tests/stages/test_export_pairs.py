@@ -16,7 +16,7 @@ from expo_cli.contracts.records import Pair, SampleRef
 from expo_cli.contracts.tensors import write_tensors
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.stages.common.decoding import LatentDecoder
-from expo_cli.stages.make_pairs import make_pairs
+from expo_cli.stages.make_pairs.run import make_pairs
 from tests.preferences import picture
 from tests.two_agents import samples_of
 

@@ -12,9 +12,9 @@ from expo_cli.contracts.tensors import write_tensors
 from expo_cli.core.objectives import DiffusionKTO, Errors, ImageErrors
 from expo_cli.errors import UsageError
 from expo_cli.models.loading import load_model
-from expo_cli.stages.training.image_data import ImageData
-from expo_cli.stages.training.images import TrainingImage
-from expo_cli.stages.training.reference import Reference
+from expo_cli.stages.train.image_evidence import ImageEvidence
+from expo_cli.stages.train.records import TrainingImage
+from expo_cli.stages.train.reference import Reference
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +57,9 @@ def labelled(folder: Path, n: int, prompt: str, desirable: bool) -> TrainingImag
     )
 
 
-def data(images, policy, reference=None, objective=None, **settings) -> ImageData:
+def data(images, policy, reference=None, objective=None, **settings) -> ImageEvidence:
     config = TrainConfig(init_from="", **settings)
-    return ImageData(images, objective or DiffusionKTO(), policy, reference, config)
+    return ImageEvidence(images, objective or DiffusionKTO(), policy, reference, config)
 
 
 @pytest.mark.parametrize("fraction", [0.8, 0.5, 0.25])
@@ -109,8 +109,8 @@ def test_mismatched_errors_are_those_under_the_other_images_prompt(images, polic
         labelled(first.folder, 1, first.prompt, desirable=False),
     ]
     reference = Reference(lambda: other)
-    matched = data([first, second], policy, reference, objective).evidence(0, 2)
-    crossed = data(swapped, policy, reference, objective).evidence(0, 2)
+    matched = data([first, second], policy, reference, objective).batch(0, 2)
+    crossed = data(swapped, policy, reference, objective).batch(0, 2)
     torch.testing.assert_close(matched.mismatched.policy, crossed.image.policy)
     torch.testing.assert_close(matched.mismatched.reference, crossed.image.reference)
     assert not torch.allclose(matched.mismatched.policy, matched.image.policy)

@@ -13,7 +13,7 @@ from PIL import Image
 from expo_cli.contracts.ids import prompt_id
 from expo_cli.contracts.images import open_rgb
 from expo_cli.errors import ContractError
-from expo_cli.stages.scoring.image_index import read_index
+from expo_cli.stages.score.image_index import read_index
 
 
 @pytest.fixture

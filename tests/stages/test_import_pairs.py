@@ -19,7 +19,7 @@ from expo_cli.contracts.provenance import read_run
 from expo_cli.contracts.records import EncodedImage, Pair
 from expo_cli.contracts.tensors import read_tensors
 from expo_cli.errors import ContractError, ExpoError, UsageError
-from expo_cli.stages.make_pairs import make_pairs
+from expo_cli.stages.make_pairs.run import make_pairs
 from expo_cli.stages.preferences.encoding import ImageFile, prepare, to_pixels
 from tests.preferences import (
     pick_a_pic_rows,

@@ -16,8 +16,8 @@ from expo_cli.contracts.tensors import open_tensors, read_tensors, write_tensors
 from expo_cli.models.kohya import KOHYA_WEIGHTS
 from expo_cli.models.loading import load_model
 from expo_cli.models.lora import ADAPTER_WEIGHTS
-from expo_cli.stages.train import train_policy
-from expo_cli.stages.training.trainer import Trainer
+from expo_cli.stages.train.plan import train_policy
+from expo_cli.stages.train.trainer import Trainer
 from tests.latent_pairs import write_latent_pairs
 
 RANK, ALPHA = 4, 10

@@ -11,7 +11,7 @@ from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.provenance import Run, read_run, write_run
 from expo_cli.contracts.records import Pair, Sample
 from expo_cli.errors import ContractError, UsageError
-from expo_cli.stages.make_pairs import MakePairsResult, pair_rollouts
+from expo_cli.stages.make_pairs.run import MakePairsResult, pair_rollouts
 from tests.two_agents import (
     CHECKS,
     EXPLORE,

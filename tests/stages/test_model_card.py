@@ -12,9 +12,9 @@ from expo_cli.config import RunOptions, TrainConfig
 from expo_cli.contracts.provenance import Run
 from expo_cli.core.objectives import DiffusionDPO
 from expo_cli.report.model_card import model_card
-from expo_cli.stages.train import train_policy
-from expo_cli.stages.training.origin import Origin, origin_of, told, train_command
-from expo_cli.stages.training.plan import plan_and_free, resolve
+from expo_cli.stages.train.origin import Origin, origin_of, told, train_command
+from expo_cli.stages.train.plan import train_policy
+from expo_cli.stages.train.settings import plan_and_free, resolve
 from tests.latent_pairs import write_latent_pairs
 
 HOSTILE = 'a`b``c\n---\n# <script>alert("1")</script> | [x](javascript:y) {{ 7 * 7 }} \x1b[31m: é'
@@ -75,7 +75,7 @@ def test_a_base_model_of_the_hub_is_in_the_header():
 
 
 def test_the_hubs_id_is_that_of_the_base_else_of_the_reference(monkeypatch):
-    monkeypatch.setattr("expo_cli.stages.training.origin.base_source", lambda source: source)
+    monkeypatch.setattr("expo_cli.stages.train.origin.base_source", lambda source: source)
     assert origin(["p"]).hub_base is None
     assert origin(["p"], ref="owner/name").hub_base == "owner/name"
 

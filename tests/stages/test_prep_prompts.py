@@ -15,10 +15,10 @@ from expo_cli.contracts.ids import prompt_id
 from expo_cli.contracts.records import Prompt
 from expo_cli.core.prompts import identity, normalise, without_controls
 from expo_cli.errors import ContractError, Interrupted
-from expo_cli.stages.prep_prompts import prepare_prompts, sort_rows
-from expo_cli.stages.prompts.sieve import Pool, Sieve
-from expo_cli.stages.prompts.sources import PromptFile, Row
-from expo_cli.stages.prompts.token_counts import clip_tokenizer
+from expo_cli.stages.prep_prompts.run import prepare_prompts, sort_rows
+from expo_cli.stages.prep_prompts.sieve import Pool, Sieve
+from expo_cli.stages.prep_prompts.sources import PromptFile, Row
+from expo_cli.stages.prep_prompts.token_counts import clip_tokenizer
 
 QUIET = RunOptions(quiet=True)
 TOKENIZER = functools.cache(clip_tokenizer)

@@ -14,13 +14,12 @@ from expo_cli.core.objectives import DiffusionDPO, DiffusionKTO
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.models.loading import load_model
 from expo_cli.stages.status import read_status
-from expo_cli.stages.train import train_policy
-from expo_cli.stages.training import reference_job, trainer
-from expo_cli.stages.training.image_data import ImageData
-from expo_cli.stages.training.images import read_images
-from expo_cli.stages.training.pair_data import PairData
-from expo_cli.stages.training.pairs import read_pairs
-from expo_cli.stages.training.reference import Reference
+from expo_cli.stages.train import fill_reference, trainer
+from expo_cli.stages.train.image_evidence import ImageEvidence
+from expo_cli.stages.train.pair_evidence import PairEvidence
+from expo_cli.stages.train.plan import train_policy
+from expo_cli.stages.train.records import read_images, read_pairs
+from expo_cli.stages.train.reference import Reference
 from tests.conftest import EXPO
 from tests.latent_pairs import write_latent_pairs
 
@@ -92,7 +91,7 @@ def test_with_a_cache_training_is_the_same_and_needs_no_reference(
 def test_what_shards_compute_is_what_training_asks(
     settings, pairs, tiny_sd, tmp_path, cache, no_reference, monkeypatch
 ):
-    monkeypatch.setattr(reference_job, "PART_VISITS", 2)
+    monkeypatch.setattr(fill_reference, "PART_VISITS", 2)
     train(pairs, tmp_path / "plain", tiny_sd, **settings)
     assert all(fill(pairs, tiny_sd, cache, shard, **settings) > 0 for shard in ("0/2", "1/2"))
     assert fill(pairs, tiny_sd, cache, **settings) == 0
@@ -135,7 +134,7 @@ def test_later_runs_add_what_they_lack(pairs, tiny_sd, tmp_path, cache):
 def test_noise_and_dropped_captions_come_again(num_draws, pairs, tiny_sd):
     model = load_model(str(tiny_sd), torch.device("cpu"), torch.float32)
     config = TrainConfig(init_from="", noise_draws=num_draws, caption_dropout=0.5)
-    data = PairData(read_pairs([pairs], None), DiffusionDPO(), model, None, config)
+    data = PairEvidence(read_pairs([pairs], None), DiffusionDPO(), model, None, config)
     found = {}
     for start in range(0, 18, 6):
         chosen = data.visits(start, 6)
@@ -154,8 +153,8 @@ def test_distinct_visits_of_images_are_enough(fraction, pairs, tiny_sd):
     config = TrainConfig(init_from="", noise_draws=2)
     objective = DiffusionKTO(desirable_fraction=fraction)
     images = read_images([pairs], None)
-    data = ImageData(images, objective, model, None, config)
-    _, first = data.rows(0, ImageData.distinct_visits(images, objective, config))
+    data = ImageEvidence(images, objective, model, None, config)
+    _, first = data.rows(0, ImageEvidence.distinct_visits(images, objective, config))
     _, many = data.rows(0, 200)
     assert set(first.keys()) == set(many.keys())
     assert len(set(many.keys())) == 24
@@ -178,7 +177,7 @@ def test_two_processes_fill_one_cache(pairs, tiny_sd, tmp_path, cache):
 
 
 def test_an_interrupted_job_goes_on(pairs, tiny_sd, tmp_path, cache, monkeypatch):
-    monkeypatch.setattr(reference_job, "PART_VISITS", 2)
+    monkeypatch.setattr(fill_reference, "PART_VISITS", 2)
     compute, calls = Reference.compute, []
 
     def stop_in_the_third(reference, *arguments):

@@ -14,7 +14,7 @@ from expo_cli.contracts.records import Sample
 from expo_cli.contracts.rollouts import open_rollout
 from expo_cli.contracts.tensors import read_tensors
 from expo_cli.errors import ContractError, UsageError
-from expo_cli.stages.rollout import roll_out
+from expo_cli.stages.rollout.plan import roll_out
 from expo_cli.stages.status import read_status
 from tests.conftest import EXPO
 

@@ -23,7 +23,7 @@ from expo_cli.errors import ContractError, ExpoError, Interrupted, UsageError
 from expo_cli.models.loading import load_decoder
 from expo_cli.rewards.pickscore import PickScore
 from expo_cli.rewards.protocol import Batch, Judgement, Reward
-from expo_cli.stages.score import score_folder
+from expo_cli.stages.score.plan import score_folder
 from expo_cli.stages.status import read_status
 from tests.conftest import EXPO
 

@@ -7,9 +7,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from expo_cli.stages.training.master_weights import MasterWeights
-from expo_cli.stages.training.slices import Slices
-from expo_cli.stages.training.state import moments
+from expo_cli.stages.train.state import moments
+from expo_cli.stages.train.weights import MasterWeights, Slices
 
 # 15 and 5 elements: neither is even.
 INPUTS = torch.arange(12, dtype=torch.float32).view(4, 3) / 10

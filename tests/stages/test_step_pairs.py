@@ -17,7 +17,7 @@ from expo_cli.contracts.records import Sample, StepCandidates, StepPair
 from expo_cli.contracts.rollouts import open_rollout, step_tensor, step_tensors_path, steps_path
 from expo_cli.contracts.tensors import TensorFiles
 from expo_cli.errors import ContractError, ExpoError, UsageError
-from expo_cli.stages.make_pairs import MakePairsResult, make_pairs
+from expo_cli.stages.make_pairs.run import MakePairsResult, make_pairs
 from tests.two_agents import MAIN, write_rollout
 
 ALL = "step-best-worst:min_confidence=0"

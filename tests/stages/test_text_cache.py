@@ -10,17 +10,17 @@ from transformers import T5EncoderModel
 
 from expo_cli.config import RolloutConfig, RunOptions, TrainConfig
 from expo_cli.contracts.tensors import write_tensors
-from expo_cli.core.objectives import learns_from
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.families import has_t5
 from expo_cli.models.loading import load_model
 from expo_cli.stages.common import text_cache
 from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.common.text_cache import TextCache, ask_ahead
-from expo_cli.stages.drawing import run as drawing
-from expo_cli.stages.rollout import roll_out
-from expo_cli.stages.train import READERS, build_objective, train_policy
-from expo_cli.stages.training import reference_job, trainer
+from expo_cli.stages.rollout import run as drawing
+from expo_cli.stages.rollout.plan import roll_out
+from expo_cli.stages.train import fill_reference, trainer
+from expo_cli.stages.train.plan import build_objective, train_policy
+from expo_cli.stages.train.records import EVIDENCE
 from tests.checkpoints.flux import flux
 from tests.checkpoints.sd3 import stable_diffusion_3
 from tests.latent_pairs import write_latent_pairs
@@ -155,7 +155,7 @@ def test_t5_and_the_network_are_never_in_memory_at_once(
 
     note(drawing, "load_model")
     note(trainer, "load_policy")
-    note(reference_job, "load_model")
+    note(fill_reference, "load_model")
     cache = str(tmp_path / "cache")
     draw(prompts, tmp_path / "drawn", flux_model, text_cache=cache)
     settings = {"text_cache": cache, "reference_cache": str(tmp_path / "reference")}
@@ -174,9 +174,9 @@ def test_t5_and_the_network_are_never_in_memory_at_once(
 def test_prompts_of_visits_are_those_that_are_asked(objective, start, pairs, flux_model):
     config = TrainConfig(init_from=str(flux_model), caption_dropout=0.5, text_cache="unused")
     objective = build_objective(objective)
-    kind = learns_from(objective)
-    data_class = trainer.DATA[kind]
-    records = READERS[kind]([pairs], None)
+    kind = objective.learns_from
+    data_class = EVIDENCE[kind].stream
+    records = EVIDENCE[kind].read([pairs], None)
     policy = load_model(str(flux_model), CPU, torch.float32)
     data = data_class(records, objective, policy, None, config)
     rows = data.rows(data.visits(start, 5)) if kind == "pairs" else data.rows(start, 5)

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models
 
 from expo_cli.core.prompts import normalise
 from expo_cli.errors import ContractError, ExpoError
-from expo_cli.stages.prompts.token_counts import TokenCounter, clip_tokenizer, load_tokenizer
+from expo_cli.stages.prep_prompts.token_counts import TokenCounter, clip_tokenizer, load_tokenizer
 from tests.checkpoints.clip import clip_tokenizer as write_clip_files
 
 CURIOUS = [
@@ -93,7 +93,7 @@ def test_a_texts_tokens_are_counted_by_its_words(ours, texts):
 
 
 def test_words_are_counted_anew_when_too_many_are_kept(ours, monkeypatch):
-    monkeypatch.setattr("expo_cli.stages.prompts.token_counts.NUM_WORDS_KEPT", 2)
+    monkeypatch.setattr("expo_cli.stages.prep_prompts.token_counts.NUM_WORDS_KEPT", 2)
     counter = TokenCounter(ours)
     for _ in range(2):
         assert counter.count(["one two three", "one"]) == [5, 3]
@@ -137,8 +137,8 @@ def test_no_tokenizer(tmp_path):
 def test_counting_needs_no_torch():
     code = (
         "import sys\n"
-        "from expo_cli.stages.prep_prompts import prepare_prompts\n"
-        "from expo_cli.stages.prompts.token_counts import clip_tokenizer\n"
+        "from expo_cli.stages.prep_prompts.run import prepare_prompts\n"
+        "from expo_cli.stages.prep_prompts.token_counts import clip_tokenizer\n"
         "clip_tokenizer()\n"
         "print([m for m in ('torch', 'transformers', 'open_clip') if m in sys.modules])"
     )

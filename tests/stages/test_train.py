@@ -22,17 +22,17 @@ from torch.nn.utils import parameters_to_vector
 from expo_cli.config import RunOptions, TrainConfig
 from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.core.noise import training_noise, uniform_timestep
-from expo_cli.core.objectives import DiffusionDPO, DiffusionKTO
+from expo_cli.core.objectives import DiffusionDPO, DiffusionKTO, Objective
 from expo_cli.core.visits import visits
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.loading import load_model
 from expo_cli.models.lora import ADAPTER_WEIGHTS
 from expo_cli.stages.status import read_status
-from expo_cli.stages.train import train_policy
-from expo_cli.stages.training.data import PromptEmbeddings
-from expo_cli.stages.training.plan import plan_and_free, resolve
-from expo_cli.stages.training.policies import load_policy
-from expo_cli.stages.training.trainer import Trainer, weight_slices
+from expo_cli.stages.train.evidence import PromptEmbeddings
+from expo_cli.stages.train.plan import train_policy
+from expo_cli.stages.train.policies import load_policy
+from expo_cli.stages.train.settings import plan_and_free, resolve
+from expo_cli.stages.train.trainer import Trainer, weight_slices
 from tests.conftest import EXPO
 from tests.first_step import assert_same_first_step
 from tests.latent_pairs import write_latent_pairs
@@ -179,13 +179,10 @@ def test_a_prompts_embedding_does_not_depend_on_its_neighbours():
 
 
 @dataclass(frozen=True)
-class Hinge:
+class Hinge(Objective):
     """A user's own objective: as the README promises, one class and nothing else."""
 
     margin: float = 1.0
-
-    roles = ("winner", "loser")
-    needs_reference = True
 
     def terms(self, errors):
         return {"hinge": (self.margin + errors.winner.change - errors.loser.change).relu()}

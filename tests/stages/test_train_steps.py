@@ -17,8 +17,8 @@ from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.core.visits import visits
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.models.loading import load_model
-from expo_cli.stages.make_pairs import make_pairs
-from expo_cli.stages.train import train_policy
+from expo_cli.stages.make_pairs.run import make_pairs
+from expo_cli.stages.train.plan import train_policy
 from tests.first_step import assert_same_first_step
 from tests.latent_pairs import write_latent_pairs
 

@@ -10,14 +10,14 @@ from expo_cli.config import RunOptions
 from expo_cli.contracts.checkpoints import check_state, saved_steps, state_folder
 from expo_cli.errors import ExpoError
 from expo_cli.stages.common.progress import Notes
-from expo_cli.stages.training.master_weights import MasterWeights
-from expo_cli.stages.training.state import (
+from expo_cli.stages.train.state import (
     State,
     load_state,
     moments,
     newest_whole_state,
     save_state,
 )
+from expo_cli.stages.train.weights import MasterWeights
 
 NOTES = Notes(RunOptions())
 SCALER = torch.amp.GradScaler("cpu", enabled=False)

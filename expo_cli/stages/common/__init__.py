@@ -1,1 +1,1 @@
-"""What the work of several commands stands on."""
+"""What the work of several commands shares."""

@@ -22,7 +22,7 @@ from expo_cli.stages.common.inputs import check_overwrite, model_inputs
 from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.common.stopping import stop_on_signal
 from expo_cli.stages.preferences.pair_images import ImageFile, PairImages
-from expo_cli.stages.training.pairs import TrainingPair, read_pairs
+from expo_cli.stages.train.records import TrainingPair, read_pairs
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import EncodedImage, Pair, SampleRef
 from expo_cli.contracts.sources import written_down
 from expo_cli.core.combination import ZScoreSum
-from expo_cli.core.pairing import what_it_pairs
 from expo_cli.core.pairs import PairRule, Tally
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.registry import LAYOUTS, PAIRINGS, build
@@ -146,7 +145,7 @@ def open_preferences(
             raise UsageError(f"{path}: is no regular file; preferences are read several times")
     layout: Layout = build(LAYOUTS, images.layout)
     pairing = build(PAIRINGS, config.pairing)
-    if what_it_pairs(pairing) != "samples":
+    if pairing.pairs != "samples":
         raise UsageError(f"--pairing {config.pairing} contradicts --layout: images have no steps")
     if out == jsonl.STANDARD_STREAM:
         raise UsageError("--out - contradicts --layout: the latents need a folder beside the pairs")

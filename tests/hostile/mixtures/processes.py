@@ -23,15 +23,15 @@ MORE_PRELOADED = (
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",
     *(f"diffusers.schedulers.scheduling_{name}" for name in ("ddpm", "ddim", "pndm")),
-    "expo_cli.stages.prep_prompts",
-    "expo_cli.stages.rollout",
-    "expo_cli.stages.score",
-    "expo_cli.stages.make_pairs",
+    "expo_cli.stages.prep_prompts.run",
+    "expo_cli.stages.rollout.plan",
+    "expo_cli.stages.score.plan",
+    "expo_cli.stages.make_pairs.run",
     "expo_cli.stages.preferences.import_pairs",
     "expo_cli.stages.preferences.export_pairs",
-    "expo_cli.stages.train",
+    "expo_cli.stages.train.plan",
     "expo_cli.stages.status",
-    "expo_cli.stages.pairing.sample_pairs",
+    "expo_cli.stages.make_pairs.sample_pairs",
 )
 MEMORY = 6 << 30
 SILENT = -1000

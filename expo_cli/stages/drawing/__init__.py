@@ -1,1 +1,0 @@
-"""`expo rollout`: drawing the samples of a part."""

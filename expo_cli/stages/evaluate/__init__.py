@@ -1,0 +1,1 @@
+"""`expo evaluate`: reads scored rollouts, compares them and writes results, plots and report."""

@@ -1,1 +1,0 @@
-"""`expo evaluate`: what rollouts and their scores hold, and the record of a finished evaluation."""

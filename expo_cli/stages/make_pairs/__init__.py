@@ -1,0 +1,1 @@
+"""`expo make-pairs`: pairs the samples of each prompt, or the candidates of each denoising step."""

@@ -1,0 +1,132 @@
+"""Pairs of samples: those of each prompt, over all rollouts, by their scores."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from expo_cli.config import MakePairsConfig
+from expo_cli.contracts.files import sha256_of_all
+from expo_cli.contracts.parts import part_path
+from expo_cli.contracts.records import Pair
+from expo_cli.contracts.rollouts import score_path, scored_rewards
+from expo_cli.core.pairing import Pairing
+from expo_cli.core.pairs import PairRule, Tally, pair_groups
+from expo_cli.errors import ExpoError, UsageError
+from expo_cli.registry import COMBINATIONS, build, nearest
+from expo_cli.stages.make_pairs.scored_groups import (
+    PairSource,
+    check_same_judges,
+    open_sources,
+    read_groups,
+)
+
+
+class SamplePairs:
+    """See `stages.make_pairs.run.PairMaker`."""
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        pairs_folder: Path,
+        pairing: Pairing,
+        config: MakePairsConfig,
+    ) -> None:
+        """Raises ExpoError when parts are missing, UsageError for flags that do not fit the scores,
+        ContractError when a label stands for several rewards."""
+        self.sources = open_sources(folders, config.scores, pairs_folder)
+        self.limit = config.limit
+        self.weights = choose_rewards(config.reward, self.sources)
+        labels = list(self.weights)
+        for source in self.sources:
+            source.require_complete(labels)
+        check_same_judges(self.sources, labels)
+        self.rule = PairRule(
+            pairing=pairing,
+            combination=build(COMBINATIONS, config.combine),
+            weights=self.weights,
+            min_margin=config.min_margin,
+            source=config.source,
+            seed=config.seed,
+        )
+        self.tally = Tally()
+        self.plan = {"weights": self.weights}
+
+    def inputs(self) -> dict[str, str]:
+        return input_digests(self.sources, list(self.weights))
+
+    def pairs(self, part_done: Callable[[], None]) -> Iterator[Pair]:
+        groups = read_groups(self.sources, list(self.weights), part_done)
+        tally = self.tally
+        yield from pair_groups(itertools.islice(groups, self.limit), self.rule, tally)
+        if not tally.num_pairs:
+            raise ExpoError(
+                f"no pairs left of {tally.num_prompts} prompts and {tally.num_samples} samples: "
+                f"dropped {tally.drops()}; draw more samples a prompt, lower --min-margin "
+                f"({self.rule.min_margin:g}) or choose another --combine"
+            )
+
+    def counts(self) -> dict[str, Any]:
+        return self.tally.counts()
+
+    def summary(self) -> str:
+        tally, counts = self.tally, self.tally.counts()
+        return (
+            f"{tally.num_pairs} pairs of {tally.num_prompts} prompts and {tally.num_samples} samples, "
+            f"dropped {tally.drops()}; mean margin {counts['mean_margin']:.4g}; explore drew "
+            f"{counts['explore_share_of_samples']:.0%} of the samples, "
+            f"{counts['explore_share_of_winners']:.0%} of the winners, "
+            f"{counts['explore_share_of_losers']:.0%} of the losers"
+        )
+
+
+def choose_rewards(flags: Sequence[str], sources: Sequence[PairSource]) -> dict[str, float]:
+    """The weight of each reward to pair by, out of `LABEL[=WEIGHT]` flags or the only one there.
+
+    Raises UsageError for an unknown label, a bad weight, or several rewards and no flag.
+    """
+    known = sorted({label for source in sources for label in scored_rewards(source.scores)})
+    if not known:
+        raise ExpoError(
+            f"{sources[0].scores}: no scores; "
+            f"run `expo score {sources[0].rollout.folder} --reward NAME` first"
+        )
+    if not flags and len(known) > 1:
+        raise UsageError(
+            f"the scores are of several rewards; name one by --reward: {', '.join(known)}"
+        )
+    weights: dict[str, float] = {}
+    for flag in flags or known:
+        label, equals, weight = flag.partition("=")
+        if label not in known:
+            raise UsageError(f"--reward {flag}: no scores by {label!r}; {nearest(label, known)}")
+        if label in weights:
+            raise UsageError(f"--reward {label} is given twice")
+        weights[label] = parse_weight(flag, weight) if equals else 1.0
+    if len(weights) == 1 and list(weights.values()) != [1.0]:
+        raise UsageError("a weight needs more than one --reward")
+    return weights
+
+
+def parse_weight(flag: str, text: str) -> float:
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = math.nan
+    if not 0 < weight < math.inf:
+        raise UsageError(f"--reward {flag}: the weight must be a positive number")
+    return weight
+
+
+def input_digests(sources: Sequence[PairSource], labels: Sequence[str]) -> dict[str, str]:
+    """One sha256 for the records of each rollout and one for its scores by each reward."""
+    digests = {}
+    for source in sources:
+        parts = range(source.rollout.num_parts)
+        records = [part_path(source.rollout.folder, part) for part in parts]
+        digests[source.relative] = sha256_of_all(records)
+        for label in labels:
+            scores = [score_path(source.scores, part, label) for part in parts]
+            digests[f"{source.relative}: {label}"] = sha256_of_all(scores)
+    return digests

@@ -1,0 +1,1 @@
+"""`expo prep-prompts`: reads prompts of any source and drops what is not wanted."""

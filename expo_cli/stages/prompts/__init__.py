@@ -1,1 +1,0 @@
-"""`expo prep-prompts`: reading sources and dropping what is not wanted."""

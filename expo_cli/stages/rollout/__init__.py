@@ -1,0 +1,1 @@
+"""`expo rollout`: draws the samples of each part."""

@@ -1,0 +1,291 @@
+"""The work of `expo rollout`: batches across prompts, latents and checks into parts."""
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from expo_cli.config import RolloutConfig
+from expo_cli.contracts import jsonl
+from expo_cli.contracts.files import atomic
+from expo_cli.contracts.ids import bytes_digest, sample_id, sample_seed
+from expo_cli.contracts.kinds import IMAGES, RolloutParts, write_part_run
+from expo_cli.contracts.parts import part_path
+from expo_cli.contracts.provenance import Run
+from expo_cli.contracts.records import Checks, Prompt, Sample
+from expo_cli.contracts.rollouts import step_tensors_path, steps_path
+from expo_cli.contracts.tensors import latents_digest, write_tensors
+from expo_cli.core.exploration import SamplingPlan
+from expo_cli.core.image_statistics import image_checks
+from expo_cli.core.negative_prompts import draw_negative_prompt
+from expo_cli.models.loading import load_model
+from expo_cli.models.protocol import Conditioning, DiffusionModel
+from expo_cli.models.sampling import Trajectory, draw
+from expo_cli.rewards.protocol import Reward, StepReward
+from expo_cli.stages.common.device import default_device, resolve_dtype
+from expo_cli.stages.common.image_files import image_bytes
+from expo_cli.stages.common.inputs import note_cut
+from expo_cli.stages.common.progress import Bar, Notes
+from expo_cli.stages.common.stopping import StopRequest, stop_on_signal
+from expo_cli.stages.common.text_cache import ask_ahead
+from expo_cli.stages.rollout.branching import (
+    BranchedStep,
+    CandidateSteps,
+    StepJudge,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """What the parts of a rollout share."""
+
+    prompts: Sequence[Prompt]
+    negative_prompts: Sequence[str]
+    negative_probability: float
+    sampling: SamplingPlan
+    policy: str
+    policy_sha256: str
+    config: RolloutConfig
+    step_reward: tuple[str, Reward] | None = None
+    """The label and the reward of --step-reward."""
+
+    def negative_prompt(self, prompt: Prompt) -> str:
+        """What the schedule draws for this prompt, else the prompt's own, else nothing."""
+        drawn = draw_negative_prompt(
+            self.negative_prompts,
+            self.negative_probability,
+            self.config.seed,
+            prompt.prompt_id,
+            self.config.iteration,
+        )
+        return drawn or prompt.negative_prompt or ""
+
+    def texts(self, prompt: Prompt) -> tuple[str, str]:
+        """What is encoded of a prompt."""
+        return prompt.prompt, self.negative_prompt(prompt)
+
+
+def draw_parts(
+    drawing: Drawing, output: RolloutParts, run: Run, parts: Sequence[int], notes: Notes
+) -> int:
+    """Draw the given parts of the output that `run` began, one after the other; each appears whole.
+    Returns how many samples are flagged.
+
+    Raises Interrupted, between two batches, when a signal asks to stop; ContractError when another
+    command has started the output anew.
+    """
+    config, folder = drawing.config, output.path
+    device = default_device()
+    dtype = resolve_dtype(config.dtype, device)
+    part_prompts = {
+        n: drawing.prompts[n * config.part_size : (n + 1) * config.part_size] for n in parts
+    }
+    texts = (t for prompts in part_prompts.values() for p in prompts for t in drawing.texts(p))
+    text = ask_ahead(config.text_cache, drawing.policy, device, dtype, texts, notes)
+    model = load_model(drawing.policy, device, dtype)
+    if text is not None:
+        model.text = text
+    reference = load_model(config.kl_to, device, dtype) if config.kl_to else None
+    judge = load_step_judge(drawing, model, notes)
+    width, height = config.width or model.image_size(), config.height or model.image_size()
+    total = sum(map(len, part_prompts.values())) * config.num_images_per_prompt
+    notes.say(f"rollout: {total} images of {width}x{height} on {device}, {dtype}")
+    num_flagged = 0
+    with stop_on_signal() as stop, notes.bar(total, "images") as bar:
+        for part, prompts in part_prompts.items():
+            started = time.monotonic()
+            planned = plan_samples(drawing, prompts, width, height)
+            trajectory, steps = draw_samples(drawing, planned, model, reference, judge, bar, stop)
+            output.claim(run)
+            if judge is not None:
+                write_steps(folder, part, steps)
+            samples = finish_samples(drawing, folder, part, planned, trajectory, model)
+            seconds = round(time.monotonic() - started, 3)
+            flagged = sum(sample.checks.flagged for sample in samples)
+            num_flagged += flagged
+            counts = {"samples": len(planned)} | ({"steps": len(steps)} if steps else {})
+            counts |= {"flagged": flagged} if flagged else {}
+            part_run = Run(command="rollout", plan={"part": part}, counts=counts, seconds=seconds)
+            write_part_run(folder, part, part_run)
+            jsonl.write(part_path(folder, part), samples)  # which makes the part exist
+            stop.check()
+    note_cut(notes, "rollout", model.text)
+    if num_flagged:
+        hint = "" if dtype == torch.float32 else "; try --dtype fp32"
+        notes.say(
+            f"rollout: {num_flagged} of {total} images are NaN or black; score, make-pairs and "
+            f"evaluate pass over them{hint}"
+        )
+    return num_flagged
+
+
+def load_step_judge(drawing: Drawing, model: DiffusionModel, notes: Notes) -> StepJudge | None:
+    """The judge of step candidates, where they are asked for.
+
+    It judges in fp32: candidates of one step differ by little.
+    """
+    if drawing.step_reward is None:
+        return None
+    label, reward = drawing.step_reward
+    reward.load(model.device, torch.float32)
+    if not isinstance(reward, StepReward):
+        notes.say(
+            f"rollout: note: {label} knows no timesteps; what the policy sees in a candidate is "
+            "judged as if it were finished"
+        )
+    return StepJudge(label, reward, model)
+
+
+def plan_samples(
+    drawing: Drawing, prompts: Sequence[Prompt], width: int, height: int
+) -> list[Sample]:
+    """The records of a part's samples, complete but for what only drawing them can tell."""
+    config, sampling = drawing.config, drawing.sampling
+    unknown = Checks(
+        nan=False, black=False, saturation=0, contrast=0, colorfulness=0, clipped=0, edge_energy=0
+    )
+    return [
+        Sample(
+            sample_id=sample_id(prompt.prompt_id, config.agent, config.iteration, index),
+            prompt_id=prompt.prompt_id,
+            prompt=prompt.prompt,
+            category=prompt.category,
+            agent=config.agent,
+            iteration=config.iteration,
+            index=index,
+            seed=sample_seed(config.seed, prompt.prompt_id, config.agent, config.iteration, index),
+            negative_prompt=drawing.negative_prompt(prompt),
+            policy=drawing.policy_sha256,
+            scheduler=sampling.scheduler,
+            num_inference_steps=sampling.num_inference_steps,
+            guidance_scale=sampling.guidance_scale,
+            eta=sampling.eta,
+            width=width,
+            height=height,
+            checks=unknown,
+        )
+        for prompt in prompts
+        for index in range(config.first_index, config.first_index + config.num_images_per_prompt)
+    ]
+
+
+def batches(samples: Sequence[Sample], size: int) -> Iterator[tuple[Sample, ...]]:
+    iterator = iter(samples)
+    while batch := tuple(itertools.islice(iterator, size)):
+        yield batch
+
+
+def encode_once(
+    model: DiffusionModel, texts: Sequence[str], batch_size: int
+) -> tuple[Conditioning, dict[str, int]]:
+    """The conditioning of each distinct text, and the row where it stands."""
+    distinct = list(dict.fromkeys(texts))
+    encoded = [
+        model.encode(distinct[start : start + batch_size])
+        for start in range(0, len(distinct), batch_size)
+    ]
+    return Conditioning.concatenate(encoded), {text: row for row, text in enumerate(distinct)}
+
+
+def draw_samples(
+    drawing: Drawing,
+    samples: Sequence[Sample],
+    model: DiffusionModel,
+    reference: DiffusionModel | None,
+    judge: StepJudge | None,
+    bar: Bar,
+    stop: StopRequest,
+) -> tuple[Trajectory, list[BranchedStep]]:
+    """Draw a part's samples, and with a judge their step candidates too, in batches that run across
+    its prompts."""
+    config = drawing.config
+    batch_size = config.batch_size
+    texts = [s.prompt for s in samples] + [s.negative_prompt for s in samples]
+    encoded, row = encode_once(model, texts, batch_size)
+    shape = model.latent_shape(samples[0].height, samples[0].width)
+    drawn = []
+    steps: list[BranchedStep] = []
+    for batch in batches(samples, batch_size):
+        stop.check()
+        branching = None
+        if judge is not None:
+            branching = CandidateSteps(
+                batch, judge, config.num_step_candidates, config.skip_steps or 0, stop
+            )
+        drawn.append(
+            draw(
+                model,
+                encoded.rows([row[s.prompt] for s in batch]),
+                encoded.rows([row[s.negative_prompt] for s in batch]),
+                [s.seed for s in batch],
+                shape,
+                drawing.sampling,
+                reference,
+                branching,
+            )
+        )
+        if branching is not None:
+            steps.extend(branching.finished())
+        bar.advance(len(batch))
+    latents = torch.cat([trajectory.latents for trajectory in drawn])
+    kl_steps = torch.cat([t.kl_steps for t in drawn]) if reference is not None else None
+    return Trajectory(latents, kl_steps), steps
+
+
+def write_steps(folder: Path, part: int, steps: Sequence[BranchedStep]) -> None:
+    tensors = {name: tensor for step in steps for name, tensor in step.tensors.items()}
+    write_tensors(step_tensors_path(folder, part), tensors)
+    records = (
+        replace(step.record, digest=latents_digest(*step.tensors.values())) for step in steps
+    )
+    jsonl.write(steps_path(folder, part), records)
+
+
+def finish_samples(
+    drawing: Drawing,
+    folder: Path,
+    part: int,
+    planned: Sequence[Sample],
+    trajectory: Trajectory,
+    model: DiffusionModel,
+) -> list[Sample]:
+    """Write a part's latents and images; returns its records."""
+    latents = trajectory.latents.half()
+    tensors = {sample.sample_id: row for sample, row in zip(planned, latents, strict=True)}
+    write_tensors(part_path(folder, part, ".safetensors"), tensors)
+    kl = trajectory.kl_steps
+    finished = []
+    for start in range(0, len(planned), drawing.config.batch_size):
+        rows = slice(start, start + drawing.config.batch_size)
+        images = model.decode(latents[rows])
+        for offset, (sample, checks) in enumerate(
+            zip(planned[rows], image_checks(images), strict=True)
+        ):
+            # A policy that draws NaN has no KL; `checks` tells of it.
+            known = kl is not None and kl[start + offset].isfinite().all()
+            steps = tuple(kl[start + offset].tolist()) if known else None
+            sample = replace(
+                sample, checks=checks, kl=sum(steps) if steps else None, kl_steps=steps
+            )
+            sample = replace(sample, digest=latents_digest(tensors[sample.sample_id]))
+            if drawing.config.images != "none":
+                name = f"{IMAGES}/{sample.sample_id}.{drawing.config.images}"
+                digest = write_image(folder / name, images[offset])
+                sample = replace(sample, image=name, image_digest=digest)
+            finished.append(sample)
+    return finished
+
+
+def write_image(path: Path, image: Tensor) -> str:
+    """Write an image [3, height, width] in [0, 1] in the format of the path's ending; returns its
+    file's digest."""
+    pixels = (image.nan_to_num() * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    content = image_bytes(Image.fromarray(pixels), path.suffix.removeprefix("."))
+    with atomic(path) as file:
+        file.write(content)
+    return bytes_digest(content)

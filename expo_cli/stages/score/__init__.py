@@ -1,0 +1,1 @@
+"""`expo score`: judges the images of rollouts and of plain folders."""

@@ -1,1 +1,0 @@
-"""`expo score`: what can be scored, and the pass over its images."""

@@ -1,0 +1,148 @@
+"""Training data of the objectives that learn from labelled images."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from expo_cli.config import TrainConfig
+from expo_cli.contracts.ids import pair_seed
+from expo_cli.core.noise import training_noise
+from expo_cli.core.objectives import DiffusionKTO, Errors, ImageErrors
+from expo_cli.core.visits import Visit, balanced, drops_caption, visits
+from expo_cli.errors import UsageError
+from expo_cli.models.protocol import DiffusionModel
+from expo_cli.stages.train.evidence import Denoiser, EvidenceStream, Latents, Rows, saturation
+from expo_cli.stages.train.records import TrainingImage
+from expo_cli.stages.train.reference import Reference
+
+
+class ImageEvidence(EvidenceStream):
+    """The errors of single images, each under noise of its own.
+
+    Of every five visits, with the usual share of 0.8, four are to desirable images, in epochs of
+    their own, and one is to an undesirable image.
+    """
+
+    favoured = "desirable"
+
+    def __init__(
+        self,
+        images: Sequence[TrainingImage],
+        objective: DiffusionKTO,
+        policy: DiffusionModel,
+        reference: Reference | None,
+        config: TrainConfig,
+    ) -> None:
+        self.mismatched = is_mismatched(objective)
+        if self.mismatched and config.train_batch_size < 2:
+            raise UsageError("reference_point=mismatched needs a --train-batch-size of at least 2")
+        self.by_label = by_label(images)
+        self.objective, self.config = objective, config
+        self.training_timestep = policy.training_timestep
+        self.latents = Latents(images[0].folder, images[0].ref, policy)
+        self.denoiser = Denoiser(policy, reference)
+
+    @staticmethod
+    def prompts(
+        records: Sequence[TrainingImage],
+        objective: DiffusionKTO,
+        config: TrainConfig,
+        start: int,
+        count: int,
+    ) -> Iterator[str]:
+        if config.caption_dropout:
+            yield ""
+        for image, _ in image_visits(by_label(records), objective, config, start, count):
+            yield image.prompt
+
+    @staticmethod
+    def distinct_visits(
+        records: Sequence[TrainingImage], objective: DiffusionKTO, config: TrainConfig
+    ) -> int | None:
+        if config.noise_draws is None or is_mismatched(objective):
+            return None
+        shares = {True: objective.desirable_fraction, False: 1 - objective.desirable_fraction}
+        visits_of_all = (len(images) / shares[label] for label, images in by_label(records).items())
+        return math.ceil(config.noise_draws * max(visits_of_all)) + 1
+
+    def batch(self, start: int, count: int) -> ImageErrors:
+        images, rows = self.rows(start, count)
+        errors, mismatched = self.denoiser.errors(rows), None
+        if self.mismatched:
+            with torch.no_grad():
+                mismatched = self.denoiser.errors(under_other_prompts(rows))
+        desirable = torch.tensor([image.desirable for image in images])
+        return ImageErrors(errors, desirable.to(errors.policy.device), mismatched)
+
+    def refer(self, start: int, count: int) -> None:
+        _, rows = self.rows(start, count)
+        self.denoiser.refer(rows)
+        if self.mismatched:
+            self.denoiser.refer(under_other_prompts(rows))
+
+    def rows(self, start: int, count: int) -> tuple[list[TrainingImage], Rows]:
+        """The micro-batch of some visits, an image a row."""
+        seed, dropout = self.config.seed, self.config.caption_dropout
+        images, noises, timesteps, prompts, seeds = [], [], [], [], []
+        for image, visit in image_visits(self.by_label, self.objective, self.config, start, count):
+            noise, timestep = training_noise(
+                seed, image.image_id, visit.draw, self.latents.shape, self.training_timestep
+            )
+            dropped = drops_caption(seed, image.image_id, visit.draw, dropout)
+            images.append(image)
+            noises.append(noise)
+            timesteps.append(timestep)
+            prompts.append("" if dropped else image.prompt)
+            seeds.append(pair_seed(seed, image.image_id, visit.draw))
+        latents = torch.stack([self.latents.get(image.folder, image.ref) for image in images])
+        return images, Rows(latents, torch.stack(noises), torch.tensor(timesteps), prompts, seeds)
+
+    def measure(self, errors: ImageErrors) -> dict[str, Tensor]:
+        """Means over a micro-batch.
+
+        desirable_error, undesirable_error and the reference's; their changes against the
+        reference; implicit_accuracy: share of images whose error moved as their label asks,
+        counted from the reference point, which is there too; saturation.
+        """
+        values = {}
+        for name, chosen in (("desirable", errors.desirable), ("undesirable", ~errors.desirable)):
+            if chosen.any():
+                some = Errors(errors.image.policy[chosen], errors.image.reference[chosen])
+                values[f"{name}_error"] = some.policy.mean()
+                values[f"reference_{name}_error"] = some.reference.mean()
+                values[f"{name}_error_change"] = some.change.mean()
+        objective = self.objective
+        values["implicit_accuracy"] = (objective.logits(errors) > 0).float().mean()
+        values["reference_point"] = objective.zero_point(errors)
+        return values | saturation(objective, errors)
+
+
+def is_mismatched(objective: DiffusionKTO) -> bool:
+    return objective.reference_point == "mismatched"
+
+
+def by_label(images: Sequence[TrainingImage]) -> dict[bool, list[TrainingImage]]:
+    return {label: [i for i in images if i.desirable == label] for label in (True, False)}
+
+
+def image_visits(
+    images: Mapping[bool, Sequence[TrainingImage]],
+    objective: DiffusionKTO,
+    config: TrainConfig,
+    start: int,
+    count: int,
+) -> Iterator[tuple[TrainingImage, Visit]]:
+    """Visits `start` to `start + count` of the stream, each with its image."""
+    for place in range(start, start + count):
+        label, number = balanced(place, objective.desirable_fraction)
+        candidates = images[label]
+        (visit,) = visits(config.seed, len(candidates), number, 1, config.noise_draws)
+        yield candidates[visit.item], visit
+
+
+def under_other_prompts(rows: Rows) -> Rows:
+    """The same noisy latents, each under its neighbour's prompt."""
+    return replace(rows, prompts=[*rows.prompts[1:], rows.prompts[0]])

@@ -1,0 +1,152 @@
+"""Training data of the objectives that learn from pairs."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from expo_cli.config import TrainConfig
+from expo_cli.contracts.ids import pair_seed
+from expo_cli.contracts.records import Pair, SampleRef
+from expo_cli.core.noise import training_noise
+from expo_cli.core.objectives import Errors, Objective, PairErrors
+from expo_cli.core.visits import Visit, drops_caption, visits
+from expo_cli.models.protocol import DiffusionModel
+from expo_cli.stages.train.evidence import Denoiser, EvidenceStream, Latents, Rows, saturation
+from expo_cli.stages.train.records import TrainingPair
+from expo_cli.stages.train.reference import Reference
+
+# Roles that share noise and timestep: method, Eq. 7.
+NOISE_GROUP = {"winner": "", "loser": "", "explore": "/explore", "main": "/explore"}
+
+
+class PairEvidence(EvidenceStream):
+    """The errors of a pair's samples: one forward pass for all roles of a micro-batch."""
+
+    favoured = "winner"
+
+    def __init__(
+        self,
+        pairs: Sequence[TrainingPair],
+        objective: Objective,
+        policy: DiffusionModel,
+        reference: Reference | None,
+        config: TrainConfig,
+    ) -> None:
+        self.pairs, self.objective, self.config = pairs, objective, config
+        self.training_timestep = policy.training_timestep
+        self.latents = Latents(pairs[0].folder, pairs[0].pair.winner, policy)
+        self.denoiser = Denoiser(policy, reference)
+
+    @staticmethod
+    def prompts(
+        records: Sequence[TrainingPair],
+        objective: Objective,
+        config: TrainConfig,
+        start: int,
+        count: int,
+    ) -> Iterator[str]:
+        if config.caption_dropout:
+            yield ""
+        for visit in pair_visits(config, len(records), start, count):
+            yield records[visit.item].pair.prompt
+
+    @staticmethod
+    def distinct_visits(
+        records: Sequence[TrainingPair], objective: Objective, config: TrainConfig
+    ) -> int | None:
+        return config.noise_draws and config.noise_draws * len(records)
+
+    def batch(self, start: int, count: int) -> PairErrors:
+        chosen = self.visits(start, count)
+        pairs = [self.pairs[visit.item].pair for visit in chosen]
+        places, rows = self.rows(chosen)
+        return by_role(pairs, places, self.denoiser.errors(rows))
+
+    def refer(self, start: int, count: int) -> None:
+        self.denoiser.refer(self.rows(self.visits(start, count))[1])
+
+    def visits(self, start: int, count: int) -> list[Visit]:
+        return pair_visits(self.config, len(self.pairs), start, count)
+
+    def rows(self, chosen: Sequence[Visit]) -> tuple[list[tuple[str, int]], Rows]:
+        """The micro-batch of some visits, and the role and the position of each row's sample.
+
+        A pair has no row for a role it has no sample of.
+        """
+        seed, dropout = self.config.seed, self.config.caption_dropout
+        places, latents, noise, timesteps, prompts, seeds = [], [], [], [], [], []
+        for role in self.objective.roles:
+            for position, visit in enumerate(chosen):
+                pair = self.pairs[visit.item]
+                ref: SampleRef | None = getattr(pair.pair, role)
+                if ref is None:
+                    continue
+                pair_id = pair.pair.pair_id
+                noise_id = pair_id + NOISE_GROUP[role]
+                row_noise, timestep = training_noise(
+                    seed, noise_id, visit.draw, self.latents.shape, self.training_timestep
+                )
+                dropped = drops_caption(seed, pair_id, visit.draw, dropout)
+                places.append((role, position))
+                latents.append(self.latents.get(pair.folder, ref))
+                noise.append(row_noise)
+                timesteps.append(timestep)
+                prompts.append("" if dropped else pair.pair.prompt)
+                seeds.append(pair_seed(seed, noise_id, visit.draw))
+        rows = Rows(
+            torch.stack(latents), torch.stack(noise), torch.tensor(timesteps), prompts, seeds
+        )
+        return places, rows
+
+    def measure(self, errors: PairErrors) -> dict[str, Tensor]:
+        """Means over a micro-batch.
+
+        winner_error, loser_error and the reference's; their changes against the reference (s of
+        Eq. 6); implicit_accuracy: share of pairs whose winner the policy prefers more than the
+        reference does; saturation, where the objective gives pairs a weight.
+        """
+        objective, winner, loser = self.objective, errors.winner, errors.loser
+        values = {"winner_error": winner.policy.mean()}
+        if objective.needs_reference:
+            values["reference_winner_error"] = winner.reference.mean()
+            values["winner_error_change"] = winner.change.mean()
+        if loser is not None and objective.needs_reference:
+            values["loser_error"] = loser.policy.mean()
+            values["reference_loser_error"] = loser.reference.mean()
+            values["loser_error_change"] = loser.change.mean()
+            values["implicit_accuracy"] = (loser.change > winner.change).float().mean()
+        return values | saturation(objective, errors)
+
+
+def pair_visits(config: TrainConfig, num_pairs: int, start: int, count: int) -> list[Visit]:
+    return visits(config.seed, num_pairs, start, count, num_draws=config.noise_draws)
+
+
+def by_role(pairs: Sequence[Pair], places: Sequence[tuple[str, int]], errors: Errors) -> PairErrors:
+    """Errors [rows] as those of each role, [pairs]: 0 where a pair has no such sample."""
+    device = errors.policy.device
+    nothing = torch.zeros(len(pairs), device=device)
+    roles = {}
+    for role in dict.fromkeys(role for role, _ in places):
+        rows = [r for r, (name, _) in enumerate(places) if name == role]
+        positions = torch.tensor([places[r][1] for r in rows], device=device)
+        roles[role] = Errors(
+            nothing.index_copy(0, positions, errors.policy[rows]),
+            nothing.index_copy(0, positions, errors.reference[rows]),
+        )
+    if "explore" not in roles:
+        roles |= {"explore": Errors(nothing, nothing), "main": Errors(nothing, nothing)}
+    gains = [explore_gain(pair) for pair in pairs]
+    return PairErrors(
+        **roles,
+        explored=torch.tensor([float(pair.explore is not None) for pair in pairs]).to(device),
+        explore_gain=torch.tensor(gains).to(device),
+    )
+
+
+def explore_gain(pair: Pair) -> float:
+    """How much higher the explore sample scores than the main one; 0 where that is not known."""
+    if pair.explore is None or pair.explore.score is None or pair.main.score is None:
+        return 0.0
+    return pair.explore.score - pair.main.score
