@@ -52,7 +52,7 @@ def test_a_signal_while_no_stage_listens_says_run_again(name):
         "main.main()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    message = f"expo: stopped by {name}; run the same command to go on\n"
+    message = f"expo: stopped by {name}; run the same command to continue\n"
     assert (done.returncode, done.stderr) == (75, message)
 
 
@@ -137,7 +137,7 @@ def test_interrupting_ends_with_130(tmp_path):
     with pipe.open("w"):  # returns once the command reads
         child.send_signal(signal.SIGINT)
         assert child.communicate(timeout=60)[1] == (
-            "expo: interrupted; run the same command again to go on\n"
+            "expo: interrupted; run the same command again to continue\n"
         )
     assert child.returncode == 130
 

@@ -22,7 +22,7 @@ def precisions(device: torch.device) -> list[str]:
 
 
 def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype `precision` names; `auto` is the fastest that keeps the result on this device.
+    """The dtype called `precision`; `auto` is the fastest one that is accurate on this device.
 
     Raises UsageError for fp16 on a CPU, which has no fast half precision.
     """
