@@ -5,6 +5,7 @@ interval over prompts.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -20,9 +21,9 @@ def header(results: Results) -> str:
     return f"{'policy':{LABEL}}" + "".join(cells)
 
 
-def row(policy: PolicyResult) -> str:
+def row(policy: PolicyResult, rewards: Sequence[str]) -> str:
     text = f"{policy.label:{LABEL}}"
-    for figures in policy.rewards.values():
+    for figures in (policy.rewards[reward] for reward in rewards):
         cell = fixed(figures.mean.value, 2)
         if by := figures.difference:
             cell += f"  {fixed(by.value, 2, sign=True)} {interval(by, 2, sign=True)}"
@@ -34,7 +35,7 @@ def main(evaluation: Path) -> None:
     results = TypeAdapter(Results).validate_json((evaluation / "results.json").read_bytes())
     if len(results.policies) == 1:
         sys.stdout.write(header(results).rstrip() + "\n")
-    sys.stdout.write(row(results.policies[-1]) + "\n")
+    sys.stdout.write(row(results.policies[-1], results.rewards) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The quickstart, with accidents on the way, and its live line."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from expo_cli.report.wording import fixed
 from tests.recipes.toy import PROJECT, results, run
 
 SETTINGS = {
@@ -82,9 +84,15 @@ def test_every_policy_is_a_row_of_both_rewards_and_the_last_one_is_judged_in_ful
     assert [policy["label"] for policy in policies] == ["base", "iteration-1", "iteration-1"]
     rows = [line for line in done.stdout.splitlines() if line.startswith(("base", "iteration-"))]
     for policy, row in zip(policies, rows, strict=True):
+        shown = []
         for reward in ("pickscore", "hpsv2"):
-            mean = policy["rewards"][reward]["mean"]["value"]
-            assert f" {mean:.2f}".replace("-", "\N{MINUS SIGN}") in row
+            by = policy["rewards"][reward]
+            shown.append(fixed(by["mean"]["value"], 2))
+            if by["difference"]:
+                shown.append(fixed(by["difference"]["value"], 2, sign=True))
+        assert re.sub(r"\[.*?\]", "", row).split()[1:] == shown
+    header = next(line for line in done.stdout.splitlines() if line.startswith("policy"))
+    assert header.split() == ["policy", "pickscore", "(training)", "hpsv2", "(held", "out)"]
 
 
 @pytest.mark.parametrize(
