@@ -1,4 +1,4 @@
-"""Table 1 and the answers drawn from it, as JSON and as Markdown.
+"""Table 1 and answers to questions about it, as JSON and Markdown.
 
     python recipes/table1/tables.py RESULTS
 
@@ -39,7 +39,7 @@ VARIANTS = {
     "none": "no negative prompts",
     "constant": "constant negative prompts",
 }
-# What is asked, and the two systems whose difference answers it.
+# Question -> the two systems whose difference answers it.
 QUESTIONS = (
     ("Does online beat offline?", "expo_i-pickscore", "dpo-pickscore"),
     ("Does EXPO beat offline?", "expo_ii-pickscore", "dpo-pickscore"),
@@ -132,7 +132,7 @@ def by_category(categories: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def answer(question: str, one: System, other: System) -> dict[str, Any]:
-    """The paired difference of two systems by each reward; `none` where its interval holds 0."""
+    """The paired difference of two systems by each reward; `none` if its interval contains 0."""
     found: dict[str, Any] = {"question": question, "one": title(one), "other": title(other)}
     for reward in REWARDS:
         values = paired(one, other, reward)
@@ -161,7 +161,7 @@ def choices(folder: Path, compared_to: Callable[[str], str | None]) -> list[dict
 
 
 def best_of(folder: Path) -> Callable[[str], str | None]:
-    """What a search's settings are compared to: the best one of the same system."""
+    """The setting to compare with in a search: the best one of the same system."""
     means = {c["setting"]: c["gain"]["value"] for c in choices(folder, lambda name: None)}
 
     def best(name: str) -> str:
@@ -172,7 +172,7 @@ def best_of(folder: Path) -> Callable[[str], str | None]:
 
 
 def without(name: str) -> str:
-    """What an explorer is compared to, EXPO-I's; and a weight of the term: none of it."""
+    """The setting to compare with: EXPO-I's explorer, or a weight of 0 for the term."""
     return "explorer-same-0" if name.startswith("explorer-") else "explorer-reference-0"
 
 
