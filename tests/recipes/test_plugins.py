@@ -80,4 +80,4 @@ def test_a_rollout_of_one_s_own_goes_through_every_command(tiny_sd, tiny_clip, e
     subprocess.run(script, cwd=tmp_path, check=True, capture_output=True)
     done = expo("make-pairs", "run/mine", "--out", "run/again.jsonl", cwd=tmp_path)
     assert done.returncode == 1
-    assert "it was drawn anew" in done.stderr
+    assert "it was drawn again" in done.stderr
