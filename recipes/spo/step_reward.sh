@@ -5,8 +5,7 @@
 #   bash recipes/spo/step_reward.sh                                 a quarter of an hour on one core
 #   WORLD=sd15 PROMPTS=prompts.txt bash recipes/spo/step_reward.sh  Stable Diffusion 1.5
 #
-# The model is runs/WORLD/spo/step-pickscore, and how well it tells pairs apart is the file
-# step-pickscore.json beside it.
+# Writes the model, runs/WORLD/spo/step-pickscore, and its accuracy, step-pickscore.json beside it.
 cd "$(dirname "$0")/../.."
 RUNS=${RUNS:-runs/${WORLD:-embedded}}
 OUT=${OUT:-$RUNS/spo}

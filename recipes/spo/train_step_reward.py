@@ -2,18 +2,17 @@
 
     python recipes/spo/train_step_reward.py PAIRS.jsonl ... --policy BASE --reward PICKSCORE --out FOLDER
 
-Winner and loser of a pair are noised with the same noise to the same timestep, the base model says
-under the prompt which images these would become, and the reward learns to tell at that timestep
-which of them comes from the winner: PickScore's cross entropy over the two scores. The vision
-tower, its projection and the time conditioning learn; texts and logit scale stay PickScore's.
+Winner and loser of a pair are noised with the same noise to the same timestep, the base model
+predicts the final image of each, and the reward learns which of the two comes from the winner:
+PickScore's cross entropy over the two scores. The vision tower, its projection and the time
+conditioning are trained; the text tower and the logit scale stay PickScore's.
 
-All of a pair's draws of noise and timestep are predicted before the training, into FOLDER.draws,
-where an interrupted run goes on; the training itself starts anew. FOLDER.json says how often the
-trained reward, as stored, and the plain PickScore tell the pairs of some prompts apart that are held
-back from the training, by timestep. The same seed gives the same weights.
+The final images of all draws (noise and timestep) of a pair are predicted before the training, into
+FOLDER.draws, where an interrupted run continues; the training itself starts again. FOLDER.json
+holds, by timestep, how often the trained reward, as stored, and the plain PickScore rank the pairs
+of held-back prompts correctly. The same seed gives the same weights.
 
-SPO trains on Pick-a-Pic, with guidance 5 and learning rate 3e-6 from PickScore_v1, which are the
-defaults.
+The defaults are SPO's, which trains PickScore_v1 on Pick-a-Pic: guidance 5 and learning rate 3e-6.
 """
 
 import argparse
@@ -63,8 +62,8 @@ from expo_cli.stages.common.device import DTYPES, default_device, resolve_dtype
 from expo_cli.stages.train.records import TrainingPair, read_pairs
 
 log = logging.getLogger("step_reward")
-PART_SIZE = 256  # draws a file
-BIN = 200  # timesteps, for the figures; the finished images stand for themselves
+PART_SIZE = 256  # draws per file
+BIN = 200  # timesteps, for the figures; finished images are a bin of their own
 PROMPTS_AT_ONCE = 256
 
 
@@ -81,7 +80,7 @@ class Draw:
 
 
 class DrawParts(Parts):
-    """The folder of all draws: a safetensors file a part."""
+    """The folder of all draws: one safetensors file per part."""
 
     remedy = "delete the folder, or choose another --out"
 
@@ -161,7 +160,7 @@ def predict(
     clip: StepCLIP,
     arguments: argparse.Namespace,
 ) -> dict[str, Tensor]:
-    """What the model makes of each draw's noisy winner and loser, and the timestep, by name."""
+    """The predicted images of each draw's winner and loser, and its timestep, by tensor name."""
     clean = [
         files.get(draw.pair.folder / ref.part, ref.sample_id).float()
         for draw in rows
@@ -203,7 +202,7 @@ def predicted_latents(
     prompts: Sequence[str],
     guidance_scale: float,
 ) -> Tensor:
-    """The finished latents that the model sees in noisy ones, under guidance: DDIM's x0, fp32."""
+    """The final latents predicted from noisy ones, with guidance: DDIM's x0, fp32."""
     timesteps = timesteps.to(noisy.device)
     conditioning = model.encode(prompts)
     if guidance_scale != 1:
@@ -220,7 +219,7 @@ def preference_loss(winner: Tensor, loser: Tensor) -> Tensor:
 
 
 class Scorer:
-    """What a network says of draws. Prompts are encoded once: the text tower does not learn."""
+    """Scores draws. Prompts are encoded once: the text tower is not trained."""
 
     def __init__(self, clip: StepCLIP, draws: Draws) -> None:
         self.clip, self.draws = clip, draws
@@ -244,7 +243,7 @@ class Scorer:
 
 
 def batches(count: int, size: int, seed: int) -> Iterator[list[int]]:
-    """Indices of a batch, for ever: all come once before any comes again."""
+    """Batches of indices without end: each index once per pass."""
     generator = torch.Generator().manual_seed(seed)
     order: list[int] = []
     while True:
@@ -257,9 +256,9 @@ def batches(count: int, size: int, seed: int) -> Iterator[list[int]]:
 def train(
     clip: StepCLIP, draws: Draws, chosen: Sequence[Draw], arguments: argparse.Namespace
 ) -> None:
-    """AdamW; the rates fall linearly to 0 after a warm-up of a tenth of the steps.
+    """AdamW; the learning rates decay linearly to 0 after a warm-up of a tenth of the steps.
 
-    Raises ExpoError when the loss is no number.
+    Raises ExpoError when the loss is not finite.
     """
     scores = Scorer(clip, draws)
     tower = [*clip.network.vision_model.parameters(), *clip.network.visual_projection.parameters()]
@@ -303,7 +302,7 @@ def train(
 def accuracy(
     clip: StepCLIP, draws: Draws, chosen: Sequence[Draw], batch_size: int
 ) -> dict[str, dict[str, float]]:
-    """Over all draws and by bin of timesteps: how many, the share told apart, the mean loss."""
+    """Of all draws and by bin of timesteps: their number, the accuracy and the mean loss."""
     scores = Scorer(clip, draws)
     found: dict[str, list[tuple[bool, float]]] = {}
     for start in range(0, len(chosen), batch_size):
