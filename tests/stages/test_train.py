@@ -607,7 +607,7 @@ def test_a_pair_file_from_a_stranger_reads_nothing_outside_its_folder(pairs, tin
 def test_the_same_pair_twice_is_refused(pairs, tiny_sd, tmp_path):
     shutil.copy(pairs, tmp_path / "again.jsonl")
     config = TrainConfig(init_from=str(tiny_sd), **SMALL)
-    with pytest.raises(ContractError, match=r"again.jsonl:1: pair pair0 stands at .*pairs.jsonl:1"):
+    with pytest.raises(ContractError, match=r"again.jsonl:1: pair pair0 is already at .*pairs.jsonl:1"):
         train_policy([pairs, tmp_path / "again.jsonl"], tmp_path / "out", config, OPTIONS)
 
 
