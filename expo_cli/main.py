@@ -1,4 +1,4 @@
-"""The `expo` program: six commands and their status, one line for every error."""
+"""The `expo` program: six commands, `status` and `env`, and one line for every error."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from expo_cli import __version__
-from expo_cli.commands import evaluate, make_pairs, prep_prompts, rollout, score, status, train
+from expo_cli.commands import env, evaluate, make_pairs, prep_prompts, rollout, score, status, train
 from expo_cli.errors import ExpoError, Interrupted, one_line
 
 INTERRUPTED = 130
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (prep_prompts, rollout, score, make_pairs, train, evaluate, status):
+for command in (prep_prompts, rollout, score, make_pairs, train, evaluate, status, env):
     app.command(name=command.__name__.rpartition(".")[2].replace("_", "-"))(command.command)
 
 

@@ -8,7 +8,7 @@
 #   JOBS     number of parallel runs
 #   SHARED   folder of what all runs share: prompts, offline pairs, the base's images
 
-JOBS=${JOBS:-$(nproc)}
+JOBS=${JOBS:-$(expo env --cores)}
 export RUNS RESULTS SHARED=${SHARED:-runs/embedded/shared}
 
 # The variables of recipes that are set in the environment; paths do not count as settings.

@@ -45,7 +45,7 @@ else
 fi
 
 # For drawing and scoring, several workers with one core each are faster than one with all cores.
-CORES=${CORES:-$(nproc)}
+CORES=${CORES:-$(expo env --cores)}
 export OMP_NUM_THREADS=1
 stop_workers() { # when this script is stopped: the workers and what they run
     for worker in $(jobs -p); do

@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import msgspec
 import typer
 
-from expo_cli.contracts.texts import decoded
+from expo_cli.contracts.texts import whole_text
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.registry import nearest
 
@@ -101,11 +101,20 @@ def _table(path: Path, command: str, types: Mapping[str, Any]) -> dict[str, Any]
     for an unknown key or a value of the wrong type.
     """
     try:
-        document = tomllib.loads("".join(decoded(path, str(path))))
-    # ValueError: not TOML, not UTF-8, or a number with too many digits.
+        document = tomllib.loads(whole_text(path, str(path)))
+    # ValueError: not TOML, or a number with too many digits.
     except (ValueError, RecursionError) as error:
         raise ContractError(f"{path}: {error}") from error
-    commands = ["prep-prompts", "rollout", "score", "make-pairs", "train", "evaluate", "status"]
+    commands = [
+        "prep-prompts",
+        "rollout",
+        "score",
+        "make-pairs",
+        "train",
+        "evaluate",
+        "status",
+        "env",
+    ]
     for name, table in document.items():
         if name not in commands or not isinstance(table, dict):
             raise UsageError(

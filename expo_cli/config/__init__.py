@@ -5,6 +5,7 @@ and `run.json` records them. Weights are given as a folder, a hub id or `embedde
 """
 
 from expo_cli.config.common import CommonConfig, Flag, Precision, RunOptions
+from expo_cli.config.env import EnvConfig
 from expo_cli.config.evaluate import EvaluateConfig
 from expo_cli.config.hub import HubConfig
 from expo_cli.config.make_pairs import MakePairsConfig, PairImagesConfig
@@ -16,6 +17,7 @@ from expo_cli.config.train import TrainConfig
 
 __all__ = [
     "CommonConfig",
+    "EnvConfig",
     "EvaluateConfig",
     "Flag",
     "HubConfig",

@@ -63,7 +63,7 @@ class KLResult:
 class DriftResult:
     """One figure of `Checks`. `shift` is the difference in standard deviations over the baseline's
     prompts (None when the baseline does not vary); `base_range` is the range of means within
-    `core.verdict.MAX_SHIFT` of them.
+    `core.alarms.MAX_SHIFT` of them.
     """
 
     mean: Estimate

@@ -1,11 +1,10 @@
 """Reads text files the same way everywhere, as editors, spreadsheets and scrapers write them.
 
 Files are UTF-8, with or without a byte order mark; other encodings are reported. A line ends at LF,
-CR LF or a lone CR. Memory holds one line at a time, of at most LONGEST_LINE bytes.
+CR LF or a lone CR. `lines` holds one line in memory, of at most LONGEST_LINE bytes.
 """
 
 import codecs
-import io
 import stat
 import sys
 from collections.abc import Iterator
@@ -108,12 +107,20 @@ def text_lines(path: Path, name: str | None = None) -> Iterator[tuple[int, str |
             ) from error
 
 
-def decoded(path: Path, name: str) -> Iterator[str]:
-    """The text in pieces of any length, with LF line ends.
+def whole_text(path: Path, name: str) -> str:
+    """The text, each of its lines ending in LF.
 
-    Errors as `pieces`, and UnicodeDecodeError.
+    Errors as `pieces`. Raises ContractError at the first line that is not UTF-8.
     """
-    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
-    for piece in pieces(path, name):
-        yield decoder.decode(piece)
-    yield decoder.decode(b"", final=True)
+    data = b"".join(pieces(path, name))
+    try:
+        return universal_newlines(data.decode())
+    except UnicodeDecodeError as error:
+        number = 1 + universal_newlines(data[: error.start].decode()).count("\n")
+        raise ContractError(
+            f"{name}:{number}: not UTF-8: {error}; save the file as UTF-8"
+        ) from error
+
+
+def universal_newlines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -16,8 +16,8 @@ from expo_cli.contracts.results import (
     RewardResult,
     SamplerSettings,
 )
+from expo_cli.core.alarms import MAX_SHIFT
 from expo_cli.core.statistics import Floats, prompt_means, wins
-from expo_cli.core.verdict import MAX_SHIFT
 from expo_cli.errors import ExpoError
 
 # (policy, quantity, reward or figure)

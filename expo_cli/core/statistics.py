@@ -94,22 +94,3 @@ def estimates(
         else Estimate(value=float(means[i]))
         for i, key in enumerate(columns)
     }
-
-
-def crossed_estimate(
-    values: Floats, *, num_resamples: int, confidence: float, seed: int
-) -> Estimate:
-    """The mean of [seeds, prompts] with an interval over both, each resampled on its own.
-
-    The pigeonhole bootstrap (A. B. Owen, Annals of Applied Statistics 1(2), 2007): all seeds share
-    the same prompts, so neither the values nor the seeds' means are independent. With one seed it
-    is the interval over prompts. NaN (an unusable image) is left out.
-    """
-    num_seeds = len(values)
-    by_seed = bootstrap_means(values.T, num_resamples, seed)
-    generator = np.random.default_rng([seed, num_seeds])
-    counts = generator.multinomial(num_seeds, [1 / num_seeds] * num_seeds, size=num_resamples)
-    means = (by_seed * counts).sum(axis=1) / num_seeds
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Estimate(value=float(np.nanmean(values)), low=float(low), high=float(high))

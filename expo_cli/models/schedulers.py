@@ -53,10 +53,16 @@ def sampler(name: str) -> Sampler:
 
 
 def make_scheduler(name: str, config: dict) -> SchedulerMixin:
-    """A diffusers scheduler with the noise schedule in `config`; errors as `sampler`."""
+    """A diffusers scheduler over the noise schedule in `config`.
+
+    Raises UsageError as `sampler`, and for a schedule that needs a library which is not installed.
+    """
     chosen = sampler(name)
     module = import_module(f"diffusers.schedulers.{chosen.module}")
-    return getattr(module, chosen.class_name).from_config(config, **chosen.settings)
+    try:
+        return getattr(module, chosen.class_name).from_config(config, **chosen.settings)
+    except ImportError as error:  # beta sigmas need scipy
+        raise UsageError(f"--scheduler {name}: {error}") from error
 
 
 def previous_timesteps(scheduler: DDPMScheduler | DDIMScheduler) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from expo_cli.contracts.results import DRIFT_FIGURES, Results
-from expo_cli.core.verdict import MAX_SHIFT, largest_shift
+from expo_cli.core.alarms import MAX_SHIFT, largest_shift
 from expo_cli.report.gallery import Gallery
 from expo_cli.report.pictures import data_uri
 from expo_cli.report.wording import (

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from expo_cli.contracts.results import DRIFT_FIGURES, Estimate, PolicyResult, Results
-from expo_cli.core.verdict import MAX_SHIFT
+from expo_cli.core.alarms import MAX_SHIFT
 from expo_cli.report.wording import reward_name
 
 INK, MUTED, GRID = "#1c2127", "#737b86", "#e4e7eb"

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from expo_cli.contracts.results import PolicyResult, Results
-from expo_cli.core.verdict import largest_shift
+from expo_cli.core.alarms import largest_shift
 from expo_cli.report.wording import (
     direction,
     fixed,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from expo_cli.contracts.results import Estimate
-from expo_cli.core.statistics import Floats, crossed_estimate, wins
+from expo_cli.core.statistics import Floats, bootstrap_means, wins
 
 # SYSTEM[-REWARD]-SEED[-VARIANT]: the base has no reward.
 NAME = re.compile(
@@ -91,6 +91,25 @@ def read_systems(folder: Path) -> dict[str, System]:
 def estimate(values: Floats) -> Estimate:
     """95 % over prompts and seeds: of [seeds, prompts], or of one seed's [prompts]."""
     return crossed_estimate(np.atleast_2d(values), num_resamples=5000, confidence=0.95, seed=0)
+
+
+def crossed_estimate(
+    values: Floats, *, num_resamples: int, confidence: float, seed: int
+) -> Estimate:
+    """The mean of [seeds, prompts] with an interval over both, each resampled on its own.
+
+    The pigeonhole bootstrap (A. B. Owen, Annals of Applied Statistics 1(2), 2007): all seeds share the
+    prompts, so neither the values nor the seeds' means are independent. With one seed it is the
+    interval over prompts. NaN, an image that is not good, is left out.
+    """
+    num_seeds = len(values)
+    by_seed = bootstrap_means(values.T, num_resamples, seed)
+    generator = np.random.default_rng([seed, num_seeds])
+    counts = generator.multinomial(num_seeds, [1 / num_seeds] * num_seeds, size=num_resamples)
+    means = (by_seed * counts).sum(axis=1) / num_seeds
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Estimate(value=float(np.nanmean(values)), low=float(low), high=float(high))
 
 
 def paired(one: System, other: System, reward: str) -> Floats:

@@ -3,7 +3,7 @@
     python recipes/table1/tables.py RESULTS
 
 Reads the kept runs in RESULTS/table1/runs, RESULTS/search and RESULTS/explorers, and writes
-RESULTS/table1/table1.json and table1.md.
+RESULTS/table1/table1.json and README.md, which takes its words from findings.md.
 """
 
 import json
@@ -20,6 +20,7 @@ from expo_cli.contracts.files import atomic
 from expo_cli.contracts.results import Estimate
 from expo_cli.report.wording import fixed, interval
 
+FINDINGS = Path(__file__).with_name("findings.md")
 # In the order of the rows.
 TITLES = {
     "base": "base model",
@@ -73,8 +74,9 @@ def main(results: Path) -> None:
         "search": choices(results / "search", best_of(results / "search")),
         "explorers": choices(results / "explorers", without),
     }
-    for name, text in (("json", json.dumps(table, indent=1)), ("md", markdown(table))):
-        with atomic(results / "table1" / f"table1.{name}") as file:
+    pages = {"table1.json": json.dumps(table, indent=1), "README.md": markdown(table)}
+    for name, text in pages.items():
+        with atomic(results / "table1" / name) as file:
             file.write(text.encode() + b"\n")
 
 
@@ -189,11 +191,15 @@ def markdown(table: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             "# Table 1 on the embedded world",
-            f"Made by `bash recipes/table1.sh`. {prompts} held-out prompts, an image each a seed; "
-            "differences to the base model by the same noise, with 95 % intervals over prompts and, "
-            "where there are several, seeds. A star marks a reward that the system was trained on. "
-            "KL in nats a sample; drift in standard deviations over the base's prompts.",
+            "Made by `bash recipes/table1.sh`; the words are in `recipes/table1/findings.md`, and how it "
+            "was run is in [recipes](../../README.md#table-1).",
+            f"{prompts} held-out prompts, one image per seed; differences to the base model with the "
+            "same noise, with 95 % intervals over prompts and, where there are several, seeds. A star "
+            "marks a reward that the system was trained on. KL in nats per sample; drift in standard "
+            "deviations over the base's prompts; minutes on one core, without the start-up of programs "
+            "(other work shared the cores: up to a half too many).",
             systems_table(table["rows"]),
+            FINDINGS.read_text().strip(),
             "## By style",
             "Differences to the base model in the four styles of the prompts.",
             styles_table(table["rows"]),

@@ -35,7 +35,7 @@ def folder(tmp_path) -> Path:
 )
 def test_an_example_scores_as_it_says(plugin, label, best, folder, expo):
     source = (PLUGINS / f"{plugin}.py").read_text()
-    assert f"--reward {label}=" in (PROJECT / "README.md").read_text()
+    assert f"--reward {label}=" in (PLUGINS / "README.md").read_text()
     [line] = re.findall(r"^    (.*expo score .*)$", source, re.MULTILINE)
     variables, command = line.split("expo score run/main ")
     environment = dict(word.split("=") for word in shlex.split(variables))

@@ -551,6 +551,19 @@ def test_a_kept_state_goes_on_to_more_steps_as_if_they_had_been_asked_for(
         train(pairs, out, tiny_sd, max_train_steps=5, **settings)
 
 
+def test_going_on_with_another_number_of_threads_is_said(
+    pairs, tiny_sd, tmp_path, capsys, monkeypatch
+):
+    """And not that of the same number."""
+    for steps, threads in ((1, 1), (2, 1), (3, 2)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        capsys.readouterr()
+        settings = {"max_train_steps": steps, "keep_state": True}
+        train(pairs, tmp_path / "out", tiny_sd, options=RunOptions(), **settings)
+        assert ("continues with" in capsys.readouterr().err) == (threads == 2)
+    assert json.loads((tmp_path / "out/run.json").read_text())["free"]["threads"] == 2
+
+
 @pytest.mark.parametrize("schedule", [{"warmup_ratio": 0.5}, {"lr_scheduler": "linear"}])
 def test_more_steps_are_refused_where_the_first_would_have_been_others(
     schedule, pairs, tiny_sd, tmp_path
@@ -607,7 +620,9 @@ def test_a_pair_file_from_a_stranger_reads_nothing_outside_its_folder(pairs, tin
 def test_the_same_pair_twice_is_refused(pairs, tiny_sd, tmp_path):
     shutil.copy(pairs, tmp_path / "again.jsonl")
     config = TrainConfig(init_from=str(tiny_sd), **SMALL)
-    with pytest.raises(ContractError, match=r"again.jsonl:1: pair pair0 is already at .*pairs.jsonl:1"):
+    with pytest.raises(
+        ContractError, match=r"again.jsonl:1: pair pair0 is already at .*pairs.jsonl:1"
+    ):
         train_policy([pairs, tmp_path / "again.jsonl"], tmp_path / "out", config, OPTIONS)
 
 

@@ -1,15 +1,16 @@
 """Computes results ahead of their use, in threads."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from expo_cli.threads import usable_cores
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-NUM_THREADS = min(8, os.cpu_count() or 1)
+NUM_THREADS = min(8, usable_cores())
 
 
 def map_ahead(

@@ -19,10 +19,10 @@ from expo_cli.contracts.outputs import Input
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import check_id
 from expo_cli.contracts.results import EvaluatedSample, Results
+from expo_cli.core.alarms import alarms, verdict
 from expo_cli.core.evaluation import PolicySamples, compare
 from expo_cli.core.hps_benchmark import with_group_std
 from expo_cli.core.statistics import estimates
-from expo_cli.core.verdict import alarms, verdict
 from expo_cli.errors import UsageError
 from expo_cli.registry import nearest
 from expo_cli.report.contact_sheet import contact_sheet

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from expo_cli.config import MakePairsConfig, PairImagesConfig, RunOptions
 from expo_cli.contracts import jsonl
@@ -14,39 +14,14 @@ from expo_cli.contracts.kinds import ExportParts
 from expo_cli.contracts.outputs import Input
 from expo_cli.contracts.parts import num_parts, parse_shard
 from expo_cli.contracts.provenance import Run
-from expo_cli.contracts.records import Pair
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.registry import EXPORTS, build
-from expo_cli.stages.common.image_files import ImageFormat
 from expo_cli.stages.common.inputs import check_overwrite, model_inputs
 from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.common.stopping import stop_on_signal
-from expo_cli.stages.preferences.pair_images import EncodedFile, PairImages
+from expo_cli.stages.preferences.pair_images import PairImages
+from expo_cli.stages.preferences.protocol import Export, ExportedPair
 from expo_cli.stages.train.records import TrainingPair, read_pairs
-
-
-@dataclass(frozen=True)
-class ExportedPair:
-    """A pair with its images. `number` counts the pairs; `num_of_prompt` those of its prompt."""
-
-    number: int
-    num_of_prompt: int
-    pair: Pair
-    winner: EncodedFile
-    loser: EncodedFile
-
-
-class Export(Protocol):
-    """A layout of pairs for other programs. Its dataclass fields are the options of --export."""
-
-    images: ImageFormat
-    """Format for images that exist only as latents."""
-
-    def write(self, path: Path, pairs: Sequence[ExportedPair]) -> None:
-        """Write a part, the file `path` last."""
-
-    def finish(self, folder: Path, parts: Sequence[Path]) -> None:
-        """Write the files shared by all parts, once these are done."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import pyarrow.parquet
 from expo_cli.contracts.files import atomic
 from expo_cli.contracts.ids import digest
 from expo_cli.stages.common.image_files import ImageFormat
-from expo_cli.stages.preferences.export_pairs import ExportedPair
 from expo_cli.stages.preferences.pair_images import EncodedFile
+from expo_cli.stages.preferences.protocol import ExportedPair
 
 ROWS_PER_GROUP = 100
 

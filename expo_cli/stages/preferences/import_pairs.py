@@ -25,7 +25,7 @@ from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import EncodedImage, Pair, SampleRef
 from expo_cli.contracts.sources import written_down
 from expo_cli.core.combination import ZScoreSum
-from expo_cli.core.pairs import PairRule, Tally
+from expo_cli.core.pair_rule import PairRule, Tally
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.registry import LAYOUTS, PAIRINGS, build
 from expo_cli.stages.common.inputs import check_overwrite, model_inputs

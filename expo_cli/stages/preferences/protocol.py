@@ -10,8 +10,10 @@ from typing import Protocol
 
 from expo_cli.contracts.ids import digest, prompt_id
 from expo_cli.contracts.records import ID, Pair
+from expo_cli.core.pair_rule import PairRule, Tally, pair_group
 from expo_cli.core.pairing import Candidate, Group
-from expo_cli.core.pairs import PairRule, Tally, pair_group
+from expo_cli.stages.common.image_files import ImageFormat
+from expo_cli.stages.preferences.pair_images import EncodedFile
 
 FLIPPED = "-flip"
 
@@ -142,3 +144,27 @@ def group_of(row: Ranking, images: Mapping[str, NeededImage]) -> Group:
 def flipped(identity: str) -> str:
     """The id of a mirrored image or pair."""
     return f"{identity}{FLIPPED}"
+
+
+@dataclass(frozen=True)
+class ExportedPair:
+    """A pair with its images. `number` counts the pairs; `num_of_prompt` those of its prompt."""
+
+    number: int
+    num_of_prompt: int
+    pair: Pair
+    winner: EncodedFile
+    loser: EncodedFile
+
+
+class Export(Protocol):
+    """A layout of pairs for other programs. Its dataclass fields are the options of --export."""
+
+    images: ImageFormat
+    """Format for images that exist only as latents."""
+
+    def write(self, path: Path, pairs: Sequence[ExportedPair]) -> None:
+        """Write a part, the file `path` last."""
+
+    def finish(self, folder: Path, parts: Sequence[Path]) -> None:
+        """Write the files shared by all parts, once these are done."""

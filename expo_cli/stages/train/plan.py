@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 
 from expo_cli.config import HubConfig, RunOptions, TrainConfig
 from expo_cli.contracts import jsonl
@@ -24,6 +25,7 @@ from expo_cli.core.objectives import Objective
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.families import check_same_noise, check_text_cache
 from expo_cli.registry import OBJECTIVES, build, nearest
+from expo_cli.stages.common.device import default_device
 from expo_cli.stages.common.inputs import check_same_vae, model_inputs
 from expo_cli.stages.common.launch import is_first
 from expo_cli.stages.common.progress import Notes
@@ -31,6 +33,8 @@ from expo_cli.stages.train.records import EVIDENCE, TrainingRecord
 from expo_cli.stages.train.settings import plan_and_free, resolve
 
 NOWHERE = HubConfig()
+THREADS = "threads"
+"""What run.json calls the number of threads of each process."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ def train_policy(
     run = Run(
         command="train",
         plan=plan,
-        free=free | {"pairs": list(map(str, paths))},
+        free=free | {"pairs": list(map(str, paths)), THREADS: torch.get_num_threads()},
         inputs=inputs_of(config, paths, folders),
     )
     checkpoint = Checkpoint(out)
@@ -198,6 +202,8 @@ def train_policy(
         # Imported here: finished checkpoints do not need diffusers.
         from expo_cli.stages.train.run import train
 
+        if not options.overwrite:
+            note_other_threads(notes, checkpoint, run)
         train(records, objective, checkpoint, read, config, options, run, notes)
     if uploads:
         result = replace(result, url=upload(out, repository, notes.quiet))
@@ -229,6 +235,18 @@ def note_unchecked_records(notes: Notes, records: Sequence[TrainingRecord]) -> N
         notes.say(
             f"train: note: {unknown} of {len(records)} records have no digest, because an older "
             "version of expo or another program wrote them: their latents are not checked"
+        )
+
+
+def note_other_threads(notes: Notes, checkpoint: Checkpoint, run: Run) -> None:
+    """Print a note if a training continues with another number of threads, which changes the order of
+    additions on a CPU."""
+    begun = checkpoint.run()
+    before = begun.free.get(THREADS) if begun is not None else None
+    if before not in (None, run.free[THREADS]) and default_device().type == "cpu":
+        notes.say(
+            f"train: note: was begun with {before} threads and continues with {run.free[THREADS]}, which "
+            f"changes the last bits of its weights; OMP_NUM_THREADS={before} would not"
         )
 
 

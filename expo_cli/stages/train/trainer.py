@@ -13,7 +13,7 @@ from expo_cli.config import TrainConfig
 from expo_cli.contracts.sources import base_source, lasting
 from expo_cli.contracts.states import state_folder, states_folder
 from expo_cli.core.learning import Learning
-from expo_cli.core.learning_rate import learning_rate_factor
+from expo_cli.core.learning_rate import learning_rate_factor, peak_learning_rate
 from expo_cli.core.objectives import Objective
 from expo_cli.errors import ExpoError, Interrupted, UsageError
 from expo_cli.models.lora import save_adapter
@@ -117,9 +117,8 @@ class Trainer:
 
     @property
     def learning_rate(self) -> float:
-        """The effective peak rate: with --scale-lr, times the global batch size."""
-        scale = global_batch_size(self.config) if self.config.scale_lr else 1
-        return self.config.learning_rate * scale
+        config = self.config
+        return peak_learning_rate(config.learning_rate, global_batch_size(config), config.scale_lr)
 
     def run(self) -> None:
         """Take all remaining steps.

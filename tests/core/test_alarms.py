@@ -9,7 +9,7 @@ from expo_cli.contracts.results import (
     Results,
     RewardResult,
 )
-from expo_cli.core.verdict import alarms, largest_shift, verdict
+from expo_cli.core.alarms import alarms, largest_shift, verdict
 
 UP = Estimate(value=0.3, low=0.1, high=0.5)
 DOWN = Estimate(value=-0.3, low=-0.5, high=-0.1)
