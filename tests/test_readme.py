@@ -86,7 +86,7 @@ def test_the_short_way_to_comfyui(run):
 
 def test_your_own_model(run, tmp_path):
     """Of these prompts the fox, by its hash, is held out."""
-    (tmp_path / "prompts.txt").write_text("a cat\na dog\na fox\n")
+    (tmp_path / "prompts.txt").write_text("a cat\na fox\n")
     folder = run(runnable(README, "Your own model"))
     assert policies(folder / "run" / "evaluation") == ["base", "policy"]
     assert (folder / "run/checkpoint/pytorch_lora_weights.safetensors").exists()
