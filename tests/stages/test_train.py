@@ -560,7 +560,7 @@ def test_going_on_with_another_number_of_threads_is_said(
         capsys.readouterr()
         settings = {"max_train_steps": steps, "keep_state": True}
         train(pairs, tmp_path / "out", tiny_sd, options=RunOptions(), **settings)
-        assert ("goes on with" in capsys.readouterr().err) == (threads == 2)
+        assert ("continues with" in capsys.readouterr().err) == (threads == 2)
     assert json.loads((tmp_path / "out/run.json").read_text())["free"]["threads"] == 2
 
 
@@ -620,7 +620,9 @@ def test_a_pair_file_from_a_stranger_reads_nothing_outside_its_folder(pairs, tin
 def test_the_same_pair_twice_is_refused(pairs, tiny_sd, tmp_path):
     shutil.copy(pairs, tmp_path / "again.jsonl")
     config = TrainConfig(init_from=str(tiny_sd), **SMALL)
-    with pytest.raises(ContractError, match=r"again.jsonl:1: pair pair0 stands at .*pairs.jsonl:1"):
+    with pytest.raises(
+        ContractError, match=r"again.jsonl:1: pair pair0 is already at .*pairs.jsonl:1"
+    ):
         train_policy([pairs, tmp_path / "again.jsonl"], tmp_path / "out", config, OPTIONS)
 
 
