@@ -6,17 +6,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from expo_cli.main import app
 from tests.preferences import write_pick_a_pic
 
 README = Path(__file__).parents[1] / "README.md"
 # Small models in the same layouts, and five rows of Pick-a-Pic's columns.
 STAND_INS = "base=sd judge=pickscore:model=clip pickapic=pickapic loras=loras steps=2 heldout=2"
-# The shell reads the page; what it makes of each `expo` command it asks this process to run, which
-# has imported what eight processes would import eight times.
-SHELL = r"""set -euo pipefail
-expo() { (IFS=$'\x1f'; printf '%s\n' "$*"); read -r; }
-"""
 
 
 def blocks(title: str) -> tuple[str, str]:
@@ -36,14 +30,7 @@ def test_from_pick_a_pic_to_comfyui(tiny_sd, tiny_clip, tmp_path, monkeypatch):
         write_pick_a_pic(tmp_path / "pickapic" / f"{split}-00000-of-00001.parquet")
     (tmp_path / "loras").mkdir()
     monkeypatch.chdir(tmp_path)
-    command = ["bash", "-c", f"{SHELL}{STAND_INS}\n{everyones}"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, **pipes) as shell:
-        for line in shell.stdout:
-            assert not app(line.rstrip("\n").split("\x1f"), standalone_mode=False)
-            shell.stdin.write("\n")
-            shell.stdin.flush()
-    assert shell.returncode == 0
+    subprocess.run(["bash", "-c", f"set -euo pipefail\n{STAND_INS}\n{everyones}"], check=True)
     results = json.loads((tmp_path / "run/evaluation/results.json").read_text())
     assert [policy["label"] for policy in results["policies"]] == ["base", "lora"]
     lora = tmp_path / "loras" / "pickapic-dpo.safetensors"

@@ -1,5 +1,6 @@
 """`expo warm`: a server of `expo_cli.warm`, and the lines by which a shell makes it its own."""
 
+import os
 import shlex
 import socket
 import tempfile
@@ -24,7 +25,7 @@ def start_server(owner: int | None, idle_seconds: float) -> str:
         listener.setblocking(False)
         if owner is not None:
             written.write_text(f"{owner}\n")
-        start(listener, folder, idle_seconds)
+        start(listener, folder, idle_seconds, os.environ)
     lines = [f"export {SOCKET}={shlex.quote(str(place))}"]
     if owner is None:
         lines.append(f"echo $$ >{shlex.quote(str(written))}")

@@ -94,11 +94,6 @@ def is_inherited(descriptor: int) -> bool:
         return False
 
 
-def counted(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that must be the server's, as an import may have read them."""
-    return {name: value for name, value in environment.items() if name not in FREE}
-
-
 def take_on(caller: Caller) -> None:
     """Become the caller's process, but for its files.
 

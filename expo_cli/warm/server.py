@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 import expo_cli
 from expo_cli.contracts.outputs import remove_any
-from expo_cli.warm.caller import counted, surroundings, take_on, take_on_files
+from expo_cli.warm.caller import FREE, surroundings, take_on, take_on_files
 
 # Libraries start threads when they are loaded, and a fork would lose them: OpenBLAS one per core, which
 # a worker asks for anew, and the jemalloc of Arrow one that returns memory in the background.
@@ -39,17 +39,18 @@ Request = dict[str, Any]
 Stamp = list[tuple[str, int, int]]
 
 
-def start(listener: socket.socket, folder: Path, idle_seconds: float) -> None:
+def start(
+    listener: socket.socket, folder: Path, idle_seconds: float, environment: Mapping[str, str]
+) -> None:
     """Start a server, in a process that outlives this one, whose socket and log are in `folder`.
 
     It ends with the process whose id is written into the file `owner` there.
     """
-    environment = {name: each for name, each in os.environ.items() if name != "OMP_NUM_THREADS"}
     with (folder / "log").open("ab") as log:
         subprocess.Popen(
             [sys.executable, "-c", BEGIN.format(path=sys.path)]
             + [str(listener.fileno()), str(folder), str(idle_seconds)],
-            env=environment,
+            env={name: each for name, each in environment.items() if name != "OMP_NUM_THREADS"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=log,
@@ -83,16 +84,18 @@ def run(program: str) -> NoReturn:
     os._exit(code if isinstance(code, int) else bool(code))
 
 
-def preload() -> None:
-    """Import every module of the package, and so all that its commands import."""
-    environment = dict(os.environ)
+def preload() -> dict[str, str]:
+    """Import every module of the package, and so all that its commands import. Returns the variables
+    that the imports set.
+    """
+    before = dict(os.environ)
     os.environ.update(NO_THREADS)
     for module in pkgutil.walk_packages(expo_cli.__path__, "expo_cli."):
         importlib.import_module(module.name)
-    os.environ.clear()
-    os.environ.update(environment)
     gc.collect()
     gc.freeze()  # what is here now is not collected in workers, and so stays shared with them
+    after = dict(os.environ) | {name: before.get(name) for name in NO_THREADS}
+    return {name: value for name, value in after.items() if before.get(name) != value}
 
 
 def check_one_thread() -> None:
@@ -148,10 +151,11 @@ class Server:
 
     def __init__(self, listener: socket.socket, folder: Path, idle_seconds: float) -> None:
         self.listener, self.folder, self.idle_seconds = listener, folder, idle_seconds
-        self.environment, self.surroundings = counted(os.environ), surroundings()
+        self.environment, self.surroundings = dict(os.environ), surroundings()
         self.cores = sorted(os.sched_getaffinity(0))
         self.libraries = [metadata(name) for name in LIBRARIES]
         self.stamp: Stamp | None = None
+        self.set_by_imports: dict[str, str] = {}
         self.workers: dict[int, Worker] = {}
         self.owner = owner_in(folder)
         self.selector = DefaultSelector()
@@ -187,10 +191,9 @@ class Server:
         """Fork a worker for the next client. Where code has changed, leave it to a new server."""
         now = stamp(self.libraries)
         if self.stamp is None:
-            self.stamp = now
-            preload()
+            self.stamp, self.set_by_imports = now, preload()
         if self.stamp != now:
-            start(self.listener, self.folder, self.idle_seconds)
+            start(self.listener, self.folder, self.idle_seconds, self.environment)
             return self.stop_listening()
         with suppress(OSError):  # the client has ended
             client, _ = self.listener.accept()
@@ -205,7 +208,7 @@ class Server:
         process = os.fork() if self.can_be(request) else None
         if process == 0:
             self.leave()
-            return work(request, client, descriptors)
+            return work(request, client, descriptors, self.set_by_imports)
         for descriptor in descriptors:
             os.close(descriptor)
         if process is None:
@@ -218,18 +221,27 @@ class Server:
 
     def can_be(self, request: Request) -> bool:
         """Whether a worker can be what the client is."""
-        environment = request["caller"]["environment"]
-        threads = environment.get("OMP_NUM_THREADS")
+        environment, cores = request["caller"]["environment"], request["caller"]["cores"]
         return (
             request["surroundings"] == self.surroundings
-            and counted(environment) == self.environment
-            # Without it torch has chosen by the server's cores.
-            and (
-                threads.isdecimal() and int(threads) > 0
-                if threads
-                else self.cores == request["caller"]["cores"]
-            )
+            and self.counted(environment) == self.counted(self.environment)
+            and self.knows_threads(environment.get("OMP_NUM_THREADS"), cores)
         )
+
+    def counted(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """The variables that have to be the server's. What its imports set, other processes that
+        imported the same hand on.
+        """
+        return {
+            name: value
+            for name, value in environment.items()
+            if name not in FREE and self.set_by_imports.get(name) != value
+        }
+
+    def knows_threads(self, number: str | None, cores: list[int]) -> bool:
+        if number is None:
+            return cores == self.cores  # torch has chosen by these
+        return number.isdecimal() and int(number) > 0
 
     def wait_for_abandoned(self) -> None:
         """Wait for workers whose clients were killed: they are being killed too, but may be in the
@@ -258,7 +270,9 @@ class Server:
         os.close(self.owner)
 
 
-def work(request: Request, client: socket.socket, descriptors: list[int]) -> str:
+def work(
+    request: Request, client: socket.socket, descriptors: list[int], variables: Mapping[str, str]
+) -> str:
     """Become what the client is, and tell it so. Returns the program to run."""
     above = max(request["files"], default=2) + 1
     life, folder, *files = (fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, above) for each in descriptors)
@@ -266,6 +280,7 @@ def work(request: Request, client: socket.socket, descriptors: list[int]) -> str
     try:
         os.fchdir(folder)
         take_on(request["caller"])
+        os.environ.update(variables)
     except (OSError, ValueError):
         os._exit(0)
     set_threads(os.environ.get("OMP_NUM_THREADS"))
