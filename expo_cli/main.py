@@ -1,4 +1,4 @@
-"""The `expo` program: six commands and their status, one line for every error."""
+"""The `expo` program: six commands, `status` and `env`, and one line for every error."""
 
 import os
 import signal
@@ -10,6 +10,7 @@ from typer.exceptions import Abort, TyperException
 
 from expo_cli import __version__
 from expo_cli.commands import (
+    env,
     evaluate,
     make_pairs,
     prep_prompts,
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (prep_prompts, rollout, score, make_pairs, train, evaluate, status):
+for command in (prep_prompts, rollout, score, make_pairs, train, evaluate, status, env):
     app.command(name=command.__name__.rpartition(".")[2].replace("_", "-"))(command.command)
 app.command(name="warm", hidden=True)(warm.command)
 
@@ -53,19 +54,20 @@ def options(
 
 
 def stop(number: int, frame: FrameType | None) -> None:
-    """End at once. Stages that do long work put a handler in this one's place that waits for a safe
-    point; imports and the loading of models take many seconds too, and are always safe to end.
+    """Exit at once: imports and the loading of models may take long and are safe to interrupt.
+
+    Stages replace this handler by one that waits for a safe point while they work.
     """
     name = signal.Signals(number).name
-    sys.stderr.write(f"expo: stopped by {name}; run the same command to go on\n")
+    sys.stderr.write(f"expo: stopped by {name}; run the same command to continue\n")
     sys.exit(Interrupted.exit_code)
 
 
 def system_problem(error: Exception) -> str | None:
-    """What the system refused, or None for an error that is our own."""
+    """What the operating system refused, or None if the error is our own."""
     text = str(error)
     if isinstance(error, RecursionError):
-        return "something is nested too deeply to be read"
+        return "the input is nested too deeply"
     if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text:
         return f"not enough memory: {text or 'use smaller sizes or batches'}"
     if isinstance(error, OSError):
@@ -75,7 +77,7 @@ def system_problem(error: Exception) -> str | None:
 
 
 def flush_stdout() -> None:
-    """Write out what is buffered; after a failure nothing is left to fail at the program's end."""
+    """Write out what is buffered. After a failure stdout is discarded, or Python would fail at exit."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -89,7 +91,7 @@ def main() -> None:
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if sys.stdout is None:
-        sys.stderr.write("expo: standard output is closed; > /dev/null throws it away\n")
+        sys.stderr.write("expo: standard output is closed; use > /dev/null to discard it\n")
         sys.exit(1)
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, stop)
@@ -103,14 +105,14 @@ def main() -> None:
         message, code = error.format_message(), 2
     except (Abort, KeyboardInterrupt):
         code = INTERRUPTED
-    except BrokenPipeError:  # the reader has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe
         code = 1
     except (OSError, MemoryError, RuntimeError) as error:
         message, code = system_problem(error), 1
         if message is None:
             raise
     if code == INTERRUPTED:  # what Typer returns when Ctrl-C ended a command
-        message = "interrupted; run the same command again to go on"
+        message = "interrupted; run the same command again to continue"
     if message:
         sys.stderr.write(f"expo: {one_line(message)}\n")
     sys.exit(code)

@@ -1,9 +1,9 @@
-"""Every replaceable part of EXPO by name. Nothing is imported before it is asked for.
+"""Every replaceable part of EXPO by name. Nothing is imported before it is needed.
 
 A part is named by a *spec*: `NAME[:key=value,...]`, or the dotted import path of a class that lives
 outside EXPO, with the same options: `my_lab.rewards.Sharpness:radius=2`. A part whose first option
-is a text takes it without its key: `exec:./judge.py` is `exec:program=./judge.py`. Quotation marks
-hold commas together: `'pickscore:model="models/a,b"'`.
+is a string accepts it without its key: `exec:./judge.py` is `exec:program=./judge.py`. Quotation marks
+protect commas: `'pickscore:model="models/a,b"'`.
 """
 
 import re
@@ -48,7 +48,7 @@ LAYOUTS = {
     "imagefolder": "expo_cli.stages.preferences.layouts.ImageFolder",
 }
 
-# Pairs with their images as others read them.
+# Formats in which `expo make-pairs` writes pairs with their images.
 EXPORTS = {
     "pick-a-pic": "expo_cli.stages.preferences.exports.PickAPicExport",
     "imagefolder": "expo_cli.stages.preferences.exports.ImageFolderExport",
@@ -85,19 +85,19 @@ BASES = (
     (PAIRINGS, "pairing", "expo_cli.core.pairing.Pairing"),
     (REWARDS, "reward", "expo_cli.rewards.protocol.Reward"),
 )
-# What a class of any other table must have.
+# Methods that a class of any other table must have.
 NEEDED = (
     (EXPLORERS, "explorer", ("policy", "plan")),
     (LAYOUTS, "layout", ("rankings", "read")),
     (EXPORTS, "export", ("write", "finish")),
     (COMBINATIONS, "combination", ("__call__",)),
 )
-# A comma that an even number of quotation marks follows.
+# A comma followed by an even number of quotation marks.
 OUTSIDE_QUOTES = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*$)')
 
 
 def nearest(name: str, known: Mapping[str, object] | list[str]) -> str:
-    """A hint for a name that does not exist: the nearest one, or all of them."""
+    """A hint for an unknown name: the nearest known one, or all of them."""
     matches = get_close_matches(name, list(known), n=1)
     return f"did you mean {matches[0]!r}?" if matches else f"known: {', '.join(sorted(known))}"
 
@@ -105,13 +105,13 @@ def nearest(name: str, known: Mapping[str, object] | list[str]) -> str:
 def split_spec(spec: str) -> tuple[str, dict[str, str]]:
     """`NAME:key=value,...` as its name and its options.
 
-    A first item without a key stands under the key "". Raises UsageError for any other item
+    A first item without a key gets the key "". Raises UsageError for any other item
     that is not KEY=VALUE.
     """
     name, _, text = spec.partition(":")
     options = {}
     if text.count('"') % 2:
-        raise UsageError(f"{spec}: a quotation mark has no other")
+        raise UsageError(f"{spec}: unbalanced quotation marks")
     for number, item in enumerate(filter(None, OUTSIDE_QUOTES.split(text))):
         key, equals, value = item.partition("=")
         if equals:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # EXPO-I: Diffusion-DPO on the offline pairs and on fresh ones of all earlier iterations. Both agents
-# are the current policy, each with noise of its own; there is no exploration term (alpha 0).
+# are the current policy, each with its own noise; there is no exploration term (alpha 0).
 #
 #   bash recipes/expo_i.sh                                 the embedded model; results in runs/
 #   WORLD=sd15 PROMPTS=prompts.txt bash recipes/expo_i.sh  Stable Diffusion 1.5

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# EXPO-II (Algorithm 1): the exploring agent is another one than the main agent, and Eq. 7's second
-# term pulls the policy towards what it drew. Iteration t trains on the offline pairs and those of
+# EXPO-II (Algorithm 1): the exploring agent differs from the main agent, and Eq. 7's second term
+# pulls the policy towards its samples. Iteration t trains on the offline pairs and those of
 # all earlier iterations; then, before the last, both agents draw the same fresh prompts.
 #
 #   bash recipes/expo_ii.sh                                 the embedded model; results in runs/

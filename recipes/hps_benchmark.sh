@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The HPS benchmark (v2): an image of each of its prompts by every policy, scored by HPSv2.1.
+# The HPS benchmark (v2): one image per prompt by every policy, scored by HPSv2.1.
 #
 #   bash recipes/hps_benchmark.sh PROMPTS POLICY [POLICY ...]
 #
 # PROMPTS is the folder of the benchmark's anime.json, concept-art.json, paintings.json and photo.json
-# (https://huggingface.co/datasets/ymhao/HPDv2, benchmark/). The first policy is the one to compare
-# with. Published figures name no sampler; these are recorded with each number.
+# (https://huggingface.co/datasets/ymhao/HPDv2, benchmark/). The first policy is the
+# baseline. Published figures do not name a sampler; here it is recorded with each figure.
 set -euo pipefail
 [ $# -ge 2 ] || {
     echo "usage: $0 PROMPTS POLICY [POLICY ...]" >&2
@@ -20,7 +20,7 @@ read -ra sampler <<<"$SAMPLER"
 prompts=$1
 shift
 
-# All of them count: those that CLIP cuts short, and those that stand there twice.
+# Long and duplicate prompts are kept too.
 expo prep-prompts "$prompts"/{anime,concept-art,paintings,photo}.json --layout hps-benchmark \
     --keep-all --out "$OUT/prompts.jsonl"
 found=$(wc -l <"$OUT/prompts.jsonl")

@@ -1,19 +1,19 @@
 # shellcheck shell=bash
-# Sourced by the recipes that compare systems: many runs of recipes, one core each, side by side.
+# Sourced by the recipes that compare systems: many runs of recipes in parallel, one core each.
 #
 # The recipe that sources this sets
 #   RUNS     the folder of all runs
-#   RESULTS  where each run's figures are kept; a run whose figures are there is not run again, and
-#            refused when the settings that are kept with them are others
-#   JOBS     runs at a time
-#   SHARED   what all of them share: prompts, offline pairs, the base's images
+#   RESULTS  where each run's figures are kept; a run with kept figures is not repeated, and refused if
+#            its settings differ from those kept with them
+#   JOBS     number of parallel runs
+#   SHARED   folder of what all runs share: prompts, offline pairs, the base's images
 
-JOBS=${JOBS:-$(nproc)}
+JOBS=${JOBS:-$(expo env --cores)}
 export RUNS RESULTS SHARED=${SHARED:-runs/embedded/shared}
 
-# Of all that recipes take from outside, what is set there now; where things lie is no setting.
+# The variables of recipes that are set in the environment; paths do not count as settings.
 GIVEN=
-# shellcheck disable=SC2016 # the pattern is no expansion
+# shellcheck disable=SC2016 # the pattern is not an expansion
 for name in $(grep -ohE '\$\{[A-Z0-9_]+:[-?]' recipes/world.sh recipes/worlds/*.sh | tr -d '${:?-' | sort -u); do
     case $name in CORES | LAUNCH | OUT | RUNS | SHARED | SUBMIT | SYSTEM) continue ;; esac
     [ -z "${!name:-}" ] || GIVEN+=" $name"
@@ -43,6 +43,6 @@ job() {
 }
 export -f job
 
-jobs_of() { # reads the lines; fails, after all others, when one has failed
+jobs_of() { # reads the lines; fails at the end if one has failed
     xargs -P "$JOBS" -L 1 bash -c 'job "$@"' job
 }

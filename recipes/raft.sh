@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# RAFT (Dong et al., arXiv 2304.06767): SFT on the best of the last policy's own samples, iteration
-# after iteration. The first are the offline ones, which the base model drew. One agent draws as
-# many images as the two agents of EXPO do, without negative prompts.
+# RAFT (Dong et al., arXiv 2304.06767): in each iteration, SFT on the best of the last policy's own
+# samples. The first ones are the offline samples of the base model. One agent draws as many images
+# as the two agents of EXPO, without negative prompts.
 #
 #   bash recipes/raft.sh                                 the embedded model; results in runs/
 #   WORLD=sd15 PROMPTS=prompts.txt bash recipes/raft.sh  Stable Diffusion 1.5

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The same small search for each system: six settings (eight of KTO, whose best of the first six
-# stood at their edge; four of SPO and RAFT), each run once at Table 1's full budget and judged on
-# training prompts by the training reward. The winners stand in worlds/embedded.sh. EXPO-II takes
+# The same small search for each system: six settings (eight for KTO, whose best of the first six
+# was at their edge; four for SPO and RAFT), each run once at Table 1's full budget and judged on
+# training prompts by the training reward. The winners are set in worlds/embedded.sh. EXPO-II uses
 # EXPO-I's values, without a search of its own.
 #
 #   bash recipes/search.sh [SYSTEM ...]
@@ -14,7 +14,7 @@ RESULTS=${RESULTS:-recipes/results/search}
 source recipes/jobs.sh
 
 export JUDGE=train CURVE=none
-bash recipes/base.sh # what all of them share
+bash recipes/base.sh # what all runs share
 settings() { # SYSTEM
     local rate beta
     case $1 in

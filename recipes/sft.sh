@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SFT: the diffusion loss on the winners of the offline pairs, without a reference. Like the other
-# offline systems it is trained in as many stages and steps as the online ones have iterations.
+# offline systems, it is trained in as many stages as the online ones have iterations.
 #
 #   bash recipes/sft.sh                                 the embedded model; results in runs/
 #   WORLD=sd15 PROMPTS=prompts.txt bash recipes/sft.sh  Stable Diffusion 1.5

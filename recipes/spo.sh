@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# SPO (Liang et al., arXiv 2406.04314): in each iteration the current policy draws fresh prompts, every
-# step four times; a step-aware reward picks the best and the worst, and training raises the density
-# of the one against the other. No offline pairs, no pairs of earlier iterations, no negative prompts:
-# it learns from what the policy itself has just drawn.
+# SPO (Liang et al., arXiv 2406.04314): in each iteration the current policy draws fresh prompts with
+# four candidates per step; a step-aware reward picks the best and the worst, and training raises the
+# density of the best relative to the worst. No offline pairs, pairs of earlier iterations or negative
+# prompts: it learns only from what the current policy has drawn.
 #
-# Its step reward is a PickScore, so REWARD=hpsv2 has no SPO.
+# Its step reward is a PickScore, so it does not work with REWARD=hpsv2.
 #
 #   bash recipes/spo.sh                                 the embedded model; results in runs/
 #   bash recipes/spo/step_reward.sh                     first, for another world: its step reward
@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 source recipes/world.sh
 
 [ "$REWARD" = pickscore ] || { echo "spo: there is no step-aware $REWARD" >&2 && exit 2; }
-# Pairs of which the reward is less sure, as the difference of two softmax values, are dropped.
+# Pairs with a smaller difference of the two softmax values are dropped.
 PAIRING=step-best-worst:min_confidence=0.3
 
 begin

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Our own Table 1 on the embedded world: every system with the same offline pairs, the same number of
-# optimiser steps and, online, of fresh prompts and images; the ablation of Figure 4; the paper's
-# claim of efficiency. A few hours on 2 cores. Run it again after any interruption; a run
-# whose figures are in RESULTS is not run again, so empty that folder to start anew.
+# Our own Table 1 on the embedded world: every system with the same offline pairs and optimiser steps
+# and, online, as many fresh prompts and images; the ablation of Figure 4; the paper's claim of
+# efficiency. It takes a few hours on 2 cores. Run it again after any interruption; runs with figures
+# in RESULTS are not repeated, so empty that folder to start again.
 #
 #   bash recipes/table1.sh
 set -euo pipefail
@@ -14,7 +14,7 @@ RESULTS=${RESULTS:-recipes/results/table1/runs}
 source recipes/jobs.sh
 EFFICIENT="OFFLINE_PAIRS=58 NUM_PROMPTS=14 STEPS=10" # 15 % of the data, 1/4 of the steps
 
-# What runs share is made before any of them begins: offline pairs, and the base's images of a seed.
+# What runs share is made first: the offline pairs, and the base's images of each seed.
 OFFLINE_PAIRS=58 OUT=$RUNS/base-0 bash recipes/base.sh
 for seed in 0 1 2; do
     SEED=$seed OUT=$RUNS/base-$seed bash recipes/base.sh
@@ -27,7 +27,7 @@ done
     for recipe in dpo expo_i expo_ii sft raft kto expo_ii_m spo; do
         echo "$recipe-pickscore-0 $recipe CURVE=1,3"
     done
-    # More seeds of the systems that the questions are about.
+    # More seeds of the systems in the questions.
     for seed in 1 2; do
         for recipe in dpo expo_i expo_ii; do
             echo "$recipe-pickscore-$seed $recipe SEED=$seed CURVE=none"
@@ -37,7 +37,7 @@ done
     for seed in 0 1 2; do
         echo "expo_ii-pickscore-$seed-efficient expo_ii SEED=$seed CURVE=none $EFFICIENT"
     done
-    # Figure 4: the negative prompts of EXPO-II, linear above.
+    # Figure 4: other schedules of EXPO-II's negative prompts (linear above).
     for schedule in none constant; do
         echo "expo_ii-pickscore-0-$schedule expo_ii NEG_SCHEDULE=$schedule CURVE=1,3"
     done
@@ -47,7 +47,7 @@ done
     done
 } | jobs_of
 
-# The same prompts and noise by all systems on one page, while their images are still there.
+# One page with the same prompts and noise by all systems, while their images still exist.
 drawn=("base=$SHARED/base/heldout-0")
 for recipe in sft raft dpo kto spo expo_i expo_ii expo_ii_m; do
     images=$RUNS/$recipe-pickscore-0/iteration-5/heldout

@@ -1,17 +1,17 @@
 # shellcheck shell=bash disable=SC2034,SC2154
-# Sourced by the recipe of each system: its surroundings, and the steps that the systems share.
+# Sourced by the recipe of each system: its settings, and the steps that all systems share.
 #
 #   WORLD   embedded (default) or sd15: models, rewards and budgets of recipes/worlds/$WORLD.sh
-#   REWARD  who judges in training: pickscore (default) or hpsv2, the -P and -H of Table 1
-#   COMBINE both judge fresh samples, combined so: z-score, rank, ... (as expo make-pairs --combine)
-#   SEED    of everything random; the offline pairs are the same for every seed
-#   RUNS    the folder of all systems; in it OUT, that of this one, and SHARED, what all share
+#   REWARD  the training reward: pickscore (default) or hpsv2, the -P and -H of Table 1
+#   COMBINE how to combine both rewards for fresh samples: z-score, rank, ... (make-pairs --combine)
+#   SEED    random seed; the offline pairs are the same for every seed
+#   RUNS    folder of all systems; contains OUT, that of this system, and SHARED, that of all
 #   JUDGE   heldout (default) or train: judge on training prompts, as search.sh and explorers.sh do
-#   CURVE   the iterations to judge besides the last: 1,3 or none or, the default, all
-#   CORES   how many it may use
+#   CURVE   the iterations to judge in addition to the last: all (default), none or e.g. 1,3
+#   CORES   number of cores to use
 #
 # Any recipe can be run again after any interruption: finished work is skipped. Every command is
-# called again, so that a budget that changed since is refused.
+# called again, so that changed settings are refused.
 set -euo pipefail
 source recipes/environment.sh
 
@@ -21,7 +21,7 @@ SEED=${SEED:-0}
 RUNS=${RUNS:-runs/$WORLD}
 SYSTEM=${SYSTEM:-$(basename "$0" .sh)}
 OUT=${OUT:-$RUNS/$SYSTEM-$REWARD/seed-$SEED}
-NEG_SCHEDULE=${NEG_SCHEDULE:-linear} # of negative prompts: or constant, cosine, none
+NEG_SCHEDULE=${NEG_SCHEDULE:-linear} # of negative prompts; or constant, cosine, none
 JUDGE=${JUDGE:-heldout}
 # shellcheck source=recipes/worlds/embedded.sh
 source "recipes/worlds/$WORLD.sh"
@@ -36,7 +36,7 @@ if [ "$REWARD" = hpsv2 ]; then
 else
     TRAINING_REWARD="pickscore=$PICKSCORE" HELDOUT_REWARD=hpsv2
 fi
-# What fresh samples are scored and paired by.
+# The rewards that score and pair fresh samples.
 if [ -n "${COMBINE:-}" ]; then
     DRAW_REWARDS=("${BOTH_REWARDS[@]}")
     PAIR_BY=(--reward pickscore --reward hpsv2 --combine "$COMBINE")
@@ -44,8 +44,8 @@ else
     DRAW_REWARDS=(--reward "$TRAINING_REWARD") PAIR_BY=(--reward "$REWARD")
 fi
 
-# To draw and score, several workers of one core each are faster than one of all.
-CORES=${CORES:-$(nproc)}
+# For drawing and scoring, several workers with one core each are faster than one with all cores.
+CORES=${CORES:-$(expo env --cores)}
 export OMP_NUM_THREADS=1
 stop_workers() { # when this script is stopped: the workers and what they run
     for worker in $(jobs -p); do
@@ -54,7 +54,7 @@ stop_workers() { # when this script is stopped: the workers and what they run
     done
 }
 trap stop_workers EXIT
-shards() { # COMMAND ...: once a worker, with the worker's --shard
+shards() { # COMMAND ...: once per worker, with the worker's --shard
     local worker job jobs=()
     for ((worker = 0; worker < CORES; worker++)); do
         "$@" --shard "$worker/$CORES" &
@@ -63,10 +63,10 @@ shards() { # COMMAND ...: once a worker, with the worker's --shard
     for job in "${jobs[@]}"; do wait "$job"; done
 }
 
-# D_off, made once for all systems: the base model's images under several settings, one pair a
-# prompt, labelled by each reward.
+# D_off, made once for all systems: the base model's images with several settings, one pair
+# per prompt, labelled by each reward.
 offline_pairs() {
-    [ "$OFFLINE" = "$MADE_OFFLINE" ] || return 0 # they were given
+    [ "$OFFLINE" = "$MADE_OFFLINE" ] || return 0 # given by the user
     local folder=$SHARED/offline rollouts=() sampler number reward
     expo prep-prompts "$SHARED/train.jsonl" --sample "$OFFLINE_PROMPTS" --seed 100 \
         --out "$folder/prompts.jsonl"
@@ -84,7 +84,7 @@ offline_pairs() {
     done
 }
 
-# Images by the current policy of prompts to judge by, with the same noise for every policy.
+# The current policy's images of the prompts for judging, with the same noise for every policy.
 judge() { # LABEL FOLDER
     local prompts=$SHARED/heldout.jsonl rewards=("${BOTH_REWARDS[@]}") more=(--kl-to "$BASE" --images webp)
     if [ "$JUDGE" = train ]; then
@@ -123,7 +123,7 @@ update() { # OBJECTIVE LEARNING_RATE [FLAGS OF expo train]
     fi
 }
 
-# Samples of fresh prompts by one agent, under negative prompts whose share follows the schedule:
+# Samples of fresh prompts by one agent, with negative prompts whose share follows the schedule:
 # linear is p_t = 1 - (t - 1) / (T - 1).
 draw() { # AGENT [FLAGS OF expo rollout]
     local agent=$1 negatives=(--negative-prompts "$NEGATIVE")
@@ -138,7 +138,7 @@ draw() { # AGENT [FLAGS OF expo rollout]
     shards expo score "$now/$agent" "${DRAW_REWARDS[@]}"
 }
 
-# One pair a prompt: the best against the worst of all images, whoever drew them.
+# One pair per prompt: the best against the worst of all images by both agents.
 pair() { # AGENT ...
     expo make-pairs "${@/#/$now/}" "${PAIR_BY[@]}" --out "$now/pairs.jsonl"
 }
@@ -150,6 +150,6 @@ report() {
         --training-reward "$REWARD" "${heldout[@]}" --title "$SYSTEM, $REWARD, seed $SEED"
 }
 
-# Here and now; or, for slurm/submit.sh, as jobs.
+# Run now or, for slurm/submit.sh, as jobs.
 # shellcheck source=recipes/slurm/chain.sh
 [ -z "${SUBMIT:-}" ] || source recipes/slurm/chain.sh

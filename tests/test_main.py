@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from expo_cli import __version__, config
 from expo_cli.main import app, one_line
 
-COMMANDS = ["prep-prompts", "rollout", "score", "make-pairs", "train", "evaluate", "status"]
+COMMANDS = ["prep-prompts", "rollout", "score", "make-pairs", "train", "evaluate", "status", "env"]
 HEAVY = ["torch", "numpy", "diffusers", "transformers", "accelerate", "open_clip", "PIL", "pyarrow"]
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def configs_of(command: str) -> list[type]:
     own = getattr(config, command.title().replace("-", "") + "Config")
-    if command == "status":
+    if command in ("status", "env"):
         return [own]
     images = [config.PairImagesConfig] if command == "make-pairs" else []
     return [own, config.RunOptions, *images]
@@ -52,7 +52,7 @@ def test_a_signal_while_no_stage_listens_says_run_again(name):
         "main.main()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    message = f"expo: stopped by {name}; run the same command to go on\n"
+    message = f"expo: stopped by {name}; run the same command to continue\n"
     assert (done.returncode, done.stderr) == (75, message)
 
 
@@ -65,7 +65,7 @@ def test_every_commands_help(command, expo):
     names = {field.name for cls in configs_of(command) for field in fields(cls)}
     for name in names | {"config"}:
         assert f"--{name.replace('_', '-')}" in text
-    for panel in ("Arguments", "Running"):
+    for panel in ("Running", *(["Arguments"] if command != "env" else [])):
         assert f" {panel} " in text
 
 
@@ -137,7 +137,7 @@ def test_interrupting_ends_with_130(tmp_path):
     with pipe.open("w"):  # returns once the command reads
         child.send_signal(signal.SIGINT)
         assert child.communicate(timeout=60)[1] == (
-            "expo: interrupted; run the same command again to go on\n"
+            "expo: interrupted; run the same command again to continue\n"
         )
     assert child.returncode == 130
 

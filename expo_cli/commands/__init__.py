@@ -1,1 +1,1 @@
-"""The command line, one thin file a command: wiring, no work."""
+"""The command line, one thin file per command: wiring, no work."""

@@ -11,13 +11,16 @@ from expo_cli.config import EvaluateConfig, RunOptions
 @config_flags
 def command(
     policies: Annotated[
-        list[str], typer.Argument(help="LABEL=FOLDER of scored rollouts, same prompts and seeds.")
+        list[str],
+        typer.Argument(
+            help="LABEL=FOLDER per policy: scored rollouts of the same prompts and seeds."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of results.json and report.html.")],
+    out: Annotated[Path, typer.Option(help="Folder for results.json and report.html.")],
     config: EvaluateConfig,
     options: RunOptions,
 ) -> None:
-    """Compare policies on the same prompts and seeds; write results.json and report.html.
+    """Compare policies on the same prompts and seeds, and write results.json and report.html.
 
     Example: expo evaluate base=eval/0 iteration-1=eval/1 --baseline base --out eval/report
     """

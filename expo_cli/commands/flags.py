@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import msgspec
 import typer
 
-from expo_cli.contracts.texts import decoded
+from expo_cli.contracts.texts import whole_text
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.registry import nearest
 
@@ -21,16 +21,17 @@ CONFIG_FILE = Annotated[
         "--config",
         metavar="FILE.toml",
         rich_help_panel="Running",
-        help="Settings by command (\\[train] learning_rate = 1e-5); flags win over it.",
+        help="TOML file with a table of settings per command (\\[train] learning_rate = 1e-5); "
+        "flags override it.",
     ),
 ]
 
 
 def config_flags(function: Callable[..., None]) -> Callable[..., None]:
-    """Replace each parameter of `function` whose type is a config class by that class's flags.
+    """Replace each parameter of `function` that is annotated with a config class by its flags.
 
     A value comes from its flag, else from the command's table in `--config`, else from the
-    field's default. A ValueError of the class's own check becomes a UsageError (exit code 2).
+    field's default. A ValueError raised by the class's own check becomes a UsageError (exit code 2).
     """
     signature = inspect.signature(function)
     hints = get_type_hints(function, include_extras=True)
@@ -73,7 +74,7 @@ def config_flags(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _parameter(field: Field, hint: Any) -> inspect.Parameter:
-    """The Typer parameter of a config field. None stands for "not given" in all of them."""
+    """The Typer parameter of a config field. None means "not given" for every type."""
     field_type, flag = get_args(hint)
     if get_origin(field_type) is tuple:
         field_type = list[get_args(field_type)[0]]
@@ -94,17 +95,26 @@ def _parameter(field: Field, hint: Any) -> inspect.Parameter:
 
 
 def _table(path: Path, command: str, types: Mapping[str, Any]) -> dict[str, Any]:
-    """The table `[command]` of a TOML file, its values of the types of their keys.
+    """The table `[command]` of a TOML file, with its types checked.
 
     Raises ExpoError when the file cannot be read, ContractError when it is not TOML, UsageError
-    for a key the command does not have or a value of another type.
+    for an unknown key or a value of the wrong type.
     """
     try:
-        document = tomllib.loads("".join(decoded(path, str(path))))
-    # A ValueError is not TOML, not UTF-8, or a number of too many digits.
+        document = tomllib.loads(whole_text(path, str(path)))
+    # ValueError: not TOML, or a number with too many digits.
     except (ValueError, RecursionError) as error:
         raise ContractError(f"{path}: {error}") from error
-    commands = ["prep-prompts", "rollout", "score", "make-pairs", "train", "evaluate", "status"]
+    commands = [
+        "prep-prompts",
+        "rollout",
+        "score",
+        "make-pairs",
+        "train",
+        "evaluate",
+        "status",
+        "env",
+    ]
     for name, table in document.items():
         if name not in commands or not isinstance(table, dict):
             raise UsageError(

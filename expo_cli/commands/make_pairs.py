@@ -13,14 +13,15 @@ def command(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            help="Scored rollout folders of one iteration; data in a --layout; pairs to --export."
+            help="Scored rollout folders of one iteration (with --layout: preference data; with "
+            "--export: pairs.jsonl files)."
         ),
     ],
     out: Annotated[
         Path,
         typer.Option(
-            help="pairs.jsonl to write, in a folder above the rollouts; - for stdout. A folder, "
-            "with --export."
+            help="pairs.jsonl to write, in a folder above the rollouts, or - for stdout (with "
+            "--export: a folder)."
         ),
     ],
     config: MakePairsConfig,
@@ -28,13 +29,15 @@ def command(
     options: RunOptions,
     shard: Annotated[
         str,
-        typer.Option(help="Take the parts i modulo n, with --layout or --export.", metavar="i/n"),
+        typer.Option(
+            help="Process only the parts i modulo n, with --layout or --export.", metavar="i/n"
+        ),
     ] = "0/1",
 ) -> None:
     """Pair the samples of each prompt by their scores, over all rollouts in INPUTS together.
 
-    With --layout, INPUTS are preferences over images that exist; these become latents beside --out.
-    With --export, INPUTS are pairs, written with their images for other programs.
+    With --layout, INPUTS are preference data with images, which are encoded to latents next to --out.
+    With --export, INPUTS are pair files, which are written with their images for other programs.
 
     Example: expo make-pairs it1/main it1/explore --reward pickscore --out it1/pairs.jsonl
     """

@@ -1,4 +1,4 @@
-"""What a command says on stdout: the path it made, or its result as JSON."""
+"""What a command prints to stdout: the path it made, or its result as JSON."""
 
 import json
 import os

@@ -15,10 +15,11 @@ def command(
     config: PrepPromptsConfig,
     options: RunOptions,
     heldout_out: Annotated[
-        Path | None, typer.Option(help="Where the held-out prompts go; heldout.jsonl beside --out.")
+        Path | None,
+        typer.Option(help="File for the held-out prompts (default: heldout.jsonl next to --out)."),
     ] = None,
 ) -> None:
-    """Read prompts, drop duplicates and too long ones, split off held-out ones, sample.
+    """Read prompts, drop duplicates and long ones, hold some out, and keep a sample.
 
     Example: expo prep-prompts train.parquet --layout pick-a-pic --sample 20480 --out prompts.jsonl
     """

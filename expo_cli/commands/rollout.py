@@ -10,13 +10,15 @@ from expo_cli.config import RolloutConfig, RunOptions
 
 @config_flags
 def command(
-    prompts: Annotated[Path, typer.Argument(help="prompts.jsonl, or - for standard input.")],
-    out: Annotated[Path, typer.Option(help="Folder of parts to make or continue.")],
+    prompts: Annotated[Path, typer.Argument(help="prompts.jsonl, or - for stdin.")],
+    out: Annotated[Path, typer.Option(help="Output folder to create or continue.")],
     config: RolloutConfig,
     options: RunOptions,
-    shard: Annotated[str, typer.Option(help="Take the parts i modulo n.", metavar="i/n")] = "0/1",
+    shard: Annotated[
+        str, typer.Option(help="Process only the parts i modulo n.", metavar="i/n")
+    ] = "0/1",
 ) -> None:
-    """Draw images of PROMPTS with a policy and keep their latents.
+    """Draw images of PROMPTS with a policy and save their latents.
 
     Example: expo rollout prompts.jsonl --policy embedded:emoji-sd --out it1/main --images png
     """

@@ -10,15 +10,15 @@ from expo_cli.config import RunOptions, ScoreConfig
 
 @config_flags
 def command(
-    folder: Annotated[Path, typer.Argument(help="A rollout folder, or images with --index.")],
+    folder: Annotated[Path, typer.Argument(help="Rollout folder (with --index: image folder).")],
     config: ScoreConfig,
     options: RunOptions,
-    out: Annotated[
-        Path | None, typer.Option(help="Score folder; FOLDER/scores by default.")
-    ] = None,
-    shard: Annotated[str, typer.Option(help="Take the parts i modulo n.", metavar="i/n")] = "0/1",
+    out: Annotated[Path | None, typer.Option(help="Score folder (default: FOLDER/scores).")] = None,
+    shard: Annotated[
+        str, typer.Option(help="Process only the parts i modulo n.", metavar="i/n")
+    ] = "0/1",
 ) -> None:
-    """Score the samples of FOLDER with one or more rewards; only what is missing is scored.
+    """Score the samples of FOLDER with one or more rewards; existing scores are kept.
 
     Example: expo score it1/main --reward pickscore:model=embedded:emoji-pickscore
     """

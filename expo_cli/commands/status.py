@@ -10,13 +10,13 @@ from expo_cli.config import StatusConfig
 @config_flags
 def command(
     outputs: Annotated[
-        list[Path], typer.Argument(help="Folders or files that the other commands make.")
+        list[Path], typer.Argument(help="Files or folders made by the other commands.")
     ],
     config: StatusConfig,
 ) -> None:
-    """Say what OUTPUTS are, what they lack and which commands complete them.
+    """Show what OUTPUTS are, what is missing and which commands complete them.
 
-    Exit code 0: all are complete; 75: something is missing; 1: one is nothing that expo made.
+    Exit code 0: all are complete; 75: something is missing; 1: one was not made by expo.
 
     Example: expo status it1/main it1/pairs.jsonl it1/checkpoint
     """

@@ -10,21 +10,23 @@ from expo_cli.config import HubConfig, RunOptions, TrainConfig
 
 @config_flags
 def command(
-    pairs: Annotated[list[Path], typer.Argument(help="Pair files: offline and of all iterations.")],
-    out: Annotated[Path, typer.Option(help="Checkpoint folder to make or continue.")],
+    pairs: Annotated[
+        list[Path], typer.Argument(help="Pair files, offline and online, of all iterations.")
+    ],
+    out: Annotated[Path, typer.Option(help="Checkpoint folder to create or continue.")],
     config: TrainConfig,
     hub: HubConfig,
     options: RunOptions,
     shard: Annotated[
         str | None,
         typer.Option(
-            help="Do not train: fill --reference-cache, with the parts i modulo n of what this "
-            "training will ask.",
+            help="Do not train; fill --reference-cache with the reference's outputs for the parts i "
+            "modulo n.",
             metavar="i/n",
         ),
     ] = None,
 ) -> None:
-    """Move the policy towards the winners of PAIRS.
+    """Train the policy to prefer the winners of PAIRS.
 
     Example: expo train it1/pairs.jsonl --init-from embedded:emoji-sd --out it1/checkpoint
     """

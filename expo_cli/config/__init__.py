@@ -1,10 +1,11 @@
-"""Every knob of every command, once: its name, type, default, help and check.
+"""Every setting of every command, defined once: its name, type, default, help and check.
 
-`commands.flags` makes the command line out of these classes, `--config FILE.toml` fills the same
-fields, and `run.json` records them. Sources of weights are a folder, a hub id or `embedded:NAME`.
+`commands.flags` turns these classes into command lines, `--config FILE.toml` fills the same fields,
+and `run.json` records them. Weights are given as a folder, a hub id or `embedded:NAME`.
 """
 
 from expo_cli.config.common import CommonConfig, Flag, Precision, RunOptions
+from expo_cli.config.env import EnvConfig
 from expo_cli.config.evaluate import EvaluateConfig
 from expo_cli.config.hub import HubConfig
 from expo_cli.config.make_pairs import MakePairsConfig, PairImagesConfig
@@ -16,6 +17,7 @@ from expo_cli.config.train import TrainConfig
 
 __all__ = [
     "CommonConfig",
+    "EnvConfig",
     "EvaluateConfig",
     "Flag",
     "HubConfig",

@@ -1,11 +1,11 @@
-"""What the knobs of all commands share."""
+"""Settings that all commands share."""
 
 import math
 from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 LARGEST_SEED = 2**63 - 1
-# Beyond these a number is a slip of the hand, and would take all memory before it is noticed.
+# A larger number is a typo, and would exhaust the memory before anyone notices.
 LARGEST_BATCH = 100_000
 LARGEST_SIDE = 16_384
 LARGEST_COUNT = 10**9
@@ -15,7 +15,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True)
 class Flag:
-    """What the command line shows of a field."""
+    """How the command line shows a field."""
 
     help: str
     panel: str = "Options"
@@ -35,22 +35,24 @@ def check_at_most(bound: int, **values: int | None) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How a command runs; nothing here changes what it makes."""
+    """How a command runs; none of these changes its output."""
 
     dry_run: Annotated[
-        bool, Flag("Print the plan (counts, sizes, effective settings) and stop.", "Running")
+        bool, Flag("Print the plan (counts, sizes, effective settings) and exit.", "Running")
     ] = False
     overwrite: Annotated[
-        bool, Flag("Start an output that exists anew instead of continuing it.", "Running")
+        bool, Flag("Replace an existing output instead of continuing it.", "Running")
     ] = False
-    quiet: Annotated[bool, Flag("No progress and no notes on stderr.", "Running")] = False
-    json: Annotated[bool, Flag("Print the result as JSON on stdout.", "Running")] = False
+    quiet: Annotated[bool, Flag("Show no progress bars and no notes on stderr.", "Running")] = False
+    json: Annotated[bool, Flag("Print the result as JSON to stdout.", "Running")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class CommonConfig:
-    seed: Annotated[int, Flag("Seed of everything random.", "Running")] = 0
-    limit: Annotated[int | None, Flag("Use only the first N inputs.", "Running")] = None
+    seed: Annotated[int, Flag("Random seed.", "Running")] = 0
+    limit: Annotated[
+        int | None, Flag("Use only the first N inputs (rows, prompts, images or pairs).", "Running")
+    ] = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= LARGEST_SEED:

@@ -1,4 +1,4 @@
-"""Knobs of `expo evaluate`."""
+"""Settings of `expo evaluate`."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -9,26 +9,29 @@ from expo_cli.config.common import CommonConfig, Flag, check_at_most, check_posi
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(CommonConfig):
     baseline: Annotated[
-        str | None, Flag("Label of the policy to compare with; the first by default.", "Comparing")
+        str | None,
+        Flag("Label of the policy to compare with (default: the first one).", "Comparing"),
     ] = None
     training_reward: Annotated[
-        str | None, Flag("Label of the reward that was trained on.", "Comparing")
+        str | None, Flag("Label of the reward that the policies were trained on.", "Comparing")
     ] = None
     heldout_reward: Annotated[
-        str | None, Flag("Label of the reward that was not.", "Comparing")
+        str | None, Flag("Label of the reward that they were not trained on.", "Comparing")
     ] = None
     protocol: Annotated[
         Literal["none", "hps-benchmark"],
         Flag(
-            "Also give the figures of a published protocol. hps-benchmark: one image a prompt, and of "
-            "each style the standard deviation over ten groups of them.",
+            "Published protocol to follow as well; hps-benchmark adds each style's std over "
+            "ten groups (one image per prompt).",
             "Comparing",
         ),
     ] = "none"
-    num_bootstrap: Annotated[int, Flag("Bootstrap resamples of the prompts.", "Comparing")] = 2000
-    confidence: Annotated[float, Flag("Of the intervals.", "Comparing")] = 0.95
-    num_grid_prompts: Annotated[int, Flag("Prompts in the image grids.", "Report")] = 12
-    title: Annotated[str, Flag("Of the report.", "Report")] = "EXPO report"
+    num_bootstrap: Annotated[
+        int, Flag("Number of bootstrap resamples of the prompts.", "Comparing")
+    ] = 2000
+    confidence: Annotated[float, Flag("Confidence level of the intervals.", "Comparing")] = 0.95
+    num_grid_prompts: Annotated[int, Flag("Number of prompts in the image grids.", "Report")] = 12
+    title: Annotated[str, Flag("Title of the report.", "Report")] = "EXPO report"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""Knobs of uploading to the Hugging Face hub; nothing here changes what a command makes."""
+"""Settings for uploading to the Hugging Face Hub; none of these changes a command's output."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -8,17 +8,21 @@ from expo_cli.config.common import Flag
 
 @dataclass(frozen=True, kw_only=True)
 class HubConfig:
-    """There is no flag for a token: command lines are recorded, and others can see them."""
+    """There is no flag for a token: command lines are recorded and visible to other users."""
 
     push_to_hub: Annotated[
         bool,
-        Flag("Upload the finished checkpoint; log in by hf auth login or HF_TOKEN.", "Output"),
+        Flag(
+            "Upload the finished checkpoint to the Hugging Face Hub; log in with hf auth "
+            "login or HF_TOKEN.",
+            "Output",
+        ),
     ] = False
     hub_model_id: Annotated[
-        str | None, Flag("OWNER/NAME or NAME. Default: the name of --out.", "Output")
+        str | None, Flag("OWNER/NAME or NAME (default: the name of --out).", "Output")
     ] = None
     hub_private_repo: Annotated[
-        bool, Flag("Make the repository, if it is new, a private one.", "Output")
+        bool, Flag("Make the repository private if it is created.", "Output")
     ] = False
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Knobs of `expo make-pairs`."""
+"""Settings of `expo make-pairs`."""
 
 from dataclasses import dataclass, fields
 from typing import Annotated, Literal
@@ -19,37 +19,40 @@ class MakePairsConfig(CommonConfig):
     reward: Annotated[
         tuple[str, ...],
         Flag(
-            "LABEL[=WEIGHT] of a reward to pair by; may be repeated. Default: the only one there.",
+            "LABEL[=WEIGHT] of a reward to pair by; may be repeated (default: the only one "
+            "scored).",
             "Pairing",
         ),
     ] = ()
     scores: Annotated[
         tuple[str, ...],
-        Flag("Score folder of each rollout, in their order; ROLLOUT/scores by default.", "Reading"),
+        Flag(
+            "Score folder of each rollout, in the same order (default: ROLLOUT/scores).", "Reading"
+        ),
     ] = ()
     pairing: Annotated[
         str,
         Flag(
-            "Which samples of a prompt make a pair: best-worst (one pair a prompt), "
-            "top-bottom:k=N (the N best with the N worst) or all. Of rollouts with step candidates also "
-            "step-best-worst:min_confidence=0.3 (one pair a denoising step).",
+            "Which samples of a prompt form pairs: best-worst (one pair per prompt), "
+            "top-bottom:k=N (the N best with the N worst) or all. For step candidates: "
+            "step-best-worst:min_confidence=0.3 (one pair per denoising step).",
             "Pairing",
         ),
     ] = "best-worst"
     combine: Annotated[
         str,
         Flag(
-            "How several rewards become one within a prompt: z-score (sum), rank (sum), pareto "
-            "(z-score, and no reward may prefer the loser), or weighted (raw sum: the reward with "
-            "the larger spread wins).",
+            "How several rewards are combined per prompt: z-score (sum), rank (sum), pareto "
+            "(z-score, and no reward may prefer the loser) or weighted (raw sum: the reward "
+            "with the larger spread wins).",
             "Pairing",
         ),
     ] = "z-score"
     source: Annotated[
         Literal["online", "offline"],
         Flag(
-            "What pairs of rollouts are to the loop: its own, or given before it (D_off), as those "
-            "of a --layout always are.",
+            "Mark pairs as online (made by the loop) or offline (D_off). Pairs imported with "
+            "--layout are always offline.",
             "Pairing",
         ),
     ] = "online"
@@ -65,51 +68,57 @@ class MakePairsConfig(CommonConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class PairImagesConfig:
-    """Pairs of images: how those that exist become latents, and latents become images again."""
+    """Preference data with images: how images are encoded to latents, and latents decoded to images."""
 
     layout: Annotated[
         str | None,
         Flag(
             "INPUTS are preferences over images, not rollouts: pick-a-pic (parquet), "
-            "hpdv2:images=FOLDER (train.json, test.json), image-preferences[:prompt=,chosen=,"
-            "rejected=] (parquet) or imagefolder[:prompt=,winner=,loser=] (metadata.jsonl).",
+            "hpdv2:images=FOLDER (train.json, test.json), "
+            "image-preferences[:prompt=,chosen=,rejected=] (parquet) or "
+            "imagefolder[:prompt=,winner=,loser=] (metadata.jsonl).",
             "Images",
         ),
     ] = None
     export: Annotated[
         str | None,
         Flag(
-            "INPUTS are pairs.jsonl files, to be written with their images into the folder --out: "
-            "pick-a-pic[:images=png|webp|jpg] (parquet of the Diffusion-DPO scripts) or "
-            "imagefolder[:images=].",
+            "Write the pairs in INPUTS (pairs.jsonl files) with their images into the folder "
+            "--out: pick-a-pic[:images=png|webp|jpg] (parquet of the Diffusion-DPO scripts) "
+            "or imagefolder[:images=].",
             "Images",
         ),
     ] = None
     vae: Annotated[
         str | None,
         Flag(
-            "Model whose VAE encodes the images of a --layout (the policy to train), or decodes "
-            "those to --export; these by default by the model whose latents they are.",
+            "With --layout: model whose VAE encodes the images. With --export: the one that "
+            "decodes (default: that of the latents).",
             "Images",
         ),
     ] = None
     resolution: Annotated[
         int | None,
         Flag(
-            "Pixels of the short side, then of the centre crop; the model's by default.", "Images"
+            "Size in pixels: resize the short side to it, then crop the centre (default: the "
+            "model's).",
+            "Images",
         ),
     ] = None
     posterior: Annotated[
         Literal["sample", "mean"],
-        Flag("Which latents of the VAE's posterior: a draw by --seed, or its mean.", "Images"),
+        Flag("Encode to a draw (by --seed) from the VAE's posterior, or to its mean.", "Images"),
     ] = "sample"
-    flip: Annotated[bool, Flag("Also make each pair of the mirrored images.", "Images")] = False
+    flip: Annotated[bool, Flag("Also add each pair with its images mirrored.", "Images")] = False
     unreadable: Annotated[
         Literal["stop", "drop"],
-        Flag("At an image that cannot be used: stop, or drop its pairs and count them.", "Images"),
+        Flag(
+            "What to do with an image that cannot be used: stop, or drop its pairs and count them.",
+            "Images",
+        ),
     ] = "stop"
-    part_size: Annotated[int, Flag("Images, or pairs to --export, a part.", "Images")] = 1024
-    batch_size: Annotated[int, Flag("Images a batch.", "Images")] = 16
+    part_size: Annotated[int, Flag("Images (with --export: pairs) per part.", "Images")] = 1024
+    batch_size: Annotated[int, Flag("Images per batch.", "Images")] = 16
     dtype: Annotated[Precision, Flag("Precision of the VAE.", "Images")] = "fp32"
 
     def __post_init__(self) -> None:

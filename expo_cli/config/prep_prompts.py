@@ -1,4 +1,4 @@
-"""Knobs of `expo prep-prompts`."""
+"""Settings of `expo prep-prompts`."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -21,49 +21,56 @@ class PrepPromptsConfig(CommonConfig):
             "hps-benchmark",
             "parti-prompts",
         ],
-        Flag("How to read the inputs; auto goes by the file's ending.", "Reading"),
+        Flag("Format of the inputs; auto goes by the file extension.", "Reading"),
     ] = "auto"
     prompt_column: Annotated[
         str | None,
         Flag(
-            "Column of the prompt; 'prompt' by default ('caption' in pick-a-pic, 'Prompt' in "
-            "parti-prompts).",
+            "Column of the prompt (default: prompt; in pick-a-pic caption, in parti-prompts "
+            "Prompt).",
             "Reading",
         ),
     ] = None
     category_column: Annotated[
         str | None,
         Flag(
-            "Column of the category; 'category', if there is one ('Category' in parti-prompts).",
+            "Column of the category (default: category, if there is one; in parti-prompts "
+            "Category).",
             "Reading",
         ),
     ] = None
     keep_all: Annotated[
         bool,
         Flag(
-            "Keep repeated prompts and prompts of any length: a benchmark is drawn whole.",
+            "Keep duplicates and prompts of any length, so that a benchmark stays complete.",
             "Choosing",
         ),
     ] = False
     max_tokens: Annotated[
-        int, Flag("Drop prompts of more tokens, both end marks counted.", "Choosing")
+        int, Flag("Drop prompts with more tokens, counting the start and end token.", "Choosing")
     ] = 77
     tokenizer: Annotated[
         str | None,
         Flag(
-            "Whose tokens: a model or tokenizer folder, or hub id; CLIP's by default.", "Choosing"
+            "Tokenizer that counts: a model folder, tokenizer folder or hub id (default: CLIP's).",
+            "Choosing",
         ),
     ] = None
     sample: Annotated[
         int | None,
-        Flag("Keep N prompts to train on, chosen by hash of --seed and prompt.", "Choosing"),
+        Flag("Keep N training prompts, chosen by a hash of --seed and the prompt.", "Choosing"),
     ] = None
     heldout_fraction: Annotated[
         float,
-        Flag("Share of prompts held out, by hash of the prompt whatever the seed.", "Choosing"),
+        Flag(
+            "Fraction of prompts to hold out, by a hash of the prompt that does not depend on "
+            "--seed.",
+            "Choosing",
+        ),
     ] = 0.0
     heldout_sample: Annotated[
-        int | None, Flag("Keep N of the held-out prompts, chosen likewise.", "Choosing")
+        int | None,
+        Flag("Keep N of the held-out prompts, chosen in the same way as --sample.", "Choosing"),
     ] = None
 
     def __post_init__(self) -> None:

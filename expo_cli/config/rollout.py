@@ -1,4 +1,4 @@
-"""Knobs of `expo rollout`."""
+"""Settings of `expo rollout`."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -20,21 +20,22 @@ SAMPLES_PER_PART = 1_000_000
 @dataclass(frozen=True, kw_only=True)
 class RolloutConfig(CommonConfig):
     policy: Annotated[
-        str, Flag("Weights that draw: pipeline folder, LoRA checkpoint, hub id.", "Policies")
+        str, Flag("Weights to draw with: pipeline folder, LoRA checkpoint or hub id.", "Policies")
     ]
-    agent: Annotated[Literal["main", "explore"], Flag("Whose samples these are.", "Policies")] = (
-        "main"
-    )
+    agent: Annotated[
+        Literal["main", "explore"], Flag("Which agent these samples belong to.", "Policies")
+    ] = "main"
     explorer: Annotated[
         str | None,
         Flag(
-            "How the explore agent differs: same, previous, reference, "
-            "sampling[:guidance_scale=,eta=,num_inference_steps=,scheduler=], checkpoint:path=.",
+            "How the explore agent differs from main: same, previous, reference, "
+            "sampling[:guidance_scale=,eta=,num_inference_steps=,scheduler=] or "
+            "checkpoint:path=.",
             "Policies",
         ),
     ] = None
     previous: Annotated[
-        str | None, Flag("Weights of the iteration before, for --explorer previous.", "Policies")
+        str | None, Flag("Weights of the previous iteration, for --explorer previous.", "Policies")
     ] = None
     ref: Annotated[str | None, Flag("Reference weights, for --explorer reference.", "Policies")] = (
         None
@@ -42,77 +43,86 @@ class RolloutConfig(CommonConfig):
     kl_to: Annotated[
         str | None,
         Flag(
-            "Record each sample's trajectory KL to these weights (ddpm, or ddim with eta > 0).",
+            "Record each sample's trajectory KL to these weights (needs ddpm, or ddim with "
+            "eta > 0).",
             "Policies",
         ),
     ] = None
-    num_images_per_prompt: Annotated[int, Flag("Images a prompt.", "Sampling")] = 4
+    num_images_per_prompt: Annotated[int, Flag("Images per prompt.", "Sampling")] = 4
     first_index: Annotated[
         int,
         Flag(
-            "Number of a prompt's first image; with that of another rollout's last plus one, these "
-            "are more images of its prompts.",
+            "Index of each prompt's first image. To extend another rollout, give its last "
+            "index + 1.",
             "Sampling",
         ),
     ] = 0
     scheduler: Annotated[
         str | None,
         Flag(
-            "ddpm (the default), ddim, dpm-solver++, sde-dpm-solver++, euler or euler-ancestral; "
+            "ddpm (default), ddim, dpm-solver++, sde-dpm-solver++, euler or euler-ancestral; "
             "flow-match-euler for SD 3 and FLUX.",
             "Sampling",
         ),
     ] = None
-    num_inference_steps: Annotated[int, Flag("Denoising steps.", "Sampling")] = 50
+    num_inference_steps: Annotated[int, Flag("Number of denoising steps.", "Sampling")] = 50
     guidance_scale: Annotated[
-        float, Flag("Classifier-free guidance; 1 or less turns it off.", "Sampling")
+        float, Flag("Classifier-free guidance scale; 1 or less disables guidance.", "Sampling")
     ] = 7.5
-    eta: Annotated[float, Flag("DDIM's eta; 1 is ancestral sampling.", "Sampling")] = 0.0
-    height: Annotated[int | None, Flag("Pixels; the model's own by default.", "Sampling")] = None
-    width: Annotated[int | None, Flag("Pixels; the model's own by default.", "Sampling")] = None
+    eta: Annotated[float, Flag("DDIM eta; 1 is ancestral sampling.", "Sampling")] = 0.0
+    height: Annotated[int | None, Flag("Height in pixels (default: the model's).", "Sampling")] = (
+        None
+    )
+    width: Annotated[int | None, Flag("Width in pixels (default: the model's).", "Sampling")] = None
     neg_schedule: Annotated[
         Literal["none", "linear", "constant", "cosine"],
-        Flag("Probability of a negative prompt over the iterations.", "Negative prompts"),
+        Flag(
+            "How the probability of a negative prompt changes over the iterations.",
+            "Negative prompts",
+        ),
     ] = "none"
     negative_prompts: Annotated[
-        str | None, Flag("File of negative prompts, one a line.", "Negative prompts")
+        str | None, Flag("File of negative prompts, one per line.", "Negative prompts")
     ] = None
     iteration: Annotated[
-        int, Flag("This iteration, from 1 (0: outside the loop).", "Negative prompts")
+        int, Flag("Number of this iteration, from 1 (0: outside the loop).", "Negative prompts")
     ] = 0
-    iterations: Annotated[int | None, Flag("Iterations in all.", "Negative prompts")] = None
+    iterations: Annotated[int | None, Flag("Total number of iterations.", "Negative prompts")] = (
+        None
+    )
     num_step_candidates: Annotated[
         int | None,
         Flag(
-            "Draw each step (ddim with eta > 0) N times, and keep the best and the worst of these "
-            "for step pairs; the sample goes on from any of them.",
+            "For SPO (ddim, eta > 0): draw N candidates per step, keep the best and the "
+            "worst, continue from a random one.",
             "Step pairs",
         ),
     ] = None
     step_reward: Annotated[
         str | None,
         Flag(
-            "Who judges what the policy sees in a candidate, as --reward of score: step-pickscore, "
-            "or one that takes it for a finished image.",
+            "Reward of the candidates, as score --reward. All but step-pickscore judge the "
+            "predicted final image.",
             "Step pairs",
         ),
     ] = None
     skip_steps: Annotated[
-        int | None, Flag("First steps that are drawn once, as ever; none by default.", "Step pairs")
+        int | None, Flag("Number of initial steps without candidates (default: 0).", "Step pairs")
     ] = None
     images: Annotated[
-        Literal["none", "png", "webp", "jpg"], Flag("Also write images.", "Output")
+        Literal["none", "png", "webp", "jpg"],
+        Flag("Also save the images in this format.", "Output"),
     ] = "none"
-    part_size: Annotated[int, Flag("Prompts a part.", "Output")] = 64
-    batch_size: Annotated[int, Flag("Images a batch, across prompts.", "Speed")] = 32
+    part_size: Annotated[int, Flag("Prompts per part.", "Output")] = 64
+    batch_size: Annotated[int, Flag("Images per batch; a batch may span prompts.", "Speed")] = 32
     dtype: Annotated[
-        Precision, Flag("Precision of the weights; auto: the fastest this device has.", "Speed")
+        Precision, Flag("Precision of the weights; auto picks the fastest for the device.", "Speed")
     ] = "auto"
     text_cache: Annotated[
         str | None,
         Flag(
-            "SD 3, FLUX: folder that keeps what T5 says of each prompt, for this and other runs. T5 "
-            "says it before the network is loaded; without it both are loaded at once.",
+            "SD 3 and FLUX: folder that caches T5 embeddings, so that T5 and the network are "
+            "never in memory together.",
             "Speed",
         ),
     ] = None

@@ -1,4 +1,4 @@
-"""Knobs of `expo score`."""
+"""Settings of `expo score`."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -20,32 +20,35 @@ class ScoreConfig(CommonConfig):
         Flag(
             "[LABEL=]NAME[:key=value,...]; may be repeated. pickscore[:model=,processor=], "
             "hpsv2[:version=2.1|2.0 or checkpoint=,config= or model=][,antialias=], "
-            "clip-score[:model=,processor=], laion-aesthetic:weights=FILE[,model=,processor=], "
-            "exec:PROGRAM, or the dotted path of a class. The "
-            "label (default: the name) is what files and tables call it.",
+            "clip-score[:model=,processor=], "
+            "laion-aesthetic:weights=FILE[,model=,processor=], exec:PROGRAM, or the dotted "
+            "path of a class. LABEL (default: NAME) names the files and table columns.",
             "Rewards",
         ),
     ] = ()
     index: Annotated[
         str | None,
         Flag(
-            "JSONL of {image, prompt}: score these images of FOLDER, which no rollout made; - is "
-            "standard input. Transparency is laid over white.",
+            "JSONL of {image, prompt} (- for stdin): score these images in FOLDER instead of "
+            "a rollout; transparency becomes white.",
             "Reading",
         ),
     ] = None
     unreadable: Annotated[
         Literal["stop", "drop"],
         Flag(
-            "At an image of --index that cannot be used: stop, or drop it and count it.", "Reading"
+            "What to do with an image of --index that cannot be used: stop, or drop it and "
+            "count it.",
+            "Reading",
         ),
     ] = "stop"
-    part_size: Annotated[int, Flag("Images a part, with --index.", "Output")] = 256
+    part_size: Annotated[int, Flag("Images per part, with --index.", "Output")] = 256
     vae: Annotated[
-        str | None, Flag("Model whose VAE decodes; by default the one that drew.", "Reading")
+        str | None,
+        Flag("Model whose VAE decodes the latents (default: the model that drew them).", "Reading"),
     ] = None
-    batch_size: Annotated[int, Flag("Images a batch.", "Speed")] = 32
-    dtype: Annotated[Precision, Flag("Precision of rewards and decoder.", "Speed")] = "fp32"
+    batch_size: Annotated[int, Flag("Images per batch.", "Speed")] = 32
+    dtype: Annotated[Precision, Flag("Precision of the rewards and the decoder.", "Speed")] = "fp32"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""Knobs of `expo status`."""
+"""Settings of `expo status`."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -9,13 +9,13 @@ from expo_cli.config.common import Flag, check_positive
 @dataclass(frozen=True, kw_only=True)
 class StatusConfig:
     json: Annotated[
-        bool, Flag("Print it as JSON, with the numbers of all missing parts.", "Output")
+        bool, Flag("Print JSON that also lists the numbers of all missing parts.", "Output")
     ] = False
     missing_shards: Annotated[
         int | None,
         Flag(
-            "Print only which of N shards have parts to make, as in 0,3,7: what --array of sbatch "
-            "takes.",
+            "Print only which of N shards have missing parts, in the format of sbatch --array"
+            " (0,3,7).",
             "Output",
         ),
     ] = None

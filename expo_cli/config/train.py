@@ -1,4 +1,4 @@
-"""Knobs of `expo train`."""
+"""Settings of `expo train`."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -17,116 +17,133 @@ from expo_cli.config.common import (
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(CommonConfig):
     init_from: Annotated[
-        str, Flag("Weights to start from: the previous iteration's policy.", "Policies")
+        str, Flag("Weights to start from, such as the previous iteration's policy.", "Policies")
     ]
     ref: Annotated[
         str | None,
-        Flag("Frozen reference; the pre-trained model. Default: --init-from.", "Policies"),
+        Flag(
+            "Frozen reference model, usually the pre-trained one (default: --init-from, or "
+            "its base if it is a LoRA).",
+            "Policies",
+        ),
     ] = None
     objective: Annotated[
         str,
         Flag(
-            "NAME[:key=value,...]: sft, dpo, kto, spo or expo, e.g. expo:beta=5000,alpha=0.01.",
+            "NAME[:key=value,...]: sft, dpo, kto, spo or expo; for example "
+            "expo:beta=5000,alpha=0.01.",
             "Method",
         ),
     ] = "dpo"
     caption_dropout: Annotated[
-        float, Flag("Share of visits trained with an empty prompt.", "Method")
+        float, Flag("Fraction of examples trained with an empty prompt.", "Method")
     ] = 0.0
     noise_draws: Annotated[
         int | None,
         Flag(
-            "Each pair's noise, timestep and dropped caption come again after so many visits to it.",
+            "Reuse each example's noise, timestep and caption dropout after N visits "
+            "(default: never).",
             "Method",
         ),
     ] = None
-    max_train_steps: Annotated[int, Flag("Optimiser steps.", "Optimiser")] = 2000
+    max_train_steps: Annotated[int, Flag("Number of optimiser steps.", "Optimiser")] = 2000
     train_batch_size: Annotated[
-        int, Flag("Pairs, or single images of kto, a process a forward pass.", "Optimiser")
+        int, Flag("Pairs (with kto: images) per process and forward pass.", "Optimiser")
     ] = 4
     gradient_accumulation_steps: Annotated[
-        int, Flag("Forward passes an optimiser step.", "Optimiser")
+        int, Flag("Forward passes per optimiser step.", "Optimiser")
     ] = 1
-    learning_rate: Annotated[float, Flag("Before --scale-lr.", "Optimiser")] = 1e-5
+    learning_rate: Annotated[float, Flag("Peak learning rate, before --scale-lr.", "Optimiser")] = (
+        1e-5
+    )
     scale_lr: Annotated[
         bool, Flag("Multiply the learning rate by the global batch size.", "Optimiser")
     ] = False
     lr_scheduler: Annotated[
-        Literal["constant", "linear", "cosine"], Flag("After the warm-up.", "Optimiser")
+        Literal["constant", "linear", "cosine"],
+        Flag("Learning rate schedule after the warm-up.", "Optimiser"),
     ] = "constant"
     warmup_ratio: Annotated[
-        float, Flag("Share of the steps in which the rate rises from 0.", "Optimiser")
+        float, Flag("Fraction of the steps in which the learning rate rises from 0.", "Optimiser")
     ] = 0.25
-    adam_beta1: Annotated[float, Flag("AdamW.", "Optimiser")] = 0.9
-    adam_beta2: Annotated[float, Flag("AdamW.", "Optimiser")] = 0.999
-    adam_epsilon: Annotated[float, Flag("AdamW.", "Optimiser")] = 1e-8
-    adam_weight_decay: Annotated[float, Flag("AdamW.", "Optimiser")] = 1e-2
-    max_grad_norm: Annotated[float, Flag("Clip the gradient's norm; 0: never.", "Optimiser")] = 1.0
+    adam_beta1: Annotated[float, Flag("AdamW beta1.", "Optimiser")] = 0.9
+    adam_beta2: Annotated[float, Flag("AdamW beta2.", "Optimiser")] = 0.999
+    adam_epsilon: Annotated[float, Flag("AdamW epsilon.", "Optimiser")] = 1e-8
+    adam_weight_decay: Annotated[float, Flag("AdamW weight decay.", "Optimiser")] = 1e-2
+    max_grad_norm: Annotated[
+        float, Flag("Clip the gradient norm to this value; 0 disables clipping.", "Optimiser")
+    ] = 1.0
     max_error_ratio: Annotated[
         float,
         Flag(
-            "Stop when the policy's error on winners exceeds this many times the reference's.",
+            "Stop if the policy's error on winners exceeds this multiple of the reference's.",
             "Optimiser",
         ),
     ] = 3.0
     use_lora: Annotated[bool, Flag("Train a LoRA adapter instead of all weights.", "LoRA")] = False
-    lora_rank: Annotated[int, Flag("Rank.", "LoRA")] = 16
-    lora_alpha: Annotated[int | None, Flag("Alpha; the rank by default.", "LoRA")] = None
+    lora_rank: Annotated[int, Flag("LoRA rank.", "LoRA")] = 16
+    lora_alpha: Annotated[int | None, Flag("LoRA alpha (default: the rank).", "LoRA")] = None
     lora_target_modules: Annotated[
         tuple[str, ...],
         Flag(
-            "Adapt the layers whose names end so, e.g. to_q; may be repeated. Default: those of "
-            "--init-from where it is a LoRA, else all projections of attention.",
+            "Suffix of layers to adapt, e.g. to_q; may be repeated (default: as --init-from, "
+            "or all attention projections).",
             "LoRA",
         ),
     ] = ()
     mixed_precision: Annotated[
-        Precision, Flag("Of the forward pass; the optimiser's copy is always fp32.", "Speed")
+        Precision,
+        Flag(
+            "Precision of the forward pass; the optimiser's copy of the weights is always fp32.",
+            "Speed",
+        ),
     ] = "auto"
-    gradient_checkpointing: Annotated[bool, Flag("Less memory for more time.", "Speed")] = False
+    gradient_checkpointing: Annotated[
+        bool, Flag("Recompute activations in the backward pass: less memory, more time.", "Speed")
+    ] = False
     shard_optimizer: Annotated[
         bool,
         Flag(
-            "Of several processes each keeps its share of fp32 weights, gradients and moments "
-            "(ZeRO-2).",
+            "Shard fp32 weights, gradients and optimiser states across processes (ZeRO-2).",
             "Speed",
         ),
     ] = False
     reference_cache: Annotated[
         str | None,
         Flag(
-            "Folder that keeps what the reference says of each visit, for this and later runs; the "
-            "reference is loaded only for what is missing there.",
+            "Folder that caches the reference model's outputs; the model is loaded only "
+            "for missing entries.",
             "Speed",
         ),
     ] = None
     text_cache: Annotated[
         str | None,
         Flag(
-            "SD 3, FLUX: folder that keeps what T5 says of each prompt, for this and other runs. "
-            "Default: in --out, until training is finished.",
+            "SD 3 and FLUX: folder that caches T5 embeddings (default: in --out, until "
+            "training is finished).",
             "Speed",
         ),
     ] = None
     checkpointing_steps: Annotated[int, Flag("Save a resumable state every N steps.", "Output")] = (
         100
     )
-    checkpoints_total_limit: Annotated[int, Flag("Keep the newest N states.", "Output")] = 2
+    checkpoints_total_limit: Annotated[int, Flag("Keep only the newest N states.", "Output")] = 2
     keep_state: Annotated[
         bool,
         Flag(
-            "Keep the last state of a finished training; a larger --max-train-steps goes on from it.",
+            "Keep the last state when training is finished, so that a larger "
+            "--max-train-steps can continue from it.",
             "Output",
         ),
     ] = False
-    logging_steps: Annotated[int, Flag("A line of metrics every N steps.", "Output")] = 10
+    logging_steps: Annotated[int, Flag("Log metrics every N steps.", "Output")] = 10
     report_to: Annotated[
         Literal["none", "tensorboard", "wandb"],
-        Flag("Also log to this tracker, where it is installed.", "Output"),
+        Flag("Tracker to log to as well; it must be installed.", "Output"),
     ] = "none"
     num_processes: Annotated[
         int | None,
-        Flag("Fail unless started as this many processes (accelerate launch).", "Running"),
+        Flag("Fail unless started with this many processes (accelerate launch).", "Running"),
     ] = None
 
     def __post_init__(self) -> None:

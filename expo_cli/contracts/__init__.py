@@ -1,1 +1,1 @@
-"""What is on disk: every file that one stage writes and another reads."""
+"""The files on disk: everything that one stage writes and another reads."""

@@ -1,12 +1,13 @@
-"""Writing whole files, and staying inside a folder while reading them."""
+"""Writes files atomically, and keeps reads inside a folder."""
 
 import fcntl
 import glob
 import hashlib
+import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TypeVar
@@ -22,7 +23,7 @@ HOST = os.uname().nodename
 
 @contextmanager
 def cannot_be_written(path: Path) -> Iterator[None]:
-    """Errors of the system while `path` is written or removed, as ExpoError in one line."""
+    """Turn an OSError raised while `path` is written or removed into a one-line ExpoError."""
     try:
         yield
     except OSError as error:
@@ -31,7 +32,7 @@ def cannot_be_written(path: Path) -> Iterator[None]:
 
 @contextmanager
 def to_standard_output() -> Iterator[None]:
-    """Errors of writing there as ExpoError; a reader that has seen enough is none."""
+    """Turn an OSError into ExpoError, except for a closed pipe."""
     try:
         yield
     except BrokenPipeError:
@@ -41,17 +42,17 @@ def to_standard_output() -> Iterator[None]:
 
 
 def partial_path(path: Path) -> Path:
-    """Where what becomes `path` is until it is whole, or goes to when it is removed."""
+    """A new temporary name next to `path`, for a file being written or a folder being removed."""
     return path.with_name(f"{path.name}.{HOST}-{secrets.token_hex(4)}.partial")
 
 
 @contextmanager
 def atomic(path: Path, publish: Callable[[Path, Path], None] = os.replace) -> Iterator[IO[bytes]]:
-    """A binary file that appears under its final name only when it is whole, as `publish` puts it.
+    """A binary file that gets its final name, by `publish`, only when it is complete.
 
-    Until then it is `NAME.HOST-TOKEN.partial`, beside it and locked; an error leaves the old file as
-    it was.
-    Raises ExpoError, in one line, when the folder cannot be written or the disk is full.
+    Until then it is called `NAME.HOST-TOKEN.partial`, in the same folder, and locked. An error
+    leaves the old file unchanged. Raises ExpoError when the folder cannot be written or the disk
+    is full.
     """
     partial = partial_path(path)
     with cannot_be_written(path):
@@ -70,12 +71,12 @@ def atomic(path: Path, publish: Callable[[Path, Path], None] = os.replace) -> It
 
 
 def remove_abandoned(folder: Path, pattern: str = "**/*") -> None:
-    """Remove the `.partial` files of `folder` that killed processes of this host left.
+    """Remove `.partial` files that killed processes of this host left in `folder`.
 
-    Another host's stay: whether their writers live is not known everywhere.
+    Those of other hosts are kept, because their writers may still be running.
     """
     for partial in folder.glob(f"{pattern}.{glob.escape(HOST)}-*.partial"):
-        if partial.is_dir():  # what was being removed
+        if partial.is_dir():  # a folder that was being removed
             shutil.rmtree(partial, ignore_errors=True)
             continue
         with suppress(OSError), partial.open("rb") as file:
@@ -89,16 +90,18 @@ def lock_path(path: Path) -> Path:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Hold the right to write `path`, a folder that only one process at a time may make.
+    """Lock `path`, a folder that only one process at a time may write.
 
-    Raises ExpoError when another process holds it, or there can be no lock; the system frees it
-    when that one ends.
+    The system releases the lock when the process ends. Raises ExpoError when another process holds
+    it, or when it cannot be locked.
     """
     lock = lock_path(path)
     try:
         file = _locked(lock)
     except BlockingIOError as error:
-        raise ExpoError(f"{path}: another process is writing it; wait for its end") from error
+        raise ExpoError(
+            f"{path}: another process is writing it; wait until it has finished"
+        ) from error
     except OSError as error:
         raise ExpoError(f"{lock}: cannot be locked: {error.strerror or error}") from error
     with file:
@@ -114,7 +117,7 @@ def _locked(lock: Path) -> IO[bytes]:
         file = lock.open("wb")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Who held it may have removed it since it was opened: then it keeps nobody else out.
+            # The previous holder may have removed the file since: then this lock excludes nobody.
             if lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat()):
                 return file
         except OSError:
@@ -125,9 +128,9 @@ def _locked(lock: Path) -> IO[bytes]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder that appears under its final name only when everything in it is written.
+    """A folder that gets its final name only when everything in it is written.
 
-    A folder left over from an interrupted run is replaced, so only one process may write it.
+    Leftovers of an interrupted run are replaced, so only one process may write it.
     """
     partial = path.with_name(f"{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -145,8 +148,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 def inside(folder: Path, relative: str) -> Path:
     """The file `relative` of `folder`.
 
-    Raises ContractError when it is absolute, or leaves the folder by `..` or by a symbolic link:
-    a file from a stranger must not read or overwrite anything else.
+    Raises ContractError when it is absolute, or leaves the folder through `..` or a symbolic link:
+    an untrusted file must not read or overwrite anything else.
     """
     path = folder / relative
     if leaves(relative) or not path.resolve().is_relative_to(folder.resolve()):
@@ -155,14 +158,14 @@ def inside(folder: Path, relative: str) -> Path:
 
 
 def leaves(relative: str) -> bool:
-    """Whether a path leaves its folder by what it says; a symbolic link may lead out all the same."""
-    # Without pathlib: each record of a file is asked.
+    """Whether a path leaves its folder by its text alone; symbolic links are not followed."""
+    # Without pathlib, which is slow: this is called for each record.
     return "\0" in relative or relative.startswith("/") or ".." in relative.split("/")
 
 
 def read_json(path: Path, kind: type[Content]) -> Content:
-    """What a JSON file holds. Raises ExpoError when there is none, ContractError when it is another
-    kind of thing."""
+    """The contents of a JSON file. Raises ExpoError when it cannot be read, ContractError when it is
+    not a `kind`."""
     try:
         return msgspec.json.decode(path.read_text(encoding="utf-8"), type=kind)
     except OSError as error:
@@ -171,8 +174,18 @@ def read_json(path: Path, kind: type[Content]) -> Content:
         raise ContractError(f"{path}: {error}") from error
 
 
+def json_bytes(value: object) -> bytes:
+    return json.dumps(value, indent=2).encode() + b"\n"
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write indented JSON atomically."""
+    with atomic(path) as file:
+        file.write(json_bytes(value))
+
+
 def sha256(path: Path) -> str:
-    """Raises ExpoError when the file cannot be read."""
+    """The file's sha256 in hex. Raises ExpoError when it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -180,7 +193,12 @@ def sha256(path: Path) -> str:
         raise ExpoError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def sha256_of_all(paths: Sequence[Path]) -> str:
-    """What `sha256sum FILES | sha256sum` prints in the folder of the files."""
-    listing = "".join(f"{sha256(path)}  {path.name}\n" for path in paths)
+def listing_sha256(items: Iterable[tuple[str, str]]) -> str:
+    """One sha256 over (name, sha256) items: the output of `sha256sum NAMES | sha256sum`."""
+    listing = "".join(f"{digest}  {name}\n" for name, digest in items)
     return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def files_sha256(folder: Path, paths: Iterable[Path]) -> str:
+    """One sha256 over files: the output of `sha256sum FILES | sha256sum` in `folder`."""
+    return listing_sha256((path.relative_to(folder).as_posix(), sha256(path)) for path in paths)

@@ -1,7 +1,7 @@
-"""What an input is: its contents, however it is spelled and wherever it lies.
+"""The identity of an input is the sha256 of its contents, whatever its path.
 
-A safetensors file that expo wrote says its own sha256, so that its data need not be read. All other
-large files are hashed once and remembered. A model is the files of those of its parts that are used.
+A safetensors file that expo wrote states its own sha256, so that its data need not be read. Hashes
+of other large files are cached. A model's identity covers only those of its parts that are used.
 """
 
 import fnmatch
@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from expo_cli.contracts.files import atomic, read_json, sha256
+from expo_cli.contracts.files import atomic, listing_sha256, read_json, sha256
 from expo_cli.contracts.provenance import RUN
 from expo_cli.contracts.sources import (
     ADAPTER_CONFIG,
@@ -29,34 +29,34 @@ from expo_cli.contracts.sources import (
 from expo_cli.contracts.tensors import stated_sha256
 from expo_cli.errors import ContractError, ExpoError
 
-# Which parts of a pipeline a command uses: folders whose names begin so.
+# Parts of a pipeline that a command may use, as prefixes of folder names.
 NETWORK = ("unet", "transformer")
 TEXT = ("text_encoder", "tokenizer")
 SCHEDULER = ("scheduler",)
 VAE = ("vae",)
 ADAPTER = "lora"
 
-# What a part consists of, beside weights: settings and vocabularies.
+# Files of a part other than weights: settings and vocabularies.
 TEXTS = ("*.json", "merges.txt", "vocab.txt", "*.model")
-# Keys of a config that say who wrote it; all that begin with an underscore but the class.
+# The only key with an underscore that matters; the others say who wrote the config.
 CLASS_NAME = "_class_name"
-# Smaller files are hashed faster than looked up.
+# Hashing a smaller file is faster than a look-up in the cache.
 WORTH_REMEMBERING = 1 << 20
-# A file may change again within what its file system calls the same moment.
+# A younger file may change again with the same timestamp.
 YOUNG_SECONDS = 2.0
 
 
 def file_sha256(path: Path) -> str:
-    """The sha256 that identifies a file: the one it states if expo wrote it, else of its contents.
+    """The sha256 that identifies a file: the one it states if expo wrote it, else that of its contents.
 
-    Raises ExpoError when it cannot be read, or is no regular file.
+    Raises ExpoError when it cannot be read or is not a regular file.
     """
     try:
         status = path.stat()
     except OSError as error:
         raise ExpoError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not stat.S_ISREG(status.st_mode):
-        raise ExpoError(f"{path}: is no regular file")
+        raise ExpoError(f"{path}: is not a regular file")
     if path.suffix == ".safetensors" and (stated := stated_sha256(path)):
         return stated
     if status.st_size < WORTH_REMEMBERING:
@@ -65,9 +65,9 @@ def file_sha256(path: Path) -> str:
 
 
 def _remembered(path: Path, status: os.stat_result) -> str:
-    """The sha256 of a file, hashed anew when it is another one than before.
+    """The sha256 of a file, from the cache unless the file has changed.
 
-    ctime is among what it is known by: `cp -p` and `touch -r` keep size and mtime.
+    ctime is part of the key, because `cp -p` and `touch -r` preserve size and mtime.
     """
     memory = _memory(status)
     with suppress(OSError):
@@ -94,20 +94,19 @@ def _memory(status: os.stat_result) -> Path:
     return Path(cache, "expo", "sha256", name)
 
 
-def listing_sha256(items: Iterable[tuple[str, str]]) -> str:
-    """One sha256 over names and digests, as `sha256sum` lists them."""
-    listing = "".join(f"{digest}  {name}\n" for name, digest in sorted(items))
-    return hashlib.sha256(listing.encode()).hexdigest()
+def parts_sha256(items: Iterable[tuple[str, str]]) -> str:
+    """One sha256 over (name, sha256) items, independent of their order."""
+    return listing_sha256(sorted(items))
 
 
 def json_sha256(value: object) -> str:
-    """Of JSON in its canonical form: keys sorted, no spaces."""
+    """The sha256 of a value as canonical JSON: keys sorted, no spaces."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def records_sha256(records: Iterable[object]) -> str:
-    """Of the records of a JSONL file, as expo writes them: a pipe's are the file's."""
+    """The sha256 of records as a JSONL file; the same whether they come from a pipe or a file."""
     digest, encoder = hashlib.sha256(), msgspec.json.Encoder()
     for record in records:
         digest.update(encoder.encode(record) + b"\n")
@@ -115,8 +114,11 @@ def records_sha256(records: Iterable[object]) -> str:
 
 
 def config_sha256(path: Path, without: Sequence[str] = (), lists: bool = True) -> str:
-    """Of the settings in a JSON file, whoever wrote it down and however it is laid out; a
-    pipeline's index lists its parts, which are known by themselves, in `lists`."""
+    """The sha256 of a JSON file's settings, whatever its layout and metadata.
+
+    `lists=False` leaves out lists: in a pipeline's index they name its parts, which have digests of
+    their own.
+    """
     settings = read_json(path, dict[str, Any])
     kept = {
         key: value
@@ -129,23 +131,23 @@ def config_sha256(path: Path, without: Sequence[str] = (), lists: bool = True) -
 
 
 def folder_sha256(folder: Path) -> str:
-    """Of the weights, settings and vocabulary that stand in one folder."""
+    """The sha256 of the weights, settings and vocabulary in one folder."""
     items = [(path.name, file_sha256(path)) for path in weight_files(folder)]
     texts = {path for pattern in TEXTS for path in folder.glob(pattern) if path.is_file()}
     for path in texts:
         if path.name.endswith(".index.json") or path.name == RUN:
             continue
         items.append((path.name, text_sha256(path)))
-    return listing_sha256(items)
+    return parts_sha256(items)
 
 
 def text_sha256(path: Path) -> str:
-    """Of a file of settings or of a vocabulary."""
+    """The sha256 of a settings or vocabulary file."""
     return config_sha256(path) if path.match("*config*.json") else file_sha256(path)
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder that are loaded: copies in other precisions are not."""
+    """The safetensors files of a folder that are loaded, without copies in other precisions."""
     files = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
     unused = [pattern for pattern in HUB_UNUSED if "/" not in pattern]
     used = [p for p in files if not any(fnmatch.fnmatch(p.name, name) for name in unused)]
@@ -153,9 +155,9 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def pipeline_sha256s(folder: Path, parts: Sequence[str]) -> dict[str, str]:
-    """By its name, the sha256 of each part of a pipeline folder whose name begins so.
+    """Name -> sha256 of each part of a pipeline folder whose name starts with one of `parts`.
 
-    Only parts that the pipeline's index names: whatever else lies in the folder is none of it.
+    Only parts that the pipeline's index names count; other contents of the folder are ignored.
     """
     index = read_json(folder / MODEL_INDEX, dict[str, Any])
     return {
@@ -168,22 +170,22 @@ def pipeline_sha256s(folder: Path, parts: Sequence[str]) -> dict[str, str]:
 
 
 def adapter_sha256(folder: Path) -> str:
-    """Of a LoRA's own files; where its base lies is no part of it."""
+    """The sha256 of a LoRA's own files; the location of its base does not matter."""
     weights = [(path.name, file_sha256(path)) for path in folder.glob("pytorch_lora*.safetensors")]
     if not weights:
         raise ContractError(f"{folder}: has no pytorch_lora_weights.safetensors")
     settings = config_sha256(
         folder / ADAPTER_CONFIG, without=("base_model_name_or_path", "base_path")
     )
-    return listing_sha256([*weights, (ADAPTER_CONFIG, settings)])
+    return parts_sha256([*weights, (ADAPTER_CONFIG, settings)])
 
 
 def model_sha256s(name: str, source: str, parts: Sequence[str]) -> dict[str, str]:
-    """`NAME/PART -> sha256` for those parts of the model that a source of weights stands for.
+    """`NAME/PART -> sha256` for the given parts of the model at a source of weights.
 
-    A LoRA is its own files and the parts of its base; it adapts the network alone. A folder, a hub
-    id and its snapshot are the same where their files are; other precisions, and weights in
-    other pieces, are other models. Raises ExpoError when there is no such model.
+    A LoRA consists of its own files and the parts of its base. A folder, a hub id and its snapshot
+    are equal if their files are; another precision or another split into files is another model.
+    Raises ExpoError when there is no such model.
     """
     folder, base = model_folder(source), model_folder(base_source(source))
     found = {f"{name}/{part}": digest for part, digest in pipeline_sha256s(base, parts).items()}
@@ -195,6 +197,6 @@ def model_sha256s(name: str, source: str, parts: Sequence[str]) -> dict[str, str
 
 
 def one_sha256(inputs: Mapping[str, str], name: str) -> str:
-    """One sha256 of all parts of the model that inputs know as `name`."""
+    """One sha256 over all parts of the model called `name` in `inputs`."""
     start = f"{name}/"
-    return listing_sha256((key, inputs[key]) for key in inputs if key.startswith(start))
+    return parts_sha256((key, inputs[key]) for key in inputs if key.startswith(start))

@@ -1,24 +1,24 @@
-"""Names and random seeds as functions of what they belong to, so that randomness has no state.
+"""Ids and random seeds as pure functions, so that randomness has no state.
 
-No result depends on the shard, the number of workers, or how often a run was interrupted.
+No result depends on the shard, the number of workers or the number of interruptions.
 """
 
 import hashlib
 
 
 def digest(*parts: object) -> int:
-    """63 bits of sha256 over the parts, their borders kept apart."""
+    """63 bits of sha256 over the parts; ("ab", "c") and ("a", "bc") differ."""
     text = "\x1f".join(str(part) for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def fraction(*parts: object) -> float:
-    """A number in [0, 1), uniform over its parts."""
+    """A pseudo-random number in [0, 1), a hash of the parts."""
     return (digest(*parts) >> 10) / 2**53
 
 
 def bytes_digest(content: bytes) -> str:
-    """What a record says of a file: the first 16 hexadecimal digits of its sha256."""
+    """The digest of a file in a record: the first 16 hexadecimal digits of its sha256."""
     return hashlib.sha256(content).hexdigest()[:16]
 
 
@@ -32,17 +32,17 @@ def sample_id(prompt_id: str, agent: str, iteration: int, index: int) -> str:
 
 
 def sample_seed(seed: int, prompt_id: str, agent: str, iteration: int, index: int) -> int:
-    """The seed of a sample's noise, the first and that of every step."""
+    """The seed of a sample's noise, both initial and at every step."""
     return digest("sample", seed, prompt_id, agent, iteration, index)
 
 
 def candidate_seed(seed: int, step: int, candidate: int) -> int:
-    """The seed of a candidate's noise at a step of the sample that has this seed."""
+    """The seed of a candidate's noise at a step, for the sample with this seed."""
     return digest("candidate", seed, step, candidate)
 
 
 def continued_candidate(seed: int, step: int, num_candidates: int) -> int:
-    """The candidate, uniformly any of them, that the sample of this seed goes on from."""
+    """The candidate from which the sample with this seed continues, uniformly random."""
     return digest("continued", seed, step) % num_candidates
 
 

@@ -1,4 +1,4 @@
-"""Image files, of a rollout or of strangers."""
+"""Reads image files, from a rollout or from outside."""
 
 import logging
 import struct
@@ -13,28 +13,26 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from expo_cli.errors import ContractError
 
-# No others: some readers of Pillow start programs, as Ghostscript for EPS.
+# Only these: some of Pillow's readers start programs, such as Ghostscript for EPS.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 JPEG_START = b"\xff\xd8\xff"
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
-# `open_rgb` refuses what it cannot use by itself, in one line; no warning can be caught in one
-# thread alone.
+# `open_rgb` itself refuses what it cannot use; warnings cannot be caught in a single thread.
 warnings.filterwarnings("ignore", module="PIL")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 def open_rgb(file: Path | IO[bytes], name: str | None = None) -> Image.Image:
-    """A still image as RGB; grey becomes RGB, transparency is laid over white, and what a camera
-    held upright stands upright. Of a JPEG with further pictures behind it (a phone's or a drone's
-    preview, gain map or second view) it is the first one.
+    """A still image as RGB: grey is converted, transparency becomes white, and the EXIF orientation
+    is applied. Of a JPEG with several pictures (preview, gain map, second view), the first one.
 
-    Raises ContractError, which calls the file `name`, for what has no one right reading (CMYK, 16
-    bits, animations) and for files that are missing, truncated, no image, or larger than Pillow's
-    limit on pixels. May be called by several threads.
+    Raises ContractError, which calls the file `name`, for ambiguous content (CMYK, 16 bits,
+    animations) and for files that are missing, truncated, not an image, or above Pillow's limit on
+    pixels. Thread-safe.
     """
     name = name or str(file)
     if isinstance(file, Path) and file.exists() and not file.is_file():
-        raise ContractError(f"{name}: is no regular file")  # to open a pipe would wait for ever
+        raise ContractError(f"{name}: is not a regular file")  # opening a pipe would block
     try:
         with opened(file) as content, read_header(content) as image:
             num_pixels = image.width * image.height
@@ -42,7 +40,7 @@ def open_rgb(file: Path | IO[bytes], name: str | None = None) -> Image.Image:
                 raise ContractError(f"{name}: has too many pixels ({image.width}x{image.height})")
             frames = getattr(image, "n_frames", 1)
             if frames > 1:
-                raise ContractError(f"{name}: has {frames} frames; only stills are used")
+                raise ContractError(f"{name}: has {frames} frames; only still images are used")
             if image.mode not in MODES:
                 raise ContractError(f"{name}: is {image.mode}; convert it to 8-bit RGB first")
             image.load()
@@ -54,9 +52,9 @@ def open_rgb(file: Path | IO[bytes], name: str | None = None) -> Image.Image:
             return Image.alpha_composite(white, image).convert("RGB")
     except FileNotFoundError as error:
         raise ContractError(f"{name}: no such image") from error
-    except UnidentifiedImageError as error:  # its message has an address, other each time
+    except UnidentifiedImageError as error:  # Pillow's message contains a memory address
         raise ContractError(
-            f"{name}: cannot be read as an image: is none of {', '.join(FORMATS)}"
+            f"{name}: cannot be read as an image: is not one of {', '.join(FORMATS)}"
         ) from error
     except Image.DecompressionBombError as error:
         raise ContractError(f"{name}: has too many pixels ({error})") from error
@@ -69,9 +67,9 @@ def opened(file: Path | IO[bytes]) -> AbstractContextManager[IO[bytes]]:
 
 
 def read_header(content: IO[bytes]) -> Image.Image:
-    """Pillow's image, its pixels not yet read.
+    """Pillow's image, before its pixels are read.
 
-    By its own choice Pillow takes a JPEG that has an index of further pictures for an animation.
+    Pillow would open a JPEG with an index of further pictures as an animation.
     """
     is_jpeg = content.read(len(JPEG_START)) == JPEG_START
     content.seek(0)

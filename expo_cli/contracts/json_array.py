@@ -1,4 +1,4 @@
-"""A JSON array of any length, read an item at a time."""
+"""Reads a JSON array from a file, item by item, with the line that each begins on."""
 
 import json
 import re
@@ -8,11 +8,10 @@ from typing import Any
 
 import msgspec
 
-from expo_cli.contracts.texts import decoded
+from expo_cli.contracts.texts import whole_text
 from expo_cli.errors import ContractError
 
-# Characters that are read ahead, and the most that one item may have.
-AHEAD = 1 << 21
+# The most characters of one item.
 LONGEST_ITEM = 1 << 24
 BLANKS = re.compile(r"[ \t\r\n]*")
 
@@ -20,74 +19,48 @@ BLANKS = re.compile(r"[ \t\r\n]*")
 def json_array(path: Path, name: str) -> Iterator[tuple[int, Any]]:
     """Each item, and the line it begins on. `name` is what errors call the file.
 
-    Holds a few MiB, however long the array is. Raises ContractError for anything but one JSON
-    array, and for an item of more than `LONGEST_ITEM` characters; others as `texts.pieces`.
+    Holds the file's text in memory. Raises ContractError for anything but one JSON array, and for an
+    item of more than `LONGEST_ITEM` characters; others as `texts.whole_text`.
     """
-    decoder = json.JSONDecoder()
-    pieces = decoded(path, name)
-    text, position, line, mark, more = "", 0, 1, "[", True
+    text = whole_text(path, name)
+    position, line, mark = 0, 1, "["
 
-    def read(wanted: int) -> None:
-        """Have that many characters from `position` on, or all that are left."""
-        nonlocal text, position, more
-        found = [text[position:]]
-        length = len(found[0])
-        while more and length < wanted:
-            piece = next(pieces, None)
-            more = piece is not None
-            found.append(piece or "")
-            length += len(found[-1])
-        text, position = "".join(found), 0
-
-    def next_item() -> str:
-        """The text of the item at `position`, which moves behind it."""
-        nonlocal position
-        while True:
-            try:
-                _, end = decoder.raw_decode(text, position)
-                cut = end == len(text)  # a number may go on
-            except (ValueError, RecursionError):
-                end, cut = len(text), True
-                if not more:
-                    raise
-            if end - position > LONGEST_ITEM:
-                raise ValueError(f"longer than {LONGEST_ITEM >> 20} MiB")
-            if not (cut and more):
-                break
-            read(max(AHEAD, 4 * (len(text) - position)))
-        start, position = position, end
-        return text[start:end]
+    def move_to(end: int) -> None:
+        nonlocal position, line
+        line += text.count("\n", position, end)
+        position = end
 
     def skip_blanks() -> None:
-        nonlocal position, line
-        start, position = position, BLANKS.match(text, position).end()
-        line += text.count("\n", start, position)
+        move_to(BLANKS.match(text, position).end())
 
-    try:
-        while True:
-            if len(text) - position < AHEAD:
-                read(2 * AHEAD)
-            skip_blanks()
-            if mark == "," and text.startswith("]", position):
-                break
-            if not text.startswith(mark, position):
-                raise ContractError(f"{name}:{line}: expected {mark!r} of a JSON array")
-            position += 1
-            skip_blanks()
-            if mark == "[" and text.startswith("]", position):
-                break
-            mark = ","
-            try:
-                found = next_item()
-                # msgspec refuses what json lets through: NaN, half of a surrogate pair.
-                item = msgspec.json.decode(found)
-            except (ValueError, RecursionError) as error:
-                raise ContractError(f"{name}:{line}: not a JSON item: {error}") from error
-            yield line, item
-            line += found.count("\n")
-        if text[position + 1 :].strip() or any(piece.strip() for piece in pieces):
-            raise ContractError(f"{name}:{line}: something follows the JSON array")
-    except UnicodeDecodeError as error:
-        raise ContractError(
-            f"{name}:{line}: not UTF-8 from here on: {error}; save the file as UTF-8"
-        ) from error
+    while True:
+        skip_blanks()
+        if mark == "," and text.startswith("]", position):
+            break
+        if not text.startswith(mark, position):
+            raise ContractError(f"{name}:{line}: expected {mark!r} of a JSON array")
+        position += 1
+        skip_blanks()
+        if mark == "[" and text.startswith("]", position):
+            break
+        mark = ","
+        try:
+            item, end = item_at(text, position)
+        except (ValueError, RecursionError) as error:
+            raise ContractError(f"{name}:{line}: not a JSON item: {error}") from error
+        yield line, item
+        move_to(end)
+    if text[position + 1 :].strip():
+        raise ContractError(f"{name}:{line}: something follows the JSON array")
+
+
+def item_at(text: str, start: int) -> tuple[Any, int]:
+    """The JSON value that begins at `start`, and where it ends.
+
+    Raises ValueError or RecursionError where there is none.
+    """
+    _, end = json.JSONDecoder().raw_decode(text, start)
+    if end - start > LONGEST_ITEM:
+        raise ValueError(f"longer than {LONGEST_ITEM >> 20} MiB")
+    # msgspec refuses what json accepts: NaN, half of a surrogate pair.
+    return msgspec.json.decode(text[start:end]), end

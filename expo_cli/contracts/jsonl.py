@@ -1,4 +1,4 @@
-"""JSONL: one record a line, read with the file and line of what is wrong, written whole."""
+"""JSONL: one record per line, read with the file and line of every error, written atomically."""
 
 import re
 import sys
@@ -14,14 +14,14 @@ from expo_cli.errors import ContractError
 
 Record = TypeVar("Record")
 
-# What Python's own json module writes for them.
+# As Python's json module writes them.
 NOT_FINITE = re.compile(rb"[:\[,]\s*-?(NaN|Infinity)\b")
 
 
 def numbered(path: Path, record_type: type[Record]) -> Iterator[tuple[int, Record]]:
-    """Each line's number, from 1, and its record. `-` is standard input. Errors as `texts.lines`.
+    """Each line's number, from 1, and its record; `-` is standard input. Errors as `texts.lines`.
 
-    Raises ContractError with file and line at the first line that is not such a record.
+    Raises ContractError with file and line at the first line that is not a valid record.
     """
     decoder = msgspec.json.Decoder(record_type)
     for number, line in lines(path):
@@ -29,7 +29,7 @@ def numbered(path: Path, record_type: type[Record]) -> Iterator[tuple[int, Recor
             raise ContractError(f"{path}:{number}: is longer than {LONGEST_LINE >> 20} MiB")
         try:
             if not line.isascii():
-                line.decode()  # msgspec does not check the keys that it skips
+                line.decode()  # msgspec does not check keys that it skips
             yield number, decoder.decode(line)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             problem = f"{path}:{number}: {_problem(line, error)}"

@@ -1,16 +1,16 @@
-"""Which files each kind of output has.
+"""The kinds of output, and the files of each.
 
 | made by | output | files |
 |---|---|---|
-| prep-prompts | `Prompts` | a file |
+| prep-prompts | `Prompts` | one file |
 | rollout | `RolloutParts` | `part-N.jsonl .safetensors`, with step candidates `.steps.*`, `images/` |
-| score | `ScoreParts`, one a reward | `part-N.LABEL.jsonl`, of rewards that embed `.LABEL.safetensors` |
-| make-pairs | `Pairs` | a file |
+| score | `ScoreParts`, one per reward | `part-N.LABEL.jsonl`, `part-N.LABEL.safetensors` (embeddings) |
+| make-pairs | `Pairs` | one file |
 | make-pairs --layout | `LatentParts` | `part-N.jsonl .safetensors` |
-| make-pairs --export | `ExportParts` | those of the export, then what belongs to all parts |
-| train | `Checkpoint` | a pipeline or a LoRA, `metrics.jsonl`, a card, `trackers/`; until then `state/` |
+| make-pairs --export | `ExportParts` | the parts of the export, then the files shared by all parts |
+| train | `Checkpoint` | a pipeline or a LoRA, `metrics.jsonl`, a card, `trackers/`; `state/` while training |
 | evaluate | `Evaluation` | `results.json`, `samples.jsonl`, `report.html`, `plots/` |
-| text-cache, reference-cache | `Cache` | whatever was asked for so far |
+| text-cache, reference-cache | `Cache` | the entries computed so far |
 """
 
 import re
@@ -22,7 +22,6 @@ from typing import Any
 import msgspec
 
 from expo_cli.contracts import jsonl
-from expo_cli.contracts.checkpoints import saved_steps, state_folder, states_folder
 from expo_cli.contracts.files import alone, cannot_be_written, lock_path, remove_abandoned
 from expo_cli.contracts.outputs import (
     File,
@@ -44,16 +43,17 @@ from expo_cli.contracts.provenance import (
     write_run,
 )
 from expo_cli.contracts.sources import ADAPTER_CONFIG, MODEL_INDEX
+from expo_cli.contracts.states import saved_steps, state_folder, states_folder
 from expo_cli.errors import ContractError
 
 PART = re.compile(r"part-\d{5,7}\.(jsonl|safetensors|run\.json|steps\.jsonl|steps\.safetensors)")
-# What `sample_id` makes of a sample.
+# Names made by `sample_id`.
 KEPT_IMAGE = re.compile(r".+-(main|explore)-\d+-\d+\.(png|webp|jpg)")
-# A label stands between two dots of a file name, so it holds none.
+# A label is written between two dots of a file name, so it contains no dot.
 LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 IMAGES = "images"
 SCORES = "scores"
-# A checkpoint's files, beside the folders of a pipeline's parts.
+# Files of a checkpoint, apart from the folders of a pipeline's parts.
 MODEL_CARD = "README.md"
 METRICS = "metrics.jsonl"
 TRACKERS = "trackers"
@@ -66,13 +66,13 @@ PIPELINE_PARTS = re.compile(
     r"unet|transformer|vae|scheduler|(text_encoder|tokenizer)(_\d)?|feature_extractor|image_encoder"
     r"|safety_checker"
 )
-# Of a training's plan: what a longer run may have more of.
+# The setting of a training's plan that a longer run may raise.
 STEPS = "max_train_steps"
 EVALUATION_FILES = ("results.json", "samples.jsonl", "report.html")
 
 
 def named(folder: Path, pattern: re.Pattern[str]) -> Iterator[Path]:
-    """Files of a folder whose whole names fit."""
+    """Files of a folder whose names match `pattern`."""
     for name in sorted(names_in(folder)):
         if pattern.fullmatch(name):
             yield folder / name
@@ -98,7 +98,7 @@ class _Image(msgspec.Struct):
 
 
 class RolloutParts(Parts):
-    """Records and latents, what step candidates have, and the images that are kept."""
+    """Records, latents, step candidates and images."""
 
     def __init__(self, path: Path, run: Run) -> None:
         super().__init__(path, "rollout", planned(run, path, "num_parts", PartCount))
@@ -134,7 +134,7 @@ class RolloutParts(Parts):
 
 
 class LatentParts(Parts):
-    """Images that came from outside, as latents."""
+    """Latents of imported images."""
 
     def __init__(self, path: Path, run: Run) -> None:
         super().__init__(path, "make-pairs", planned(run, path, "num_parts", PartCount))
@@ -147,15 +147,15 @@ class LatentParts(Parts):
 
 
 class ScoreFolder(Output):
-    """What the scores of several rewards in one folder are of. It has no files but theirs."""
+    """A folder with the scores of several rewards; all its files belong to their `ScoreParts`."""
 
-    remedy = "choose another --out, or --overwrite all scores that are there"
+    remedy = "choose another --out, or --overwrite all scores in the folder"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "score")
 
     def labels(self) -> list[str]:
-        """Of the rewards that are begun in it. Raises ContractError for one that cannot be one."""
+        """Labels of the rewards begun in the folder. Raises ContractError for an invalid label."""
         ending = f".{RUN}"
         return self.checked(
             name.removesuffix(ending)
@@ -164,7 +164,7 @@ class ScoreFolder(Output):
         )
 
     def scored(self) -> list[str]:
-        """Of the scores that are in it; errors as `labels`."""
+        """Labels of the scores in the folder; errors as `labels`."""
         return self.checked(path.name.split(".", 2)[1] for path in self.path.glob("part-*.*.jsonl"))
 
     def checked(self, labels: Iterable[str]) -> list[str]:
@@ -172,7 +172,7 @@ class ScoreFolder(Output):
         for label in found:
             if not LABEL.fullmatch(label):
                 raise ContractError(
-                    f"{self.path}: holds scores of {label!r}, which is no reward's label"
+                    f"{self.path}: holds scores of {label!r}, which is not a valid label"
                 )
         return found
 
@@ -181,25 +181,25 @@ class ScoreFolder(Output):
 
 
 class ScoreParts(Parts):
-    """The scores by the reward of one label, its provenance in LABEL.run.json."""
+    """The scores of one reward, with their provenance in LABEL.run.json."""
 
     def __init__(self, path: Path, label: str, count: int) -> None:
         super().__init__(path, "score", count)
         self.label = label
-        self.remedy = f"choose another label (LABEL={label}...), or --overwrite to score anew"
+        self.remedy = f"choose another label (LABEL={label}...), or --overwrite to score again"
 
     @property
     def run_path(self) -> Path:
         return self.path / f"{self.label}.{RUN}"
 
     def check_empty(self) -> None:
-        """The folder is that of all rewards, of which `ScoreFolder` knows who began it."""
+        """Does nothing: the folder is shared by all rewards, and `ScoreFolder` checks it."""
 
     def part_files(self, part: int) -> list[str]:
         return [f"{part_name(part)}.{self.label}.jsonl"]
 
     def missing(self) -> list[int]:
-        """A reward has embeddings of all parts or of none."""
+        """Parts without scores, or without embeddings where other parts have them."""
         there, ending = names_in(self.path), f".{self.label}.safetensors"
         lacking = set(super().missing())
         if any(name.endswith(ending) for name in there):
@@ -211,7 +211,7 @@ class ScoreParts(Parts):
         return named(self.path, re.compile(rf"part-\d{{5,7}}\.{label}\.(jsonl|safetensors)"))
 
 
-# By the name of an export: the files of a part of so many, the one last written first.
+# Export name -> the path of part `part` of `count`.
 def pick_a_pic_part(part: int, count: int) -> str:
     return f"data/train-{part:05d}-of-{count:05d}.parquet"
 
@@ -235,13 +235,13 @@ EXPORTED = {
 
 
 class ExportParts(Parts):
-    """Pairs with their images, as others read them."""
+    """Pairs with their images, in a layout of other programs."""
 
     def __init__(self, path: Path, run: Run) -> None:
         super().__init__(path, "make-pairs", planned(run, path, "num_parts", PartCount))
         name = planned(run, path, "export", str).partition(":")[0]
         if name not in EXPORTED:
-            raise ContractError(f"{path}: its run.json knows no export {name!r}")
+            raise ContractError(f"{path}: its run.json names an unknown export {name!r}")
         self.part_file, self.patterns, self.of_all = EXPORTED[name]
 
     def part_files(self, part: int) -> list[str]:
@@ -258,7 +258,7 @@ class ExportParts(Parts):
         )
 
     def lacking_of_all(self) -> list[str]:
-        """Files that belong to all parts and are not there."""
+        """Missing files among those that all parts share."""
         return [name for name in self.of_all if not (self.path / name).exists()]
 
     def own_files(self) -> Iterator[Path]:
@@ -268,11 +268,11 @@ class ExportParts(Parts):
 
 
 class Checkpoint(Files):
-    """What diffusers loads, and the states of a training that is under way."""
+    """A pipeline or LoRA that diffusers loads, with its states during training."""
 
     remedy = (
         "give the settings it was begun with (the global batch is processes x --train-batch-size x "
-        "--gradient-accumulation-steps), choose another --out, or --overwrite to start it anew"
+        "--gradient-accumulation-steps), choose another --out, or --overwrite to start again"
     )
 
     def __init__(self, path: Path) -> None:
@@ -285,7 +285,7 @@ class Checkpoint(Files):
         return super().is_finished()
 
     def own_files(self) -> Iterator[Path]:
-        """The folders of a pipeline's parts only where an index or a run.json is there."""
+        """Its files and folders on disk."""
         names = (MODEL_INDEX, *ADAPTER_FILES, METRICS, MODEL_CARD)
         yield from (self.path / name for name in names if (self.path / name).exists())
         if states_folder(self.path).exists():
@@ -293,24 +293,23 @@ class Checkpoint(Files):
         yield from (path for path in named(self.path, PIPELINE_PARTS) if path.is_dir())
 
     def remove(self) -> None:
-        """With what trackers were told, which alone makes no output."""
+        """Also remove the tracker logs, which do not count as an output on their own."""
         with cannot_be_written(self.path):
             remove_any(self.path / TRACKERS)
         super().remove()
 
     def last_step(self) -> int:
-        """Of the newest state, 0 where there is none."""
+        """Step of the newest state, 0 if there is none."""
         return max(saved_steps(self.path), default=0)
 
     def is_published(self, path: Path) -> bool:
-        """Whether a file of it is for others: not states, unfinished files, and what has this machine's
-        paths."""
+        """Whether a file may be uploaded: not states, unfinished files or files with local paths."""
         folders = {states_folder(self.path), self.path / TRACKERS}
         ours = path == self.run_path or not folders.isdisjoint(path.parents)
         return not ours and not path.name.endswith((".partial", ".lock"))
 
     def goes_on(self, run: Run) -> bool:
-        """Whether it is finished and kept the state from which `run` takes more steps."""
+        """Whether it is finished, and its last state is kept, so that `run` can take more steps."""
         begun = self.run()
         if begun is None or not self.is_finished():
             return False
@@ -318,7 +317,7 @@ class Checkpoint(Files):
         return done == self.last_step() and done < run.plan[STEPS]
 
     def check_same(self, begun: Run, run: Run) -> None:
-        """More steps are refused only where no state is left to take them from."""
+        """As `Output.check_same`, but more steps are allowed if a state is left to continue from."""
         done, wanted = begun.plan.get(STEPS), run.plan.get(STEPS)
         if done == wanted or begun.is_older or not self.is_finished() or wanted < done:
             super().check_same(begun, run)
@@ -327,12 +326,12 @@ class Checkpoint(Files):
         if not self.goes_on(run):
             raise ContractError(
                 f"{self.path}: was begun with {STEPS}={done!r}, not {wanted!r}, and is finished "
-                "without a state to go on from, which --keep-state would have kept; "
-                "choose another --out, or --overwrite to start it anew"
+                "without a state to continue from (--keep-state keeps it); "
+                "choose another --out, or --overwrite to start again"
             )
 
     def go_on(self, run: Run) -> None:
-        """Say that a finished one is under way again, to more steps."""
+        """Mark a finished checkpoint as being trained further."""
         if self.goes_on(run):
             write_run(self.path, run)
 
@@ -342,8 +341,7 @@ class Checkpoint(Files):
             remove_any(state_folder(self.path, step))
 
     def remove_states(self, run: Run) -> None:
-        """Of a finished one: what it no longer needs, which is all but the last state where `run`
-        kept that."""
+        """Remove all states of a finished checkpoint, or all but the last one if `run` keeps it."""
         states = states_folder(self.path)
         if not states.exists():
             return
@@ -356,9 +354,9 @@ class Checkpoint(Files):
                 remove_any(states / name)
 
     def remove_rest(self) -> None:
-        """Of a finished one: what a run that was killed after its last file left.
+        """Remove what a run that was killed after its last file left in a finished checkpoint.
 
-        Raises ExpoError when that run is still at it.
+        Raises ExpoError when that run is still active.
         """
         remove_abandoned(self.path)
         if states_folder(self.path).exists() or lock_path(self.path).exists():
@@ -367,7 +365,7 @@ class Checkpoint(Files):
 
 
 class Evaluation(Files):
-    """Seconds of work: one that is there is made anew, by the same command alone."""
+    """An evaluation takes seconds, so an existing one is always replaced."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "evaluate")
@@ -378,10 +376,10 @@ class Evaluation(Files):
         return created
 
     def check_same(self, begun: Run, run: Run) -> None:
-        """It is made anew whatever was there."""
+        """Does nothing: an existing evaluation is replaced."""
 
     def names(self, run: Run) -> list[str]:
-        """Of all its files."""
+        """Names of all its files."""
         return run.files or list(EVALUATION_FILES)
 
     def own_files(self) -> Iterator[Path]:
@@ -390,7 +388,7 @@ class Evaluation(Files):
 
 
 class Cache(Output):
-    """A folder that later runs of the same plan add to; it never lacks anything."""
+    """A folder to which later runs with the same plan add entries; it is never incomplete."""
 
     def __init__(self, path: Path, command: str, flag: str) -> None:
         super().__init__(path, command)
@@ -404,18 +402,18 @@ class Cache(Output):
         yield from sorted(self.path.glob(pattern))
 
     def use(self, run: Run) -> None:
-        """Begin it, or check that it is of the same plan.
+        """Begin the cache, or check that it has the same plan.
 
-        Raises ContractError, which names the flag that chose it, when it is not, or is no cache.
+        Raises ContractError, which names the flag, for another plan or something else than a cache.
         """
-        # In this order: another worker may begin it meanwhile, and writes run.json first.
+        # The order matters: another worker may begin it meanwhile, and writes run.json first.
         filled = next(self.own_files(), None) is not None
         begun = self.run()
         if begun is None and filled:
-            raise ContractError(f"{self.path}: has no run.json to say of what it is; {self.remedy}")
+            raise ContractError(f"{self.path}: has no run.json that describes it; {self.remedy}")
         if begun is not None and begun.command != self.command:
             raise ContractError(
-                f"{self.path}: is the output of `expo {begun.command}`, no {self.command}; "
+                f"{self.path}: is the output of `expo {begun.command}`, not a {self.command}; "
                 f"{self.remedy}"
             )
         self.claim(run)
@@ -424,31 +422,31 @@ class Cache(Output):
         if not begun.is_older:
             check_same_run(self.path, begun, as_written(run), self.remedy)
             return
-        # What it holds is named by digests of another kind, and would never be found.
+        # Its entries are named by digests of another kind, and would never be found.
         raise ContractError(f"{self.path}: was made by an older version of expo; {self.remedy}")
 
 
 def write_part_run(folder: Path, part: int, run: Run) -> None:
-    """What one part holds and took."""
+    """Write the provenance of one part: counts and seconds."""
     write_run(folder, run, f"{part_name(part)}.{RUN}")
 
 
 def part_counts(folder: Path, part: int) -> dict[str, Any]:
-    """What a part holds; nothing where expo did not make it."""
+    """The counts of a part; empty if expo did not make it."""
     name = f"{part_name(part)}.{RUN}"
     return read_run(folder, name).counts if (folder / name).exists() else {}
 
 
 def made_by(folder: Path) -> Run | None:
-    """The run that made a folder; None where the user made it.
+    """The run that made a folder; None if there is no run.json.
 
-    Raises ContractError when its run.json is not whole.
+    Raises ContractError when its run.json is not valid.
     """
     return read_run(folder) if (folder / RUN).exists() else None
 
 
 def rollout_parts(folder: Path) -> tuple[RolloutParts, Run]:
-    """Raises ExpoError when there is no such folder, ContractError when it is no rollout."""
+    """Raises ExpoError when there is no such folder, ContractError when it is not a rollout."""
     run = read_run(folder)
     if run.command != "rollout":
         raise ContractError(f"{folder}: is the output of `expo {run.command}`, not of rollout")
@@ -456,7 +454,7 @@ def rollout_parts(folder: Path) -> tuple[RolloutParts, Run]:
 
 
 def score_parts(folder: Path) -> list[tuple[ScoreParts, Run]]:
-    """Of each reward that is begun in a score folder, by label."""
+    """The parts and the run of each reward begun in a score folder, sorted by label."""
     scores = ScoreFolder(folder)
     labels = scores.labels()
     if not labels:
@@ -467,10 +465,10 @@ def score_parts(folder: Path) -> list[tuple[ScoreParts, Run]]:
 
 
 def latents_folder(pairs: Path) -> Path:
-    """Where the latents of imported pairs are: `pairs.latents` beside `pairs.jsonl`."""
+    """The folder of the latents of imported pairs: `pairs.latents` next to `pairs.jsonl`."""
     return pairs.with_name(f"{pairs.stem}.latents")
 
 
 def folder_parts(folder: Path, run: Run) -> Parts:
-    """The parts that `expo make-pairs` makes in a folder."""
+    """The parts of a folder made by `expo make-pairs`."""
     return ExportParts(folder, run) if "export" in run.plan else LatentParts(folder, run)

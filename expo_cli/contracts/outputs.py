@@ -1,9 +1,8 @@
-"""The life of an output: begun, continued, finished, removed. Nothing else decides any of it.
+"""The life cycle of an output: begun, continued, finished, removed. It is decided only here.
 
-These are the mechanics; `contracts.kinds` knows which files each kind of output has. An output is
-known by its `run.json`, which is created at once by whoever comes first: others compare, and
-continue or refuse. Nothing is removed that expo did not make, nor where no `run.json` says that the
-same command made it.
+`contracts.kinds` knows the files of each kind of output. The first process creates `run.json`;
+later ones compare it with their own run, and continue or refuse. Files are removed only if expo
+made them, and only where `run.json` says that the same command did.
 """
 
 import glob
@@ -32,14 +31,14 @@ SHOWN_DIGITS = 16
 
 @dataclass(frozen=True)
 class Input:
-    """Something that a command reads: the flag or argument that names it, and where it lies."""
+    """Something that a command reads: the flag or argument that names it, and its path."""
 
     name: str
     path: Path
 
 
 class Output(ABC):
-    """What `command` makes at `path`. A kind of output says which files it has."""
+    """The output of `command` at `path`; subclasses know its files."""
 
     remedy = START_ANEW
 
@@ -52,24 +51,24 @@ class Output(ABC):
 
     @property
     def partials(self) -> str:
-        """Pattern of its unfinished files, in the folder of run.json."""
+        """Glob pattern of its unfinished files, in the folder of run.json."""
         return "**/*"
 
     @abstractmethod
     def own_files(self) -> Iterator[Path]:
-        """Its files and folders that are there, `run.json` not among them."""
+        """Its existing files and folders, without `run.json`."""
 
     def run(self) -> Run | None:
-        """Who began it, if anyone did. Raises ContractError when run.json is not whole."""
+        """The run that began it, if any. Raises ContractError when run.json is not valid."""
         path = self.run_path
         return read_run(path.parent, path.name) if path.exists() else None
 
     def check(self, run: Run, inputs: Sequence[Input], overwrite: bool) -> None:
-        """Everything that could be refused; writes nothing.
+        """Check everything that could be refused; writes nothing.
 
-        Raises UsageError for a place that is no output's, or that holds an input; ContractError
-        when what is there was made by another command, by nobody known, or from other inputs and
-        settings than `run` says.
+        Raises UsageError for a path that cannot be an output or contains an input; ContractError
+        when the existing files are of another command, of unknown origin, or made from other
+        inputs and settings than those of `run`.
         """
         begun = self.check_place(inputs)
         if overwrite:
@@ -80,7 +79,7 @@ class Output(ABC):
             self.check_same(begun, run)
 
     def check_place(self, inputs: Sequence[Input]) -> Run | None:
-        """Whether it may be made here at all, by whatever run; returns the one that began it.
+        """Check that the output may be made here by some run; returns the run that began it, if any.
 
         Errors as `check`.
         """
@@ -96,15 +95,15 @@ class Output(ABC):
         return begun
 
     def check_not_foreign(self) -> None:
-        """Raises ContractError when files of its names are there that expo did not make."""
+        """Raises ContractError when files with its names exist that expo did not make."""
         if (own := next(self.own_files(), None)) is not None:
             raise ContractError(
-                f"{own}: is there already, and no {self.run_path.name} says that expo made it; "
+                f"{own}: exists, and no {self.run_path.name} says that expo made it; "
                 "move it away, or choose another --out"
             )
 
     def check_empty(self) -> None:
-        """Raises UsageError for a folder with anything in it that nobody known has begun."""
+        """Raises UsageError when the folder is not empty and was not begun by expo."""
         if names_in(self.path):
             raise UsageError(
                 f"--overwrite: {self.path} is not empty, and no {self.run_path.name} says that expo "
@@ -115,15 +114,15 @@ class Output(ABC):
         """Raises ContractError that names the first setting or input in which the two differ."""
         if begun.is_older:
             raise ContractError(
-                f"{self.path}: was made by an older version of expo, which did not write down what "
+                f"{self.path}: was made by an older version of expo, which did not record what "
                 f"its inputs were: it can be read but not continued; {self.remedy}"
             )
         check_same_run(self.path, begun, as_written(run), self.remedy)
 
     def begin(self, run: Run, inputs: Sequence[Input], overwrite: bool = False) -> bool:
-        """Begin the output, or continue it; errors as `check`. Returns whether it was begun now.
+        """Begin or continue the output; errors as `check`. Returns whether it was begun now.
 
-        With `overwrite` what it holds is removed first.
+        With `overwrite` its files are removed first.
         """
         self.check(run, inputs, overwrite)
         if overwrite:
@@ -133,7 +132,7 @@ class Output(ABC):
 
     @contextmanager
     def begun(self, run: Run, inputs: Sequence[Input], overwrite: bool = False) -> Iterator[None]:
-        """`begin`, which is undone when nothing could be made of it."""
+        """As `begin`; undone if an error occurs before any file is made."""
         existed = self.path.exists()
         created = self.begin(run, inputs, overwrite)
         try:
@@ -149,8 +148,8 @@ class Output(ABC):
     def claim(self, run: Run) -> bool:
         """Create run.json if there is none, else compare with it; returns whether it was created.
 
-        Called again before anything is put under its final name: another command may have
-        started the output anew meanwhile. Raises ContractError when it is another run's.
+        Called again before a file gets its final name, as another command may have replaced the
+        output meanwhile. Raises ContractError when it belongs to another run.
         """
         while not self.run_path.exists():
             if create(self.run_path, run_bytes(run)):
@@ -159,12 +158,12 @@ class Output(ABC):
         return False
 
     def finish(self, run: Run) -> None:
-        """Write down counts and seconds."""
+        """Write the finished run, with counts and seconds."""
         write_run(self.run_path.parent, run, self.run_path.name)
 
     def remove(self) -> None:
-        """Remove its own files and the folders in it that this empties; run.json last, so that a
-        kill in between leaves it begun."""
+        """Remove its files and the folders in it that become empty; run.json last, so that after
+        a kill the output still counts as begun."""
         with cannot_be_written(self.path):
             own = list(self.own_files())
             for path in own:
@@ -176,7 +175,7 @@ class Output(ABC):
 
 
 class Parts(Output):
-    """A folder of `count` numbered parts that any number of workers make."""
+    """A folder of `count` numbered parts, made by any number of workers."""
 
     def __init__(self, path: Path, command: str, count: int) -> None:
         super().__init__(path, command)
@@ -184,10 +183,10 @@ class Parts(Output):
 
     @abstractmethod
     def part_files(self, part: int) -> list[str]:
-        """The names of a part's files, the one last written first."""
+        """Names of a part's files, the one that is written last first."""
 
     def missing(self) -> list[int]:
-        """The parts that lack a file, rising."""
+        """Numbers of the parts that lack a file, in ascending order."""
         there = names_in(self.path)
         return [n for n in range(self.count) if not self.is_whole(n, there)]
 
@@ -195,8 +194,8 @@ class Parts(Output):
         return all(name in there for name in self.part_files(part))
 
     def require(self, numbers: Sequence[int] | None = None, command: str | None = None) -> None:
-        """Raises ExpoError that names the missing parts, of all or of some, and the command that
-        makes them."""
+        """Raises ExpoError that names the missing ones among `parts` (default: all), and the
+        command that makes them."""
         wanted = range(self.count) if numbers is None else numbers
         lacking = set(self.missing()).intersection(wanted)
         if lacking:
@@ -208,23 +207,23 @@ class Parts(Output):
 
 
 class Files(Output):
-    """A folder of files that its run.json lists when they are finished."""
+    """A folder of files that run.json lists once they are finished."""
 
     def is_finished(self) -> bool:
         run = self.run()
         return run is not None and bool(run.files) and not self.missing(run)
 
     def names(self, run: Run) -> list[str]:
-        """Of all its files, as far as they are known."""
+        """Names of all its files, as far as they are known."""
         return run.files
 
     def missing(self, run: Run) -> list[str]:
-        """The names of those that are not there."""
+        """Names of the missing files."""
         return [name for name in self.names(run) if not (self.path / name).exists()]
 
 
 class File(Output):
-    """A single file, its provenance beside it in NAME.run.json. There is no folder for it alone."""
+    """A single file, with its provenance next to it in NAME.run.json."""
 
     @property
     def run_path(self) -> Path:
@@ -244,9 +243,9 @@ class File(Output):
         return super().check_place(inputs)
 
     def finished(self, run: Run, inputs: Sequence[Input], overwrite: bool) -> Run | None:
-        """The run that made it from the same settings and inputs, None when it is to be made.
+        """The run that made it from the same settings and inputs, None if it has yet to be made.
 
-        Errors as `check`; ContractError when the file is not as it was written.
+        Errors as `check`; ContractError when the file was changed since.
         """
         self.check(run, inputs, overwrite)
         made = self.run()
@@ -255,14 +254,14 @@ class File(Output):
         if sha256(self.path) != made.sha256:
             raise ContractError(
                 f"{self.path}: was changed since expo wrote it ({self.run_path.name} has its "
-                "sha256); write what you change to another file, or --overwrite to make it anew"
+                "sha256); write changes to another file, or --overwrite to make it again"
             )
         return made
 
     @contextmanager
     def making(self, run: Run, overwrite: bool) -> Iterator[None]:
-        """While its one file is written: run.json says that it is begun. An error leaves the file
-        and its run.json as they were; where the new file is there already, it stays begun."""
+        """Mark the file as begun in run.json while it is written. An error leaves the old file and
+        its run.json unchanged; if the new file already exists, it stays begun."""
         before = self.run_path.read_bytes() if self.run_path.exists() else None
         file = self.inode()
         remove_abandoned(self.path.parent, self.partials)
@@ -281,7 +280,7 @@ class File(Output):
             raise
 
     def inode(self) -> int | None:
-        """Which file it is now, if it is there: one that is replaced is another."""
+        """The file's identity on disk, None if it is missing; a replaced file has another one."""
         return self.path.stat().st_ino if self.path.exists() else None
 
     def finish(self, run: Run) -> None:
@@ -293,7 +292,7 @@ class File(Output):
 
 
 def run_path_of(path: Path) -> Path:
-    """Where the provenance of a single file is."""
+    """The path of a single file's run.json."""
     return path.with_name(f"{path.name}.{RUN}")
 
 
@@ -303,7 +302,7 @@ def count_lines(path: Path) -> int:
 
 
 def check_not_cut(path: Path) -> None:
-    """Raises ContractError when a file that expo wrote has not as many lines as were written."""
+    """Raises ContractError when a file of expo has another number of lines than expo wrote."""
     beside = run_path_of(path)
     if not beside.is_file() or not path.is_file():
         return
@@ -311,12 +310,12 @@ def check_not_cut(path: Path) -> None:
     if written is not None and (found := count_lines(path)) != written:
         raise ContractError(
             f"{path}: has {found} lines, expo wrote {written} ({beside.name}): it was cut or "
-            "changed; make it again, or write what you change to another file"
+            "changed; make it again, or write changes to another file"
         )
 
 
 def check_same_run(place: Path, begun: Run, run: Run, remedy: str) -> None:
-    """Raises ContractError that names the first setting, or input, in which two runs differ."""
+    """Raises ContractError that names the first setting or input in which two runs differ."""
     for key in sorted(begun.plan.keys() | run.plan.keys()):
         old, new = begun.plan.get(key), run.plan.get(key)
         if old != new:
@@ -330,7 +329,7 @@ def check_same_run(place: Path, begun: Run, run: Run, remedy: str) -> None:
 
 
 def described(key: str, run: Run) -> str:
-    """An input of a run in words: what it is, where it was found, and its sha256."""
+    """An input of a run in words: its name, path and sha256."""
     if key not in run.inputs:
         return f"no {key}"
     place = run.free.get(key.partition("/")[0])
@@ -339,21 +338,21 @@ def described(key: str, run: Run) -> str:
 
 
 def check_place(out: Path, inputs: Sequence[Input]) -> None:
-    """Raises UsageError where nothing may be made: here, above here, or where an input lies."""
+    """Raises UsageError for the current folder, a folder above it, or the path of an input."""
     target, here = out.resolve(), Path.cwd().resolve()
     if target == here or target in here.parents:
         raise UsageError(
-            f"--out {str(out)!r}: is the current folder or above it; name a place of its own"
+            f"--out {str(out)!r}: is the current folder or above it; choose a path of its own"
         )
     for each in inputs:
         if is_same(each.path.resolve(), target):
             raise UsageError(
-                f"--out {out}: is also {each.name} ({each.path}); an input is never an output"
+                f"--out {out}: is also {each.name} ({each.path}); an input cannot be the output"
             )
 
 
 def check_holds_none(out: Path, inputs: Sequence[Input]) -> None:
-    """Raises UsageError when a folder that is to be removed holds an input of the same command."""
+    """Raises UsageError when a folder to be removed contains an input of the same command."""
     target = out.resolve()
     for each in inputs:
         found = each.path.resolve()
@@ -365,7 +364,7 @@ def check_holds_none(out: Path, inputs: Sequence[Input]) -> None:
 
 
 def is_same(path: Path, other: Path) -> bool:
-    """Whether two resolved paths are one file or folder, as the file system has it."""
+    """Whether two resolved paths are the same file or folder on disk."""
     try:
         return path == other or path.samefile(other)
     except OSError:
@@ -373,7 +372,7 @@ def is_same(path: Path, other: Path) -> bool:
 
 
 def create(path: Path, content: bytes) -> bool:
-    """Write a file that appears whole, and only if there is none; returns whether it was."""
+    """Write a file atomically if it does not exist; returns whether it was written."""
     try:
         with atomic(path, publish=link_or_create) as file:
             file.write(content)
@@ -385,8 +384,8 @@ def create(path: Path, content: bytes) -> bool:
 
 
 def link_or_create(partial: Path, path: Path) -> None:
-    """By a hard link, which fails where the name is taken. Where there are no links, in one exclusive
-    step: others may then see the file before it is whole."""
+    """Publish by a hard link, which fails if the name is taken. Without hard links, by an exclusive
+    copy, which others may see before it is complete."""
     try:
         os.link(partial, path)
     except FileExistsError:
@@ -398,7 +397,7 @@ def link_or_create(partial: Path, path: Path) -> None:
 
 
 def names_in(folder: Path) -> set[str]:
-    """The names in a folder; none where there is no folder."""
+    """The names in a folder; empty if there is no folder."""
     try:
         return set(os.listdir(folder))
     except OSError:
@@ -406,10 +405,10 @@ def names_in(folder: Path) -> set[str]:
 
 
 def remove_any(path: Path) -> None:
-    """Remove a file, a link or a folder. A folder goes at once: a kill leaves nothing half of it."""
+    """Remove a file, link or folder. A folder is renamed first, so that a kill never leaves half of it."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
     aside = partial_path(path)
     path.rename(aside)
-    shutil.rmtree(aside, ignore_errors=True)  # what is left of it is abandoned
+    shutil.rmtree(aside, ignore_errors=True)  # leftovers are removed as abandoned

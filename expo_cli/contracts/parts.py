@@ -1,6 +1,6 @@
-"""Numbered parts: the unit in which work is cut and shared out.
+"""Numbered parts, the unit of work that shards share out.
 
-Which files a part has, and whether they are there, `contracts.kinds` knows.
+`contracts.kinds` knows the files of a part, and which of them are missing.
 """
 
 import re
@@ -10,13 +10,13 @@ from pathlib import Path
 
 from expo_cli.errors import UsageError
 
-# A run.json that claims more is no run's.
+# A run.json with more parts is damaged.
 MOST_PARTS = 1 << 20
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The parts that one of `count` workers takes: those whose number is `index` modulo `count`."""
+    """The parts of one of `count` workers: those with number `index` modulo `count`."""
 
     index: int = 0
     count: int = 1
@@ -34,7 +34,7 @@ def parse_shard(text: str) -> Shard:
 
 
 def shards_with(parts: Iterable[int], count: int) -> list[int]:
-    """The indices of those of `count` shards that take any of the parts."""
+    """Indices of the shards, out of `count`, that take any of the parts."""
     return sorted({part % count for part in parts})
 
 
@@ -47,7 +47,7 @@ def part_path(folder: Path, number: int, suffix: str = ".jsonl") -> Path:
 
 
 def num_parts(num_items: int, part_size: int) -> int:
-    """Raises UsageError when they are more than a folder may hold."""
+    """Number of parts. Raises UsageError when it exceeds what a folder may hold."""
     count = -(-num_items // part_size)
     if count > MOST_PARTS:
         raise UsageError(f"{count} parts of {part_size} are too many; raise --part-size")
@@ -55,7 +55,7 @@ def num_parts(num_items: int, part_size: int) -> int:
 
 
 def ranges(numbers: Iterable[int], most: int | None = None) -> str:
-    """Rising numbers in short, as in `3, 7-9`; after `most` ranges an ellipsis."""
+    """Ascending numbers as ranges, for example `3, 7-9`; after `most` ranges an ellipsis."""
     borders: list[list[int]] = []
     for number in numbers:
         if borders and borders[-1][1] == number - 1:

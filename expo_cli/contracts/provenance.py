@@ -1,6 +1,6 @@
-"""`run.json`: who made this output, from what, with which settings.
+"""`run.json`: which command made an output, from which inputs and settings.
 
-Whether an output is begun, whole or finished, `contracts.outputs` knows.
+`contracts.outputs` decides whether an output is begun, complete or finished.
 """
 
 import json
@@ -22,7 +22,7 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 PartCount = Annotated[int, msgspec.Meta(ge=1, le=MOST_PARTS)]
 
 RUN = "run.json"
-# Of run.json. Outputs of another format are read, with a note, and never continued.
+# Version of run.json. Outputs of an older format are read, with a note, but never continued.
 FORMAT = 2
 
 PACKAGES = (
@@ -52,11 +52,13 @@ def package_versions() -> dict[str, str]:
 class Run:
     """The provenance of one output.
 
-    `plan` is what must be equal for a later run to continue this output (settings that change the
-    result, sizes); `free` are settings that a later run may change, and how its inputs are spelled;
-    `inputs` maps each input to its sha256, the parts of a model as `NAME/PART`. At the end are set
-    `counts` and `seconds`; `files`, all of an output that has no parts; and of a single file its
-    `lines` and `sha256`. `format` is 1 where run.json has none.
+    - `plan`: settings and sizes that must be equal for a later run to continue this output
+    - `free`: settings that a later run may change, and the paths of its inputs as given
+    - `inputs`: input -> sha256; the parts of a model are called `NAME/PART`
+    - `counts` and `seconds`, set at the end
+    - `files`: all files of an output without parts, set at the end
+    - `lines` and `sha256` of a single file, set at the end
+    - `format`: 1 if run.json has none
     """
 
     command: str
@@ -74,12 +76,12 @@ class Run:
 
     @property
     def is_older(self) -> bool:
-        """Whether it was made by a version of expo that did not know what its inputs were."""
+        """Whether it was made by a version of expo that did not record the identity of its inputs."""
         return self.format < FORMAT
 
 
 def run_bytes(run: Run) -> bytes:
-    """As JSON. A file's name that is not UTF-8, which JSON cannot hold, has `?` for what is not."""
+    """The run as JSON. Bytes of a file name that are not UTF-8 become `?`."""
     settings = asdict(replace(run, format=FORMAT))
     text = json.dumps(settings, indent=2, default=str, ensure_ascii=False)
     return text.encode(errors="replace") + b"\n"
@@ -95,13 +97,13 @@ def write_run(folder: Path, run: Run, name: str = RUN) -> None:
 
 
 def as_written(run: Run) -> Run:
-    """The run as `read_run` gives it back."""
+    """The run as `read_run` returns it."""
     return msgspec.json.decode(run_bytes(run), type=Run)
 
 
 def read_run(folder: Path, name: str = RUN) -> Run:
-    """Raises ExpoError when there is none, ContractError when it is not one, or one of a newer
-    version of expo."""
+    """Raises ExpoError when there is none, ContractError when it is not valid or was written by a
+    newer version of expo."""
     path = folder / name
     if not folder.is_dir():
         raise ExpoError(f"{folder}: no such folder")
@@ -110,20 +112,20 @@ def read_run(folder: Path, name: str = RUN) -> Run:
     run = read_json(path, Run)
     if run.format > FORMAT:
         raise ContractError(
-            f"{path}: is of format {run.format}, this expo knows {FORMAT}; install the newer expo"
+            f"{path}: has format {run.format}, this expo reads up to {FORMAT}; install a newer expo"
         )
     return run
 
 
 def planned(run: Run, place: Path, name: str, kind: type[Setting]) -> Setting:
-    """A setting of a run, where `place` is what it made.
+    """A setting of the run that made `place`.
 
-    Raises ContractError when there is none, or it is of another type.
+    Raises ContractError when it is missing or has another type.
     """
     settings = run.free | run.plan
     if name not in settings:
-        raise ContractError(f"{place}: its run.json knows nothing of {name!r}")
+        raise ContractError(f"{place}: its run.json has no {name!r}")
     try:
         return msgspec.convert(settings[name], kind)
     except msgspec.ValidationError as error:
-        raise ContractError(f"{place}: its run.json is wrong about {name}: {error}") from error
+        raise ContractError(f"{place}: its run.json has a bad {name}: {error}") from error

@@ -1,4 +1,4 @@
-"""One line of each JSONL file, as a record.
+"""The records of the JSONL files, one per line.
 
 Fields are only ever added. Every number is finite; a reader gives the file and line of a bad one.
 """
@@ -12,7 +12,7 @@ from expo_cli.contracts.files import leaves
 
 Agent = Literal["main", "explore"]
 
-# Ids become tensor names and file names, so they hold nothing a path could mean something by.
+# Ids become tensor names and file names, so they contain no character that is special in a path.
 ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
 
@@ -32,7 +32,7 @@ def check_finite(name: str, *values: float | None) -> None:
 def check_below(name: str, path: str | None) -> None:
     if path is not None and leaves(path):
         raise ValueError(
-            f"{name} {path!r} leaves the folder that it is relative to; paths must stay below it"
+            f"{name} {path!r} leaves the folder it is relative to; paths must stay below it"
         )
 
 
@@ -50,13 +50,13 @@ class Prompt:
     source: str | None = None
 
     def __post_init__(self) -> None:
-        # Sample ids are made of it, and are file names.
+        # Sample ids contain it and are file names.
         check_id("prompt_id", self.prompt_id, longest=150)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checks:
-    """What can be seen in one image without a reward; see `core.image_statistics` for the formulas."""
+    """Figures of one image that need no reward; `core.image_statistics` has the formulas."""
 
     nan: bool
     black: bool
@@ -75,7 +75,7 @@ class Checks:
 
     @property
     def flagged(self) -> bool:
-        """Whether the image is not good: it has no scores, makes no pairs and enters no means."""
+        """Whether the image is unusable: it gets no scores, forms no pairs and is left out of means."""
         return self.nan or self.black
 
 
@@ -85,7 +85,7 @@ class Sample:
 
     Its final latents are the tensor `sample_id` of `part-00012.safetensors`, `digest` the first 16
     hexadecimal digits of their sha256 as stored. `policy` is the sha256 of the model that drew it.
-    `image_digest` is that of the file `image`. `kl` is in nats over the whole trajectory.
+    `image_digest` is the digest of the file `image`. `kl` is in nats over the whole trajectory.
     """
 
     made_by: ClassVar = "expo rollout"
@@ -123,9 +123,9 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageEntry:
-    """A line of the JSONL index of an image folder that no rollout made.
+    """A line of the JSONL index of an image folder (`score --index`).
 
-    `image` is relative to the image folder. Ids that are missing follow from prompt and image.
+    `image` is relative to the image folder. Missing ids are derived from prompt and image.
     """
 
     image: str
@@ -145,7 +145,7 @@ class ImageEntry:
 class Score:
     """A line of `scores/part-00012.<reward>.jsonl`. `score = raw * scale`; higher is better.
 
-    `digest` is that of the sample's latents, of an image that no rollout made that of its file.
+    `digest` is that of the sample's latents or, for an image from an index, of its file.
     """
 
     made_by: ClassVar = "expo score"
@@ -166,7 +166,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleRef:
-    """Where a sample's latents are: tensor `sample_id` of the safetensors file `part`.
+    """A reference to a sample's latents: tensor `sample_id` of the safetensors file `part`.
 
     `part` is relative to the folder of the file that holds this record, and stays below it.
     `digest` is that of the latents, see `Sample`.
@@ -209,7 +209,7 @@ class Pair:
         check_finite("winner_score, loser_score and margin", self.winner_score, self.loser_score)
         check_finite("margin", self.margin)
         if (self.explore is None) != (self.main is None):
-            raise ValueError("explore and main come together or not at all")
+            raise ValueError("explore and main must be given together")
 
 
 def check_gaussian_step(timestep: int, previous_timestep: int, eta: float) -> None:
@@ -221,12 +221,12 @@ def check_gaussian_step(timestep: int, previous_timestep: int, eta: float) -> No
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedImage:
-    """A line of `pairs.latents/part-00012.jsonl`: an image that came from outside.
+    """A line of `pairs.latents/part-00012.jsonl`: an imported image.
 
-    `source` says where it stood, `width` and `height` are the original's. Its latents are the
-    tensor `sample_id` of `part-00012.safetensors`, the mirrored image's `sample_id-flip`, unless
-    there is a `problem`: then it could not be used, and no pair has it. `digest` and `flip_digest`
-    are those of the latents, see `Sample`.
+    `source` is its place in the input, `width` and `height` are those of the original. Its latents
+    are the tensor `sample_id` of `part-00012.safetensors`, those of the mirrored image
+    `sample_id-flip`. An image with a `problem` has no latents and is in no pair. `digest` and
+    `flip_digest` are those of the latents, see `Sample`.
     """
 
     sample_id: str
@@ -243,13 +243,13 @@ class EncodedImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCandidates:
-    """A line of `rollout/part-00012.steps.jsonl`: a denoising step that was drawn several times.
+    """A line of `rollout/part-00012.steps.jsonl`: a denoising step with several candidates.
 
     `number` counts the sampler's steps, from 0. `scores` are those of all candidates for x_{t-1},
-    drawn from the same x_t; the sample went on from the one at `continued`. x_t and the candidates
-    at `winner` and `loser` are tensors of `part-00012.steps.safetensors`: `STEP_ID.x_t`,
+    drawn from the same x_t; the sample continued from the one at `continued`. x_t and the
+    candidates at `winner` and `loser` are tensors of `part-00012.steps.safetensors`: `STEP_ID.x_t`,
     `STEP_ID.winner` and `STEP_ID.loser`; `digest` is that of all three, in this order. A
-    `previous_timestep` below 0 is that of a finished image.
+    `previous_timestep` below 0 means a finished image.
     """
 
     made_by: ClassVar = "expo rollout"
@@ -280,7 +280,7 @@ class StepCandidates:
         check_finite(f"score of {self.step_id}", *self.scores)
         for name in ("winner", "loser", "continued"):
             if not 0 <= getattr(self, name) < len(self.scores):
-                raise ValueError(f"{name} {getattr(self, name)} is none of the candidates")
+                raise ValueError(f"{name} {getattr(self, name)} is not one of the candidates")
         check_gaussian_step(self.timestep, self.previous_timestep, self.eta)
         best, worst = self.scores[self.winner], self.scores[self.loser]
         if best < max(self.scores) or worst > min(self.scores):
@@ -292,8 +292,8 @@ class StepPair:
     """A line of `step-pairs.jsonl`: the best and the worst candidate of a denoising step.
 
     Its tensors are in the safetensors file `part`, see `StepCandidates`; `part` is relative to the
-    folder of the file that holds this record, and stays below it. `confidence` is the difference of
-    the softmax over the two scores.
+    folder of the file that holds this record, and stays below it. `confidence` is the difference
+    of the softmax of the two scores.
     """
 
     made_by: ClassVar = "expo make-pairs"

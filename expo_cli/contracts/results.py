@@ -1,4 +1,4 @@
-"""`results.json` and `samples.jsonl` of an evaluation: every figure a report shows.
+"""`results.json` and `samples.jsonl` of an evaluation: every figure in a report.
 
 A difference is always paired: this policy minus the other, on the same prompts, seeds and indices.
 Fields are only ever added.
@@ -7,7 +7,7 @@ Fields are only ever added.
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-# The drift figures, in the order of tables; `core.image_statistics` has their formulas.
+# The drift figures, in the order of the tables; `core.image_statistics` has their formulas.
 DRIFT_FIGURES = ("saturation", "contrast", "colorfulness", "clipped", "edge_energy")
 
 
@@ -35,7 +35,7 @@ class RewardResult:
     """One reward over one set of prompts. Differences and win rate are None for the baseline.
 
     `group_std` is the population standard deviation of the means of ten groups of consecutive
-    images, of a category by the HPS benchmark's protocol.
+    images; it is set for categories by the HPS benchmark's protocol.
     """
 
     num_prompts: int
@@ -47,9 +47,9 @@ class RewardResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KLResult:
-    """KL along the trajectory to the rollout's `--kl-to` weights, in nats a sample.
+    """KL along the trajectory to the rollout's `--kl-to` weights, in nats per sample.
 
-    `per_dimension` is nats over the number of latent elements, None when the latents are gone.
+    `per_dimension` is nats divided by the number of latent elements, None when the latents are gone.
     `per_step` is the mean of each denoising step; the last one (sigma 0) is left out of the KL.
     """
 
@@ -62,8 +62,8 @@ class KLResult:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftResult:
     """One figure of `Checks`. `shift` is the difference in standard deviations over the baseline's
-    prompts (None when the baseline does not vary); `base_range` the means within
-    `core.verdict.MAX_SHIFT` of them.
+    prompts (None when the baseline does not vary); `base_range` is the range of means within
+    `core.alarms.MAX_SHIFT` of them.
     """
 
     mean: Estimate
@@ -80,7 +80,7 @@ class DiversityResult:
     difference: Estimate | None = None
 
 
-# What a sampler is told, but for negative prompts: fields of a `Sample` and of a `Sampling`.
+# Sampler settings, apart from negative prompts: fields of both `Sample` and `SamplerSettings`.
 SAMPLER_SETTINGS = (
     "scheduler",
     "num_inference_steps",
@@ -92,9 +92,9 @@ SAMPLER_SETTINGS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
-    """How some of a policy's samples were drawn. `negative_prompts` is a sha256 over theirs, with
-    the samples they belong to; None when there are none.
+class SamplerSettings:
+    """How some of a policy's samples were drawn. `negative_prompts` is a sha256 over (sample,
+    negative prompt), None when there are none.
     """
 
     scheduler: str
@@ -109,13 +109,13 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyResult:
-    """Everything measured of one policy.
+    """All figures of one policy.
 
-    `rewards` and `diversity` go by reward label, `categories` by category, then reward label,
-    `change` by reward label: the paired difference to the policy named before this one.
-    `num_flagged` of its images are NaN or black: they are left out of every mean, for both sides of
-    a difference, and lose in win rates.
-    `seed` is that of the rollout, `sampling` has an entry for each way in which it was drawn.
+    Keys of `rewards`, `diversity` and `change` are reward labels; those of `categories` are
+    categories, then reward labels. `change` is the paired difference to the preceding policy.
+    `num_flagged` images are NaN or black: they are left out of every mean and of both sides of a
+    difference, and lose in win rates. `seed` is that of the rollout; `sampling` has one entry per
+    distinct sampler setting.
     """
 
     label: str
@@ -129,12 +129,12 @@ class PolicyResult:
     num_black: int
     num_flagged: int = 0
     seed: int | None = None
-    sampling: list[Sampling] = field(default_factory=list)
+    sampling: list[SamplerSettings] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alarm:
-    """`alarm` when the intervals exclude chance, `warning` when only the estimates say so."""
+    """`alarm` when the intervals exclude chance, `warning` when only the estimates do."""
 
     level: Literal["alarm", "warning"]
     policy: str
@@ -167,7 +167,7 @@ class Results:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluatedSample:
-    """A line of `samples.jsonl`: what one policy drew and what the rewards say of it.
+    """A line of `samples.jsonl`: one image of one policy, with its scores.
 
     `image` is relative to the policy's rollout folder (results.json names it). A flagged image, NaN
     or black, has no scores.

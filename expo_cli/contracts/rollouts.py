@@ -1,4 +1,4 @@
-"""Reading a rollout folder: its plan, its parts, the samples and latents in them."""
+"""Reads a rollout folder: its plan, its parts, and their samples and latents."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from expo_cli.errors import ContractError
 
 @dataclass(frozen=True)
 class Rollout:
-    """A rollout folder. `open_rollout` makes one."""
+    """A rollout folder, as opened by `open_rollout`."""
 
     folder: Path
     run: Run
@@ -25,18 +25,18 @@ class Rollout:
         return planned(self.run, self.folder, "num_parts", PartCount)
 
     def require(self, parts: Sequence[int] | None = None) -> None:
-        """Raises ExpoError that names the missing parts, of all or of some."""
+        """Raises ExpoError that names the missing ones among `parts` (default: all)."""
         RolloutParts(self.folder, self.run).require(parts)
 
     def samples(self, part: int) -> list[Sample]:
-        """Raises ContractError when they are not as many as were drawn."""
+        """The samples of a part. Raises ContractError when their number is not the planned one."""
         return [sample for _, sample in self.numbered_samples(part)]
 
     def numbered_samples(self, part: int) -> list[tuple[int, Sample]]:
-        """With the number of each one's line; errors as `samples`."""
+        """The samples of a part with their line numbers; errors as `samples`."""
         path = part_path(self.folder, part)
         lines = list(jsonl.numbered(path, Sample))
-        # Rollouts that something else made need not say how many samples a part has.
+        # Rollouts made by other programs need not state how many samples a part has.
         drawn = self.num_samples(part) if "num_samples" in self.run.plan else len(lines)
         found = len({sample.sample_id for _, sample in lines})
         if not found == len(lines) == drawn:
@@ -47,44 +47,44 @@ class Rollout:
         return lines
 
     def num_samples(self, part: int) -> int:
-        """Of one part."""
+        """Number of samples in one part."""
         return min(
             self.samples_per_part, self.planned("num_samples") - part * self.samples_per_part
         )
 
     @property
     def samples_per_part(self) -> int:
-        """Of all parts but perhaps the last."""
+        """Number of samples in each part but possibly the last."""
         return self.planned("part_size") * self.planned("num_images_per_prompt")
 
     def planned(self, name: str) -> int:
         return planned(self.run, self.folder, name, Count)
 
     def latents_path(self, part: int) -> Path:
-        """The safetensors file that holds the part's final latents, one tensor a sample_id."""
+        """The safetensors file that holds the part's final latents, one tensor per sample_id."""
         return part_path(self.folder, part, ".safetensors")
 
     def steps(self, part: int) -> Iterator[StepCandidates]:
-        """The part's branched steps, in a rollout that has --num-step-candidates."""
+        """The part's steps with candidates, in a rollout with --num-step-candidates."""
         return jsonl.read(steps_path(self.folder, part), StepCandidates)
 
     def num_steps(self, part: int) -> int | None:
-        """How many it has, where expo drew it."""
+        """Number of steps in a part, None if expo did not draw it."""
         return part_counts(self.folder, part).get("steps")
 
 
 def steps_path(folder: Path, part: int) -> Path:
-    """Where the branched steps of one part are kept."""
+    """The JSONL file of one part's steps."""
     return part_path(folder, part, ".steps.jsonl")
 
 
 def step_tensors_path(folder: Path, part: int) -> Path:
-    """The safetensors file that holds the latents of the part's branched steps."""
+    """The safetensors file with the latents of the part's steps."""
     return part_path(folder, part, ".steps.safetensors")
 
 
 def step_tensor(step_id: str, name: Literal["x_t", "winner", "loser"]) -> str:
-    """What that file calls one of them, [channels, height, width]."""
+    """The name of one such tensor, [channels, height, width]."""
     return f"{step_id}.{name}"
 
 
@@ -95,32 +95,32 @@ def open_rollout(folder: Path) -> Rollout:
 
 
 def score_path(folder: Path, part: int, reward: str) -> Path:
-    """Where the scores of one part by one reward are kept."""
+    """The JSONL file of one part's scores by one reward."""
     return part_path(folder, part, f".{reward}.jsonl")
 
 
 def embeddings_path(folder: Path, part: int, reward: str) -> Path:
-    """Image embeddings [dim] by sample_id, where the reward has them; for diversity."""
+    """The safetensors file of image embeddings [dim] by sample_id, for rewards that have them."""
     return part_path(folder, part, f".{reward}.safetensors")
 
 
 def reward_run_name(reward: str) -> str:
-    """The file of a score folder that says what a label stands for: spec, weights, settings."""
+    """The run.json of one label in a score folder: the reward's spec, weights and settings."""
     return f"{reward}.{RUN}"
 
 
 def scored_rewards(folder: Path) -> list[str]:
-    """Labels of the rewards that a score folder holds."""
+    """Labels of the rewards in a score folder."""
     return ScoreFolder(folder).scored()
 
 
 def scores_by_sample(
     folder: Path, part: int, reward: str, samples: Iterable[Sample]
 ) -> dict[str, float]:
-    """The scores of a part, of which `samples` are all samples; some may have none.
+    """Scores by sample_id of a part that consists of `samples`; some may have no score.
 
-    Raises ContractError, with its line, for a score of another reward or sample, of other latents
-    than the sample has, and for a second one.
+    Raises ContractError, with the line, for a score of another reward, sample or latents, and for a
+    second score of a sample.
     """
     path = score_path(folder, part, reward)
     prompt_ids, digests = {}, {}
@@ -142,8 +142,8 @@ def scores_by_sample(
         digest = digests[score.sample_id]
         if None not in (digest, score.digest) and digest != score.digest:
             raise ContractError(
-                f"{place}: scores latents {score.digest}, but {score.sample_id} of the rollout is "
-                f"{digest} now: it was drawn anew; run `expo score` with --overwrite"
+                f"{place}: scores latents {score.digest}, but {score.sample_id} of the rollout is now "
+                f"{digest}: it was drawn again; run `expo score` with --overwrite"
             )
         scores[score.sample_id] = score.score
     return scores

@@ -1,4 +1,4 @@
-"""Where weights and data come from: a folder, a hub id, or the files shipped in the package."""
+"""Sources of weights and data: a folder, a hub id, or `embedded:NAME` in the package."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ from expo_cli.contracts.files import read_json
 from expo_cli.errors import ExpoError
 
 EMBEDDED = "embedded:"
-# diffusers' file, which says of which parts a pipeline is.
+# diffusers' list of a pipeline's parts.
 MODEL_INDEX = "model_index.json"
-# peft's file, whose presence makes a folder a LoRA checkpoint.
+# peft's config, which makes a folder a LoRA checkpoint.
 ADAPTER_CONFIG = "adapter_config.json"
-# Of a hub repository: a pipeline's parts and single models, without copies in other precisions,
+# Files of a hub repository: a pipeline's parts and single models, without other precisions,
 # single-file duplicates of the whole pipeline, and the safety checker, which is never run.
 HUB_FILES = [
     "*.json",
@@ -32,7 +32,7 @@ PACKAGE_DATA = Path(__file__).parent.parent / "embedded"
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What is read of peft's file."""
+    """The fields of peft's config that are read."""
 
     base_model_name_or_path: str
     r: Annotated[int, msgspec.Meta(ge=1)]
@@ -42,20 +42,20 @@ class AdapterConfig:
 
 
 def shipped(source: str) -> Path:
-    """The path that `source` names: `embedded:NAME` is a file or folder inside the package."""
+    """The path of `source`; `embedded:NAME` is a file or folder inside the package."""
     if source.startswith(EMBEDDED):
         return PACKAGE_DATA / source.removeprefix(EMBEDDED)
     return Path(source)
 
 
 def model_folder(source: str, files: Sequence[str] = HUB_FILES) -> Path:
-    """The local folder of a model: a folder, `embedded:NAME`, or a hub id's snapshot.
+    """The local folder of a model: a folder, `embedded:NAME`, or the snapshot of a hub id.
 
-    Of a hub repository only `files` (patterns) are fetched; nothing is downloaded when it is in
-    the cache or HF_HUB_OFFLINE is set. Raises ExpoError when there is no such model.
+    Of a hub repository only `files` (patterns) are fetched; nothing is downloaded if it is
+    cached or HF_HUB_OFFLINE is set. Raises ExpoError when there is no such model.
     """
     path = shipped(source)
-    if os.path.isdir(path):  # no error for a name that is too long
+    if os.path.isdir(path):  # unlike Path.is_dir, no error for a long name
         return path
     if source.startswith((EMBEDDED, "/", ".")) or source.count("/") != 1:
         raise ExpoError(f"{source}: no such model folder (and not a hub id of the form OWNER/NAME)")
@@ -72,25 +72,25 @@ def model_folder(source: str, files: Sequence[str] = HUB_FILES) -> Path:
 
 
 def hub_file(repository: str, name: str) -> Path:
-    """The local copy of one file of a hub repository; as `model_folder` in all else."""
+    """The local copy of one file of a hub repository; otherwise as `model_folder`."""
     from huggingface_hub import hf_hub_download
 
     try:
         return Path(hf_hub_download(repository, name))
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
-        raise ExpoError(f"{repository}: {name} cannot be had from the hub: {reason}") from error
+        raise ExpoError(f"{repository}: {name} cannot be fetched from the hub: {reason}") from error
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a model's folder holds a LoRA, and not the model itself."""
+    """Whether a folder is a LoRA checkpoint rather than a whole model."""
     return (folder / ADAPTER_CONFIG).exists()
 
 
 def base_source(source: str) -> str:
-    """The source of the model that a LoRA checkpoint adapts; of anything else, itself.
+    """The base model of a LoRA checkpoint; any other source itself.
 
-    Raises ContractError when the adapter's configuration is not one.
+    Raises ContractError when the adapter's config is not valid.
     """
     folder = model_folder(source)
     if not is_adapter(folder):
@@ -101,14 +101,14 @@ def base_source(source: str) -> str:
 
 
 def lasting(source: str) -> str:
-    """The source as it can be written down: a folder by its absolute path, others as they are."""
+    """The source in a form to record: a folder by its absolute path, others unchanged."""
     path = Path(source)
     return str(path.resolve()) if path.is_dir() else source
 
 
 def written_down(name: str, source: str | None, out: Path) -> dict[str, str | None]:
-    """What a file in the folder `out` says of a source, so that it is found again: how it is
-    spelled, and for a folder also the way from `out`, which stays the same when both are moved."""
+    """How a file in the folder `out` records a source. For a folder this includes the relative path
+    from `out`, which stays valid when both are moved."""
     if source is None or not Path(source).is_dir():
         return {name: source}
     return {
@@ -118,7 +118,7 @@ def written_down(name: str, source: str | None, out: Path) -> dict[str, str | No
 
 
 def found_again(known: Mapping[str, Any], name: str, folder: Path) -> str | None:
-    """The source that `written_down` wrote in `folder`, wherever the two have been moved together."""
+    """The source that `written_down` recorded in `folder`, even if both were moved together."""
     path = known.get(f"{name}_path")
     if isinstance(path, str) and "\0" not in path and (folder.resolve() / path).is_dir():
         return os.path.relpath(folder.resolve() / path)

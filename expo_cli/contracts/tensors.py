@@ -14,20 +14,19 @@ from safetensors import SafetensorError, safe_open
 from expo_cli.contracts.files import atomic
 from expo_cli.errors import ContractError, ExpoError
 
-if TYPE_CHECKING:  # an evaluation reads arrays of numpy, without the import of torch
+if TYPE_CHECKING:  # `expo evaluate` reads numpy arrays and does not import torch
     from torch import Tensor
 
-# What torch.save writes begins as a zip or as a bare pickle.
+# Files by torch.save begin as a zip or a bare pickle.
 PICKLE_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-# What a safetensors file begins with: its header's length, which is also a multiple of it.
+# Bytes of the header-length field; headers are padded to a multiple of it.
 LENGTH_BYTES = 8
 METADATA = "__metadata__"
-# What safetensors itself reads at most.
+# The limit of safetensors itself.
 MAX_HEADER_BYTES = 100_000_000
-# The entry of a file's metadata that vouches for all others and for the tensors. Files that others
-# wrote have none.
+# Metadata entry with the sha256 of all other entries and the tensors; only in files that expo wrote.
 SHA256 = "expo.sha256"
-# torch's names and safetensors', in the order of its files: the widest first, so that all are aligned.
+# torch's names and safetensors', in the order of its files: the widest first, for alignment.
 DTYPES = {
     "int64": "I64",
     "float64": "F64",
@@ -46,10 +45,10 @@ ORDER = list(DTYPES)
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write `tensors` to a safetensors file, with its own sha256, that appears whole or not at all.
+    """Write `tensors` atomically to a safetensors file that states its own sha256.
 
-    Each is copied only while it is written: safetensors itself would hold all of them twice more,
-    and orders several entries of metadata anew each time.
+    Tensors are copied one at a time. safetensors' own writer would hold two more copies of all of
+    them, and does not write metadata in a fixed order.
     """
     tensors = in_file_order(tensors)
     header = {METADATA: dict(metadata or {}), **layout(tensors)}
@@ -77,7 +76,7 @@ def in_file_order(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def layout(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
-    """What a safetensors header says of tensors that stand in the order of the file."""
+    """The safetensors header of tensors that are in file order."""
     entries, end = {}, 0
     for name, tensor in tensors.items():
         start, end = end, end + tensor.nbytes
@@ -101,7 +100,7 @@ def contents(tensor: Tensor) -> memoryview:
 
 
 def latents_digest(*tensors: Tensor) -> str:
-    """What a record says of its tensors: 16 hexadecimal digits of the sha256 of their bytes as stored."""
+    """The digest of tensors in a record: 16 hexadecimal digits of the sha256 of their stored bytes."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(contents(tensor))
@@ -109,7 +108,7 @@ def latents_digest(*tensors: Tensor) -> str:
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Of what a safetensors file of these tensors holds after its header."""
+    """The sha256 of the data of a safetensors file with these tensors, without its header."""
     digest = hashlib.sha256()
     for tensor in in_file_order(tensors).values():
         digest.update(contents(tensor))
@@ -117,15 +116,15 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 
 def digest_of(header: Mapping[str, Any]) -> hashlib._Hash:
-    """A sha256 that has seen the header; the tensors' bytes follow."""
+    """A sha256 that has been fed the header; the tensors' bytes follow."""
     return hashlib.sha256(json.dumps(header, sort_keys=True).encode())
 
 
 def stated_sha256(path: Path) -> str | None:
-    """The sha256 that a safetensors file says it has, without reading its tensors; None where it
-    says none, or is no whole header.
+    """The sha256 that a safetensors file states, without reading its tensors.
 
-    Files that others wrote have none. Whether it is true is checked when the tensors are read.
+    None if it states none, as files of other programs, or its header is broken. It is verified when
+    the tensors are read.
     """
     try:
         with path.open("rb") as file:
@@ -141,7 +140,7 @@ def stated_sha256(path: Path) -> str | None:
 
 
 def check_sha256(path: Path) -> None:
-    """Raises ContractError when a safetensors file has a sha256 and is not what it was written as."""
+    """Raises ContractError when a safetensors file does not match the sha256 that it states."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(LENGTH_BYTES), "little")
         header = json.loads(file.read(length))
@@ -151,23 +150,23 @@ def check_sha256(path: Path) -> None:
         digest = digest_of(header)
         if hashlib.file_digest(file, lambda: digest).hexdigest() != wanted:
             raise ContractError(
-                f"{path}: damaged: its sha256 is not that of what was written; remove it, and run "
-                "the command that made it again"
+                f"{path}: damaged: its sha256 is not the one that was written; remove it, and run the "
+                "command that made it again"
             )
 
 
 def open_tensors(
     path: Path, framework: Literal["pt", "numpy"] = "pt", *, checked: bool = False
 ) -> safe_open:
-    """An open safetensors file; its tensors are read when asked for.
+    """An open safetensors file; its tensors are read on demand.
 
     Raises ExpoError when it is missing, ContractError when it is a pickle, truncated, broken or,
-    unless it is `checked` already, not what was written.
+    unless it was `checked` before, does not match its sha256.
     """
     try:
         with path.open("rb") as file:
             magic = file.read(9)
-        # Eight bytes of a header's length, then the header: some lengths begin as a pickle does.
+        # Eight bytes of length, then the header: some lengths begin like a pickle.
         if magic.startswith(PICKLE_MAGIC) and magic[8:] != b"{":
             raise ContractError(f"{path}: is a pickle; only safetensors are read")
         opened = safe_open(path, framework=framework)
@@ -177,30 +176,30 @@ def open_tensors(
     except OSError as error:
         raise ExpoError(f"{path}: cannot be read: {error.strerror or error}") from error
     except SafetensorError as error:
-        raise ContractError(f"{path}: not a whole safetensors file: {error}") from error
+        raise ContractError(f"{path}: not a complete safetensors file: {error}") from error
 
 
 def check_whole(place: Path, kind: str, loading: Mapping[str, Any]) -> None:
-    """Raises ContractError when weights were missing; `loading` is what `from_pretrained` says of it.
+    """Raises ContractError when weights were missing; `loading` is the info from `from_pretrained`.
 
-    diffusers and transformers go on with random ones in their place.
+    diffusers and transformers replace missing weights with random ones.
     """
     if lacking := sorted([*loading["missing_keys"], *map(str, loading["mismatched_keys"])]):
-        raise ContractError(f"{place}: not a whole {kind}: has no weights {lacking[0]}")
+        raise ContractError(f"{place}: not a complete {kind}: has no weights {lacking[0]}")
 
 
 def read_tensors(path: Path, framework: Literal["pt", "numpy"] = "pt") -> dict[str, Any]:
-    """All tensors of a safetensors file, of torch or as arrays; errors as `open_tensors`."""
+    """All tensors of a safetensors file, as torch tensors or numpy arrays; errors as `open_tensors`."""
     with open_tensors(path, framework) as file:
         try:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        # The others are numpy's, for types and shapes that it does not have.
+        # The others are numpy's, for unsupported types and shapes.
         except (SafetensorError, TypeError, AttributeError, ValueError) as error:
             raise ContractError(f"{path}: {error}") from error
 
 
 class TensorFiles:
-    """Single tensors out of many safetensors files, with a bounded number of them open."""
+    """Reads single tensors from many safetensors files, with a bounded number of open files."""
 
     def __init__(self, max_open: int = 64) -> None:
         self.max_open = max_open
@@ -208,8 +207,8 @@ class TensorFiles:
         self._checked: set[Path] = set()
 
     def get(self, path: Path, name: str, digest: str | None = None) -> Tensor:
-        """Raises ContractError when the file holds no such tensor, or one of another digest than a
-        record says; others as `open_tensors`."""
+        """Raises ContractError when the file has no such tensor, or one with another digest than
+        `digest`; other errors as `open_tensors`."""
         if path in self._open:
             self._open.move_to_end(path)
         else:
@@ -224,6 +223,6 @@ class TensorFiles:
         if digest is not None and (found := latents_digest(tensor)) != digest:
             raise ContractError(
                 f"{path}: latents {name} are {found}, but were {digest} when they were judged: they "
-                "were drawn anew or replaced"
+                "were drawn again or replaced"
             )
         return tensor

@@ -1,11 +1,10 @@
-"""Text files, read one way everywhere, as editors, spreadsheets and scrapers write them.
+"""Reads text files the same way everywhere, as editors, spreadsheets and scrapers write them.
 
-They are UTF-8; a byte order mark is no part of them, and a file of another encoding is named. A line
-ends at LF, CR LF or a lone CR. Memory holds one line, and none of more than LONGEST_LINE bytes.
+Files are UTF-8, with or without a byte order mark; other encodings are reported. A line ends at LF,
+CR LF or a lone CR. `lines` holds one line in memory, of at most LONGEST_LINE bytes.
 """
 
 import codecs
-import io
 import stat
 import sys
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ LINE_ENDS = (b"\n", b"\r")
 
 
 def pieces(path: Path, name: str) -> Iterator[bytes]:
-    """A file's bytes without its byte order mark. `-` is standard input; errors call it `name`.
+    """Yields a file's bytes without its byte order mark. `-` is standard input; errors call it `name`.
 
     Raises ExpoError when it cannot be read, ContractError when it is UTF-16 or UTF-32, or a device,
     which has no end.
@@ -30,7 +29,7 @@ def pieces(path: Path, name: str) -> Iterator[bytes]:
         raise ExpoError(f"{name}: standard input is closed")
     try:
         if path != STANDARD_STREAM and is_device(path):
-            raise ContractError(f"{name}: is a device, no text file")
+            raise ContractError(f"{name}: is a device, not a text file")
         with nullcontext(sys.stdin.buffer) if path == STANDARD_STREAM else path.open("rb") as file:
             start = file.read(4)
             if found := other_encoding(start):
@@ -45,7 +44,7 @@ def pieces(path: Path, name: str) -> Iterator[bytes]:
 
 
 def is_device(path: Path) -> bool:
-    """Whether it is one that is no terminal; raises OSError when there is nothing."""
+    """Whether it is a device other than a terminal; raises OSError when it does not exist."""
     if not stat.S_ISCHR(path.stat().st_mode):
         return path.is_block_device()
     with path.open("rb", buffering=0) as file:
@@ -53,7 +52,7 @@ def is_device(path: Path) -> bool:
 
 
 def other_encoding(start: bytes) -> str | None:
-    """What the first four bytes of a file tell: their mark, or where the zeros of ASCII are."""
+    """The encoding of a file's first four bytes, by its byte order mark or the zeros around ASCII."""
     if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return "UTF-32"
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -67,13 +66,13 @@ def other_encoding(start: bytes) -> str | None:
 
 
 def lines(path: Path, name: str | None = None) -> Iterator[tuple[int, bytes | None]]:
-    """Each line's number, from 1, and the line with its end; None where it is too long to hold.
+    """Each line's number, from 1, and the line with its end, or None if it is too long.
 
-    Errors as those of `pieces`.
+    Errors as `pieces`.
     """
     number, size = 0, 0
-    begun: list[bytes] = []  # of a line whose end is still to come; it has `size` bytes
-    held = b""  # a CR that ends a piece: a LF may follow it
+    begun: list[bytes] = []  # the unfinished line, of `size` bytes
+    held = b""  # a CR at the end of a piece: a LF may follow
     for piece in pieces(path, name or str(path)):
         piece = held + piece
         held = b"\r" if piece.endswith(b"\r") else b""
@@ -97,7 +96,7 @@ def joined(parts: list[bytes], size: int) -> bytes | None:
 
 
 def text_lines(path: Path, name: str | None = None) -> Iterator[tuple[int, str | None]]:
-    """As `lines`, as text. Raises ContractError at the first line that is not UTF-8."""
+    """As `lines`, decoded. Raises ContractError at the first line that is not UTF-8."""
     name = name or str(path)
     for number, line in lines(path, name):
         try:
@@ -108,12 +107,20 @@ def text_lines(path: Path, name: str | None = None) -> Iterator[tuple[int, str |
             ) from error
 
 
-def decoded(path: Path, name: str) -> Iterator[str]:
-    """The text in pieces of any length, each of its lines ending in LF.
+def whole_text(path: Path, name: str) -> str:
+    """The text, each of its lines ending in LF.
 
-    Errors as those of `pieces`, and UnicodeDecodeError.
+    Errors as `pieces`. Raises ContractError at the first line that is not UTF-8.
     """
-    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
-    for piece in pieces(path, name):
-        yield decoder.decode(piece)
-    yield decoder.decode(b"", final=True)
+    data = b"".join(pieces(path, name))
+    try:
+        return universal_newlines(data.decode())
+    except UnicodeDecodeError as error:
+        number = 1 + universal_newlines(data[: error.start].decode()).count("\n")
+        raise ContractError(
+            f"{name}:{number}: not UTF-8: {error}; save the file as UTF-8"
+        ) from error
+
+
+def universal_newlines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -1,4 +1,4 @@
-"""Several rewards' scores of one prompt's samples made into one score a sample.
+"""Combines several rewards' scores of one prompt's samples into one score per sample.
 
 In all functions `scores` is [num_rewards][num_samples] and higher is better.
 """
@@ -11,9 +11,9 @@ from typing import ClassVar, Protocol
 
 
 class Combination(Protocol):
-    """How several rewards become one.
+    """Combines several rewards into one.
 
-    Where `unanimous` is true, a pair counts only if its winner dominates its loser.
+    If `unanimous`, a pair counts only if its winner dominates its loser.
     """
 
     unanimous: ClassVar[bool]
@@ -36,7 +36,7 @@ class ZScoreSum:
 
 @dataclass(frozen=True)
 class Pareto(ZScoreSum):
-    """As ZScoreSum, but a pair is dropped unless no reward prefers its loser."""
+    """As ZScoreSum, but a pair is dropped if any reward prefers its loser."""
 
     unanimous: ClassVar[bool] = True
 

@@ -1,4 +1,4 @@
-"""From the figures of each sample to the figures of each policy, all of them paired."""
+"""Aggregates the figures of samples into paired figures of policies."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from expo_cli.contracts.results import (
     KLResult,
     PolicyResult,
     RewardResult,
-    Sampling,
+    SamplerSettings,
 )
+from expo_cli.core.alarms import MAX_SHIFT
 from expo_cli.core.statistics import Floats, prompt_means, wins
-from expo_cli.core.verdict import MAX_SHIFT
 from expo_cli.errors import ExpoError
 
-# (policy, what is measured, reward or figure)
+# (policy, quantity, reward or figure)
 Key: TypeAlias = tuple[str, str, str]
 Columns: TypeAlias = dict[Key, Floats]
 Estimator: TypeAlias = Callable[[Mapping[Key, Floats]], dict[Key, Estimate]]
@@ -28,19 +28,19 @@ Estimator: TypeAlias = Callable[[Mapping[Key, Floats]], dict[Key, Estimate]]
 
 @dataclass(frozen=True, kw_only=True)
 class PolicySamples:
-    """What one policy drew, column by column. Every policy has the same samples in the same order.
+    """The samples of one policy, as columns. All policies have the same samples in the same order.
 
     Args:
-        flagged: which are not good, [samples]; these are NaN in all columns of samples.
-        scores: by reward label, [samples].
-        kl: nats, [samples]; None when not every good sample has it.
-        kl_per_step: mean nats of each step; None when not every good sample has them.
-        num_dimensions: elements of a sample's latents.
-        checks: by drift figure, [samples].
-        diversity: by the label of the reward that embeds, [prompts]; NaN of fewer than two good
+        flagged: which are NaN or black, [samples]; these are NaN in all columns of samples.
+        scores: reward label -> [samples].
+        kl: nats, [samples]; None unless every good sample has it.
+        kl_per_step: mean nats of each step; None unless every good sample has them.
+        num_dimensions: number of elements of a sample's latents.
+        checks: drift figure -> [samples].
+        diversity: label of a reward with embeddings -> [prompts]; NaN with fewer than two good
             images.
         images: relative to `folder`.
-        seed: of the rollout, where it says so.
+        seed: of the rollout, if known.
     """
 
     label: str
@@ -55,7 +55,7 @@ class PolicySamples:
     diversity: dict[str, Floats]
     images: list[str | None]
     seed: int | None
-    sampling: list[Sampling]
+    sampling: list[SamplerSettings]
 
 
 def compare(
@@ -65,15 +65,15 @@ def compare(
     categories: Mapping[str, NDArray[np.bool_]],
     estimate: Estimator,
 ) -> list[PolicyResult]:
-    """The results of each policy, against the baseline and against the policy before it.
+    """The results of each policy, compared with the baseline and with the preceding policy.
 
     Args:
         prompt_of: number of each sample's prompt, from 0, [samples].
-        categories: which prompts each category has, [prompts].
+        categories: category -> mask of its prompts, [prompts].
         estimate: `core.statistics.estimates` with its settings.
 
-    A category in which a policy has no good image, or none to compare, is left out. Raises ExpoError
-    when that is so of all prompts.
+    A category in which a policy has no good or no comparable image is left out. Raises ExpoError
+    when no prompt has one.
     """
     columns: Columns = {}
     for policy in policies:
@@ -132,7 +132,7 @@ def compare(
 
 
 def is_known(values: Floats) -> bool:
-    """Whether a column has a figure for any prompt."""
+    """Whether a column has a value for any prompt."""
     return not np.isnan(values).all()
 
 
@@ -206,7 +206,7 @@ def _kl(policy: PolicySamples, figures: Mapping[Key, Estimate]) -> KLResult | No
 
 
 def _drift(label: str, name: str, figures: Mapping[Key, Estimate], baseline: Floats) -> DriftResult:
-    """`baseline` is the figure of the baseline's prompts, [prompts]."""
+    """`baseline` holds the baseline's values, [prompts]."""
     center, spread = float(np.nanmean(baseline)), float(np.nanstd(baseline))
     mean = figures[label, "drift", name]
     return DriftResult(

@@ -13,7 +13,7 @@ from expo_cli.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingPlan:
-    """How images are drawn, in diffusers' words."""
+    """Sampler settings, with diffusers' names."""
 
     scheduler: str = "ddpm"
     num_inference_steps: int = 50
@@ -22,13 +22,13 @@ class SamplingPlan:
 
     @property
     def is_guided(self) -> bool:
-        """Whether the negative prompt plays a part: at 1 and below diffusers draws without it."""
+        """Whether guidance is used: at a scale of 1 or less diffusers samples without it."""
         return self.guidance_scale > 1
 
     def gaussian_eta(self) -> float:
-        """The DDIM eta to which this plan's steps are Gaussian, DDPM being 1; see `core.kl`.
+        """The DDIM eta of this plan's Gaussian steps (1 for DDPM); see `core.kl`.
 
-        Raises UsageError where steps are not Gaussian and so have no KL.
+        Raises UsageError when the steps are not Gaussian and so have no KL.
         """
         if self.scheduler == "ddpm":
             return 1.0
@@ -51,15 +51,15 @@ class Policies:
 
 class Explorer(Protocol):
     def policy(self, policies: Policies) -> str:
-        """The source of the weights that draw. Raises UsageError when it was not given."""
+        """The source of the weights to draw with. Raises UsageError when it was not given."""
 
     def plan(self, plan: SamplingPlan) -> SamplingPlan:
-        """The sampler settings, made from the main agent's."""
+        """The sampler settings, derived from the main agent's."""
 
 
 @dataclass(frozen=True)
 class Same:
-    """The main agent again, with noise of its own: EXPO-I."""
+    """The main agent with different noise: EXPO-I."""
 
     def policy(self, policies: Policies) -> str:
         return policies.current
@@ -70,7 +70,7 @@ class Same:
 
 @dataclass(frozen=True)
 class Previous(Same):
-    """The policy of the iteration before, theta_{t-1}."""
+    """The policy of the previous iteration, theta_{t-1}."""
 
     def policy(self, policies: Policies) -> str:
         if policies.previous is None:
@@ -90,7 +90,7 @@ class Reference(Same):
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling(Same):
-    """The current weights under other sampler settings; what is not named stays as it is."""
+    """The current weights with other sampler settings; unnamed ones stay unchanged."""
 
     scheduler: str | None = None
     num_inference_steps: int | None = None
@@ -119,7 +119,7 @@ class Sampling(Same):
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(Same):
-    """Any weights at all, such as a second policy trained with its own alpha."""
+    """Any other weights, such as a second policy trained with its own alpha."""
 
     path: str
 

@@ -1,4 +1,4 @@
-"""Denoising steps that are Gaussian, x_prev ~ N(mean, sigma^2): DDIM of an eta above 0.
+"""Gaussian denoising steps, x_prev ~ N(mean, sigma^2): DDIM with eta > 0.
 
 Song et al., arXiv 2010.02502, eq. 12 and 16. eta = 1 is DDPM with its posterior variance (Ho et al.,
 arXiv 2006.11239, eq. 7).
@@ -14,8 +14,8 @@ from torch import Tensor
 class GaussianSteps:
     """Steps with mean `scale * x_t - drift * epsilon` and standard deviation `sigma`, each [steps].
 
-    A method takes a batch in which each row [channels, height, width] is at a step of its own, or,
-    of a single step as `at` gives it, all rows are at that one.
+    Methods take a batch whose rows [channels, height, width] are each at their own step, or all at
+    the same one if there is a single step, as returned by `at`.
     """
 
     scale: Tensor
@@ -26,7 +26,7 @@ class GaussianSteps:
         return GaussianSteps(*(each[number : number + 1] for each in vars(self).values()))
 
     def mean(self, latents: Tensor, epsilon: Tensor) -> Tensor:
-        """The mean of x_prev, given x_t and the noise that is seen in it."""
+        """The mean of x_prev, given x_t and the predicted noise."""
         return _by_row(self.scale, latents) * latents - _by_row(self.drift, latents) * epsilon
 
     def draw(self, mean: Tensor, noise: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ class GaussianSteps:
         return mean + _by_row(self.sigma, mean) * noise
 
     def log_density(self, previous: Tensor, mean: Tensor) -> Tensor:
-        """log N(x_prev; mean, sigma^2) of each row, [batch]: its mean over the elements, as SPO has it.
+        """log N(x_prev; mean, sigma^2) of each row, [batch], averaged over the elements as in SPO.
 
         sigma must not be 0.
         """
@@ -47,7 +47,7 @@ class GaussianSteps:
 def gaussian_steps(
     alphas: Tensor, previous_alphas: Tensor, eta: float | Tensor = 1.0
 ) -> GaussianSteps:
-    """The steps from one noise level to another, [steps] each: abar before the step and after it."""
+    """The steps between noise levels, given abar before and after each step, [steps] each."""
     before, after = alphas.double(), previous_alphas.double()
     variance = eta**2 * (1 - after) / (1 - before) * (1 - before / after)
     direction = (1 - after - variance).clamp(min=0).sqrt()
@@ -59,11 +59,11 @@ def gaussian_steps(
 
 
 def clean_latents(latents: Tensor, epsilon: Tensor, alpha: Tensor) -> Tensor:
-    """The finished latents that are seen in x_t when `epsilon` is its noise; `alpha` is abar, [batch]."""
+    """The predicted final latents of x_t with noise `epsilon`; `alpha` is abar, [batch]."""
     alpha = _by_row(alpha, latents)
     return (latents - (1 - alpha).sqrt() * epsilon) / alpha.sqrt()
 
 
 def _by_row(values: Tensor, latents: Tensor) -> Tensor:
-    """Values [batch], or [1] for all rows, in a shape that multiplies latents."""
+    """Reshapes values [batch], or [1] for all rows, to broadcast over latents."""
     return values.to(latents.device, latents.dtype).view(-1, *[1] * (latents.dim() - 1))

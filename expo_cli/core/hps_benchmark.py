@@ -1,7 +1,7 @@
 """The HPS benchmark's protocol (Wu et al., arXiv 2306.09341, section 5.1; `hpsv2.evaluate`).
 
-Four styles of 800 prompts, an image each. A style's score is the mean of its images, and its spread
-the population standard deviation of the means of ten groups of consecutive images.
+Four styles of 800 prompts, one image per prompt. A style's score is the mean over its images, its
+spread the population standard deviation of the means of ten groups of consecutive images.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ NUM_GROUPS = 10
 
 
 def group_std(scores: Floats) -> float:
-    """Of scores [images] in the order of the prompts' file, of which the groups are equal parts.
+    """Population standard deviation of group means; scores [images] are in the order of the prompts.
 
-    NaN, an image that is not good, is left out; so is a group of no others.
+    NaN (an unusable image) is left out, as is a group of only NaN.
     """
     groups = [group[~np.isnan(group)] for group in scores.reshape(NUM_GROUPS, -1)]
     return float(np.std([group.mean() for group in groups if len(group)]))
@@ -32,23 +32,23 @@ def with_group_std(
     category_of: Sequence[str | None],
     place_of: Sequence[int],
 ) -> list[PolicyResult]:
-    """The results with the `group_std` of each category.
+    """The results with `group_std` set for each category.
 
     Args:
-        category_of: of each sample, [samples].
-        place_of: that of each sample's prompt in the file of prompts, [samples].
+        category_of: the category of each sample, [samples].
+        place_of: the position of each sample's prompt in the prompt file, [samples].
 
-    Raises ExpoError when the samples are not those of the protocol.
+    Raises ExpoError when the samples do not fit the protocol.
     """
     num_prompts = len(set(place_of))
     if len(place_of) != num_prompts:
         raise ExpoError(
-            f"the HPS benchmark has one image a prompt, not {len(place_of)} of {num_prompts}"
+            f"the HPS benchmark has one image per prompt, not {len(place_of)} of {num_prompts}"
         )
     if None in category_of:
         raise ExpoError(
-            "the HPS benchmark goes by style, and there are prompts without a category; "
-            "`expo prep-prompts --layout hps-benchmark` gives them theirs"
+            "the HPS benchmark needs a category (style) for each prompt; "
+            "`expo prep-prompts --layout hps-benchmark` sets it"
         )
     rows: dict[str, list[int]] = {name: [] for name in category_of}
     for i in np.argsort(place_of):

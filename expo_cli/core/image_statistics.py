@@ -1,6 +1,6 @@
-"""What can be seen in an image without a reward: colour drift, clipping, broken images.
+"""Image figures that need no reward: colour drift, clipping, broken images.
 
-All functions take RGB images in [0, 1], [batch, 3, height, width], and return one figure an image.
+All functions take RGB images in [0, 1], [batch, 3, height, width], and return one value per image.
 """
 
 import torch
@@ -10,7 +10,7 @@ from expo_cli.contracts.records import Checks
 
 # Rec. 601 luma, the grey of PIL's convert("L").
 LUMA = (0.299, 0.587, 0.114)
-# Half of an 8-bit step: such a value is 0 or 255 in the image file.
+# Half of an 8-bit step: closer to 0 or 1 than this, a value is stored as 0 or 255.
 HALF_STEP = 0.5 / 255
 # An image whose brightest value is below this is black; SD's safety checker returns exact zeros.
 BLACK_BELOW = 4 / 255
@@ -71,8 +71,8 @@ def edge_energy(images: Tensor) -> Tensor:
 def image_checks(images: Tensor) -> list[Checks]:
     """All figures of each image: [batch, 3, height, width] -> batch records.
 
-    Values outside [0, 1] are clamped, as a file would. An image with a value that is not finite
-    has `nan` set and its other figures taken with that value as 0.
+    Values outside [0, 1] are clamped, as in a file. An image with values that are not finite
+    has `nan` set; the other figures treat them as 0.
     """
     images = images.detach().float()
     broken = ~images.isfinite().all(dim=(1, 2, 3))

@@ -10,7 +10,7 @@ def step_kl_weights(steps: GaussianSteps) -> Tensor:
     """w_t of KL_t = w_t * ||eps_theta - eps_ref||^2 in fp64, [steps].
 
     The mean moves with eps by -c_t, the drift, so w_t = c_t^2 / (2 sigma_t^2). It is 0 for a step
-    whose sigma is 0, as the last one of DDPM (its KL is left out, not infinite).
+    with sigma 0, such as the last one of DDPM (its KL is left out, not infinite).
     """
     return torch.where(steps.sigma > 0, steps.drift.square() / (2 * steps.sigma.square()), 0.0)
 

@@ -1,10 +1,16 @@
-"""The learning rate as a function of the step."""
+"""The learning rate: its scale (--scale-lr) and its course over the steps."""
 
 import math
 
 
+def peak_learning_rate(learning_rate: float, global_batch_size: int, scale_lr: bool) -> float:
+    """The rate after the warm-up: with `scale_lr`, per item of the global batch, as in the
+    Diffusion-DPO authors' script."""
+    return learning_rate * global_batch_size if scale_lr else learning_rate
+
+
 def learning_rate_factor(schedule: str, step: int, steps: int, warmup_ratio: float) -> float:
-    """What multiplies the learning rate at `step`, counted from 0, of `steps`.
+    """The factor of the learning rate at `step` (from 0) out of `steps`.
 
     It rises linearly to 1 over the first `warmup_ratio` of the steps; then it is constant, or
     falls to 0 at the end, linearly or as a half cosine.

@@ -1,6 +1,6 @@
-"""rho(t, D_N): which prompts are drawn under a negative prompt in which iteration.
+"""rho(t, D_N): which prompts are drawn with a negative prompt in which iteration.
 
-A negative prompt is the unconditional branch of classifier-free guidance, at sampling only.
+A negative prompt replaces the empty one of classifier-free guidance, only while sampling.
 """
 
 import math
@@ -10,7 +10,7 @@ from expo_cli.contracts.ids import digest, fraction
 
 
 def negative_probability(schedule: str, iteration: int, iterations: int | None) -> float:
-    """Share of the prompts of iteration t = 1..T that get a negative prompt.
+    """Probability that a prompt of iteration t = 1..T gets a negative prompt.
 
     linear: 1 - (t-1)/(T-1); cosine: (1 + cos(pi (t-1)/(T-1))) / 2; constant: 1; none: 0. The
     first two go from 1 at t = 1 to 0 at t = T, and are 1 when there is only one iteration.

@@ -1,4 +1,4 @@
-"""Noise as a function of a seed, so that no result depends on batch, worker or machine count."""
+"""Noise as a function of seeds, so that results do not depend on batches, workers or machines."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -6,13 +6,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from expo_cli.contracts.ids import pair_seed
-
 Timestep = TypeVar("Timestep", int, float)
 
 
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """One CPU generator a seed: the same numbers whatever device the model is on."""
+    """One CPU generator per seed: the same numbers whatever the model's device."""
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
@@ -21,14 +19,10 @@ def normal(generator: torch.Generator, shape: tuple[int, ...]) -> Tensor:
 
 
 def training_noise(
-    seed: int,
-    pair_id: str,
-    draw: int,
-    shape: tuple[int, ...],
-    draw_timestep: Callable[[torch.Generator], Timestep],
+    seed: int, shape: tuple[int, ...], draw_timestep: Callable[[torch.Generator], Timestep]
 ) -> tuple[Tensor, Timestep]:
-    """The noise and the timestep that winner and loser of a pair share at one visit."""
-    generator = torch.Generator().manual_seed(pair_seed(seed, pair_id, draw))
+    """The training noise and timestep of a seed (see `contracts.ids.pair_seed`)."""
+    generator = torch.Generator().manual_seed(seed)
     timestep = draw_timestep(generator)
     return normal(generator, shape), timestep
 

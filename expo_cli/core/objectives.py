@@ -1,4 +1,4 @@
-"""The objectives, each its formula: functions of denoising errors, never of models.
+"""The objectives as formulas: functions of denoising errors, never of models.
 
 `m(x)` is the mean squared denoising error of one latent, over channels and pixels.
 `s = m_policy - m_reference` (lower: more likely than under the reference). beta follows the
@@ -24,7 +24,7 @@ def denoising_error(prediction: Tensor, target: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Errors:
-    """m of the policy and of the reference for the same noisy latents, each [batch]."""
+    """m of the policy and the reference for the same noisy latents, each [batch]."""
 
     policy: Tensor
     reference: Tensor
@@ -37,7 +37,7 @@ class Errors:
 
 @dataclass(frozen=True)
 class PairErrors:
-    """What an objective sees of a batch of pairs; only the roles it asked for are there.
+    """The errors of a batch of pairs; only the roles that the objective asks for are set.
 
     Winner and loser share timestep and noise, and so do explore and main. `explored` [batch] is 1
     where a pair has explore and main samples (elsewhere their errors are 0), `explore_gain`
@@ -54,10 +54,10 @@ class PairErrors:
 
 @dataclass(frozen=True)
 class ImageErrors:
-    """What an objective sees of a batch of images, each desirable or not.
+    """The errors of a batch of images, each desirable or not.
 
-    `desirable` is a bool [batch]. `mismatched` are the errors under prompts of other images, for
-    an objective whose `reference_point` is `mismatched`.
+    `desirable` is a bool [batch]. `mismatched` are the errors with prompts of other images, for an
+    objective whose `reference_point` is `mismatched`.
     """
 
     image: Errors
@@ -69,7 +69,7 @@ class Objective(ABC):
     """A loss over evidence of one kind; your own objective inherits from this class."""
 
     learns_from: ClassVar[str] = "pairs"
-    """The kind of its evidence: pairs, images or steps (`stages.train.records.EVIDENCE`)."""
+    """The kind of evidence: pairs, images or steps (`stages.train.records.EVIDENCE`)."""
 
     needs_reference: ClassVar[bool] = True
 
@@ -77,20 +77,20 @@ class Objective(ABC):
     """Whether an item's loss depends on the other items of its forward pass."""
 
     roles: tuple[str, ...] = ("winner", "loser")
-    """Of pairs: the samples whose errors it needs, of winner, loser, explore and main."""
+    """For pairs: the samples whose errors it needs, any of winner, loser, explore, main."""
 
     k: float | None = None
-    """The factor of an error difference in the logit, where there is one; printed by `train`."""
+    """The factor of an error difference in the logit, if there is one; printed by `train`."""
 
     weight_at_zero: float | None = None
-    """The `weight` of an item whose logit is 0, where there is one."""
+    """The `weight` of an item whose logit is 0, if there is one."""
 
     @abstractmethod
     def terms(self, evidence: Any) -> dict[str, Tensor]:
         """The terms whose sum is the loss, each [batch]. The main term comes first."""
 
     def weight(self, evidence: Any) -> Tensor | None:
-        """The absolute slope of the loss in its logit, [batch]: near 0 the item is saturated."""
+        """|d loss / d logit| of each item, [batch]; an item near 0 is saturated."""
         return None
 
 
@@ -106,7 +106,7 @@ def slope(loss: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
         return torch.autograd.grad(loss(logits).sum(), logits)[0].abs()
 
 
-def check_positive(**values: float | None) -> None:
+def require_positive(**values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive, got {value}")
@@ -116,7 +116,7 @@ def check_positive(**values: float | None) -> None:
 class SFT(Objective):
     """The diffusion loss on winners only, without a reference.
 
-    On the best of fresh samples, iteration after iteration, it is RAFT (Dong et al., arXiv
+    Trained on the best of fresh samples in every iteration, this is RAFT (Dong et al., arXiv
     2304.06767).
     """
 
@@ -137,7 +137,7 @@ class DiffusionDPO(Objective):
       is -(1 - e) log sigmoid(z) - e log sigmoid(-z): conservative DPO (Mitchell, 2023).
     - `hinge`: max(0, 1 - z), as in SLiC (Zhao et al., arXiv 2305.10425).
     - `ipo`: (z - 1/2)^2 (Azar et al., arXiv 2310.12036, eq. 17). With k as their tau it is tau^2
-      times their loss: s_l - s_w is drawn to 1 / (2 k).
+      times their loss: s_l - s_w is pulled to 1 / (2 k).
     """
 
     beta: float = 5000.0
@@ -145,7 +145,7 @@ class DiffusionDPO(Objective):
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        check_positive(beta=self.beta)
+        require_positive(beta=self.beta)
         if not 0 <= self.label_smoothing < 0.5:
             raise ValueError(
                 f"label_smoothing must be at least 0 and below 0.5, got {self.label_smoothing}"
@@ -179,10 +179,10 @@ class DiffusionDPO(Objective):
 
 @dataclass(frozen=True)
 class EXPO(DiffusionDPO):
-    """EXPO, Eq. 7: Diffusion-DPO plus an exploration term without any reward label.
+    """EXPO, Eq. 7: Diffusion-DPO plus an exploration term that uses no reward label.
 
-    The second term, alpha * sigmoid(k_ex (s_explore - s_main)), pulls towards what the exploring
-    agent drew and away from what the main agent drew. `explore_beta` is its beta (default: beta);
+    The second term, alpha * sigmoid(k_ex (s_explore - s_main)), pulls towards the exploring
+    agent's sample and away from the main agent's. `explore_beta` is its beta (default: beta);
     `gated` keeps it only where the explore sample scores higher than the main one. Pairs without
     such samples (offline ones) have no second term.
     """
@@ -193,7 +193,7 @@ class EXPO(DiffusionDPO):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(explore_beta=self.explore_beta)
+        require_positive(explore_beta=self.explore_beta)
         if not self.alpha >= 0:
             raise ValueError(f"alpha must not be negative, got {self.alpha}")
 
@@ -216,11 +216,11 @@ class EXPO(DiffusionDPO):
 
 @dataclass(frozen=True)
 class DiffusionKTO(Objective):
-    """Diffusion-KTO (Li et al., arXiv 2404.04465, eq. 8): images one by one, desirable or not.
+    """Diffusion-KTO (Li et al., arXiv 2404.04465, eq. 8): single images, desirable or not.
 
-    g = m_ref - m_policy, the logit z = +-beta (g - z0), + for desirable images, and the loss
+    g = m_ref - m_policy, the logit is z = +-beta (g - z0), + for desirable images, and the loss
     1 - U(z). The reference point z0 = max(0, mean of g) carries no gradient; its mean is over the
-    images of a process's forward pass (`batch`), or over the same images under each other's
+    images of a process's forward pass (`batch`), or over the same images with each other's
     prompts (`mismatched`), which estimates the KL as KTO does (Ethayarajh et al., arXiv
     2402.01306). beta multiplies a difference of mean errors as it is, without Diffusion-DPO's 1/2.
 
@@ -228,7 +228,7 @@ class DiffusionKTO(Objective):
     -log sigmoid(-z); `exponential`, risk-seeking too: exp(z / 100) - 1, and for undesirable images
     1 - exp(-z / 100), as in the authors' code.
 
-    `desirable_fraction` of the images visited are desirable ones, whatever the data's share.
+    `desirable_fraction` of the visited images are desirable ones, whatever their share of the data.
     """
 
     beta: float = 1000.0
@@ -242,7 +242,7 @@ class DiffusionKTO(Objective):
     mixes_batch = True
 
     def __post_init__(self) -> None:
-        check_positive(beta=self.beta)
+        require_positive(beta=self.beta)
         if not 0 < self.desirable_fraction < 1:
             raise ValueError(
                 f"desirable_fraction must lie between 0 and 1, got {self.desirable_fraction}"

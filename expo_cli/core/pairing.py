@@ -1,4 +1,4 @@
-"""Which samples of a prompt make a pair, and which stand beside it in Eq. 7's second term."""
+"""Which samples of a prompt form a pair, and which enter Eq. 7's second term with it."""
 
 import itertools
 import math
@@ -13,7 +13,7 @@ from expo_cli.contracts.records import Agent
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A sample that may enter a pair: no more of it than that takes, as there may be millions.
+    """A sample that may enter a pair. It holds only what pairing needs, as there may be millions.
 
     `part` and `digest` are the SampleRef's; `scores` is [num_rewards].
     """
@@ -27,7 +27,7 @@ class Candidate:
 
 @dataclass(slots=True)
 class Group:
-    """The samples of one prompt by sample_id; `num_flagged` more are NaN or black."""
+    """The samples of one prompt by sample_id; another `num_flagged` are NaN or black."""
 
     prompt_id: str
     prompt: str
@@ -37,8 +37,8 @@ class Group:
 
 
 class Pairing(ABC):
-    """Which samples of a prompt, or which candidates of a denoising step, make a pair; your own
-    pairing inherits from this class."""
+    """Chooses the pairs among a prompt's samples or a denoising step's candidates; your own pairing
+    inherits from this class."""
 
     pairs: ClassVar[str] = "samples"
     """What it pairs: samples or steps."""
@@ -47,14 +47,14 @@ class Pairing(ABC):
     def __call__(self, scores: Sequence[float]) -> list[tuple[int, int]]:
         """(winner, loser) of each pair as indices into `scores` [num_samples >= 2].
 
-        Of equal scores the earlier sample comes first. Pairs without a margin may be among them;
-        the caller drops these.
+        Ties go to the earlier sample. Pairs without a margin may be included; the caller drops
+        them.
         """
 
 
 @dataclass(frozen=True)
 class TopBottom(Pairing):
-    """The k best with the k worst of a prompt: best with worst, second best with second worst."""
+    """The k best with the k worst of a prompt: best with worst, second best with second worst, ..."""
 
     k: int = 2
 
@@ -70,7 +70,7 @@ class TopBottom(Pairing):
 
 @dataclass(frozen=True)
 class BestWorst(Pairing):
-    """The best against the worst: one pair a prompt (Algorithm 1 of the paper)."""
+    """The best against the worst: one pair per prompt (Algorithm 1 of the paper)."""
 
     def __call__(self, scores: Sequence[float]) -> list[tuple[int, int]]:
         indices = range(len(scores))
@@ -79,7 +79,7 @@ class BestWorst(Pairing):
 
 @dataclass(frozen=True)
 class AllPairs(Pairing):
-    """Every sample of a prompt with every other: n (n - 1) / 2 pairs, as of a human ranking."""
+    """All pairs of a prompt's samples, n (n - 1) / 2, as in a human ranking."""
 
     def __call__(self, scores: Sequence[float]) -> list[tuple[int, int]]:
         best_first = sorted(range(len(scores)), key=lambda i: -scores[i])
@@ -87,14 +87,14 @@ class AllPairs(Pairing):
 
 
 def confidence(best: float, worst: float) -> float:
-    """How much surer than chance softmax([best, worst]) is of the best: p_best - p_worst."""
+    """p_best - p_worst of softmax([best, worst])."""
     return math.tanh((best - worst) / 2)
 
 
 @dataclass(frozen=True)
 class StepBestWorst(BestWorst):
-    """The best against the worst candidate of a denoising step, where the reward is sure enough
-    (SPO, Liang et al., arXiv 2406.04314): one pair a step, or none."""
+    """The best against the worst candidate of a denoising step, if the reward is confident enough
+    (SPO, Liang et al., arXiv 2406.04314): at most one pair per step."""
 
     min_confidence: float = 0.3
 
@@ -115,7 +115,7 @@ class StepBestWorst(BestWorst):
 def shuffled(candidates: Iterable[Candidate], seed: int) -> list[Candidate]:
     """The candidates in an order that depends on `seed` and their ids alone.
 
-    Of equal scores the first one is taken, so this order decides ties without favour to an agent.
+    Ties go to the first candidate, so this order breaks them without favouring an agent.
     """
     return sorted(candidates, key=lambda c: (digest("tie", seed, c.sample_id), c.sample_id))
 
@@ -123,7 +123,7 @@ def shuffled(candidates: Iterable[Candidate], seed: int) -> list[Candidate]:
 def explore_and_main(
     candidates: Sequence[Candidate], seed: int, pair_id: str
 ) -> tuple[int, int] | None:
-    """Indices of one explore and one main sample, drawn by hash: their scores play no part.
+    """Indices of one explore and one main sample, chosen by hash whatever their scores.
 
     `candidates` are in the order of `shuffled`. None when one agent has no sample.
     """

@@ -1,6 +1,6 @@
-"""When two prompts are the same, which are held out, and which a sample takes.
+"""When prompts are equal, which are held out, and which are sampled.
 
-All three depend on the prompt alone, not on what else is in the input or in which order.
+All three depend on the prompt alone, not on the rest of the input or its order.
 """
 
 import unicodedata
@@ -10,12 +10,12 @@ from expo_cli.contracts.ids import digest, fraction
 HELDOUT_SALT = "expo held-out prompts"
 
 
-# Marks that turn the direction of text around, and a byte order mark in its midst.
+# Marks that change the direction of text, and a byte order mark inside it.
 UNSEEN = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
 
 
 def without_controls(text: str) -> str:
-    """The text without control characters (NUL, escapes) and UNSEEN; what joins emoji stays."""
+    """The text without control characters (NUL, escapes) and UNSEEN; joiners of emoji stay."""
     if text.isprintable():
         return text
     return "".join(
@@ -24,12 +24,12 @@ def without_controls(text: str) -> str:
 
 
 def normalise(text: str) -> str:
-    """Unicode NFC, each run of white space one blank, none at the ends."""
+    """Unicode NFC, with white space collapsed to single blanks and stripped."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def identity(prompt: str) -> str:
-    """What makes two normalised prompts the same one: all but their case, as CLIP lower-cases."""
+    """The key by which normalised prompts are equal: they may differ in case, which CLIP ignores."""
     return prompt.lower()
 
 
@@ -42,5 +42,5 @@ def is_heldout(prompt: str, heldout_fraction: float) -> bool:
 
 
 def sample_rank(seed: int, prompt: str) -> int:
-    """A sample of N takes the N prompts of lowest rank; so smaller samples lie in larger ones."""
+    """A sample of N takes the N prompts of lowest rank, so a larger sample contains the smaller ones."""
     return digest("sample of prompts", seed, identity(prompt))

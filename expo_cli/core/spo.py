@@ -1,16 +1,16 @@
-"""SPO: denoising steps that a step-aware reward prefers, with a clipped ratio to the reference."""
+"""SPO: trains on pairs of denoising steps, with a clipped ratio to the reference."""
 
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from expo_cli.core.objectives import Objective, check_positive
+from expo_cli.core.objectives import Objective, require_positive
 
 
 @dataclass(frozen=True)
 class LogDensities:
-    """log p(x_{t-1} | x_t) of one candidate a step by the policy and by the reference, each [batch].
+    """log p(x_{t-1} | x_t) of one candidate per step by policy and reference, each [batch].
 
     Both are means over the elements of the latents, so their difference is small.
     """
@@ -26,7 +26,7 @@ class LogDensities:
 
 @dataclass(frozen=True)
 class StepDensities:
-    """What an objective sees of a batch of step pairs: two candidates from the same x_t."""
+    """The densities of a batch of step pairs: two candidates from the same x_t."""
 
     winner: LogDensities
     loser: LogDensities
@@ -37,8 +37,8 @@ class SPO(Objective):
     """Step-by-step preference optimisation (Liang et al., arXiv 2406.04314, and its authors' code).
 
     The loss is -log sigmoid(beta (log r_winner - log r_loser)) with every ratio r clipped to
-    1 - clip .. 1 + clip. A clipped ratio has no gradient: the policy is not drawn further from its
-    reference at a step than that.
+    1 - clip .. 1 + clip. A clipped ratio has no gradient, which bounds how far the policy moves from
+    its reference at a step.
     """
 
     beta: float = 10.0
@@ -47,7 +47,7 @@ class SPO(Objective):
     learns_from = "steps"
 
     def __post_init__(self) -> None:
-        check_positive(beta=self.beta)
+        require_positive(beta=self.beta)
         if not 0 < self.clip < 1:
             raise ValueError(f"clip must lie between 0 and 1, got {self.clip}")
 

@@ -22,7 +22,7 @@ RESAMPLES_AT_ONCE = 16
 def prompt_means(values: Floats, prompt_of: NDArray[np.int64]) -> Floats:
     """Mean of each prompt's samples: values [samples], prompt numbers [samples] -> [prompts].
 
-    A sample that is NaN is left out; a prompt that has no other is NaN.
+    NaN samples are left out; a prompt with no others is NaN.
     """
     known = ~np.isnan(values)
     count = np.bincount(prompt_of, weights=known)
@@ -31,9 +31,9 @@ def prompt_means(values: Floats, prompt_of: NDArray[np.int64]) -> Floats:
 
 
 def wins(scores: Floats, baseline: Floats) -> Floats:
-    """1 where a sample beats the baseline's of the same seed, 0.5 at a tie, else 0: [samples].
+    """1 where a sample beats the baseline's with the same seed, 0.5 at a tie, else 0: [samples].
 
-    NaN, a sample that is not good, loses against all but another one.
+    NaN (an unusable sample) loses against all but another NaN.
     """
     scores, baseline = (np.where(np.isnan(s), -np.inf, s) for s in (scores, baseline))
     return ((scores > baseline).astype(np.float64) + (scores >= baseline)) / 2
@@ -54,8 +54,8 @@ def bootstrap_means(values: Floats, num_resamples: int, seed: int) -> Floats:
     """Means of `num_resamples` resamples of the prompts: [prompts, columns] -> [resamples, columns].
 
     All columns see the same resamples, so differences between columns stay paired. A resample is
-    kept as how often it holds each prompt, which makes its means one matrix product. A column's
-    prompts that are NaN are left out of its means; a mean of no others is NaN.
+    stored as the count of each prompt, so that all means are one matrix product. NaN prompts are
+    left out of a column's means; a mean without others is NaN.
     """
     num_prompts = len(values)
     generator = np.random.default_rng(seed)
@@ -77,7 +77,7 @@ def estimates(
 ) -> dict[Key, Estimate]:
     """The mean of each column [prompts] with its percentile bootstrap interval over prompts.
 
-    Prompts that are NaN are left out; each column has others, and no interval of fewer than two.
+    NaN prompts are left out; each column has others. There is no interval for fewer than two.
     B. Efron, R. Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
     """
     values = np.stack(list(columns.values()), axis=1)
@@ -94,22 +94,3 @@ def estimates(
         else Estimate(value=float(means[i]))
         for i, key in enumerate(columns)
     }
-
-
-def crossed_estimate(
-    values: Floats, *, num_resamples: int, confidence: float, seed: int
-) -> Estimate:
-    """The mean of [seeds, prompts] with an interval over both, each resampled on its own.
-
-    The pigeonhole bootstrap (A. B. Owen, Annals of Applied Statistics 1(2), 2007): the same prompts
-    stand under every seed, so neither the values nor the seeds' means are independent. Of one seed
-    it is the interval over prompts. NaN, an image that is not good, is left out.
-    """
-    num_seeds = len(values)
-    by_seed = bootstrap_means(values.T, num_resamples, seed)
-    generator = np.random.default_rng([seed, num_seeds])
-    counts = generator.multinomial(num_seeds, [1 / num_seeds] * num_seeds, size=num_resamples)
-    means = (by_seed * counts).sum(axis=1) / num_seeds
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Estimate(value=float(np.nanmean(values)), low=float(low), high=float(high))

@@ -1,4 +1,4 @@
-"""Which item is trained on when: a function of the step, so that resuming needs no memory."""
+"""Which item is trained on when: a function of the step, so that resuming needs no state."""
 
 import math
 import random
@@ -17,8 +17,8 @@ def _order(seed: int, epoch: int, num_items: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Visit:
-    """One use of an item. `draw` counts the earlier visits to it, and so numbers its noise; where the
-    number of draws is bounded it begins again at 0."""
+    """One use of an item. `draw` counts the earlier visits to it and selects its noise; it wraps
+    around if the number of draws is bounded."""
 
     item: int
     draw: int
@@ -27,7 +27,7 @@ class Visit:
 def visits(
     seed: int, num_items: int, start: int, count: int, num_draws: int | None = None
 ) -> list[Visit]:
-    """Visits `start` to `start + count` of the endless stream of shuffled epochs."""
+    """Visits `start` to `start + count` of an endless stream of shuffled epochs."""
     chosen = []
     for n in range(start, start + count):
         epoch, place = divmod(n, num_items)
@@ -37,8 +37,8 @@ def visits(
 
 
 def balanced(place: int, share: float) -> tuple[bool, int]:
-    """Whether the `place`th visit of a stream is one of a class that has `share` of all visits, and
-    how many visits before it had the same answer. The classes alternate as evenly as they can."""
+    """(True, n) if visit `place` belongs to a class that receives `share` of all visits, else
+    (False, n); n counts the earlier visits of its class. The classes alternate evenly."""
     before, after = math.floor(place * share + 1e-9), math.floor((place + 1) * share + 1e-9)
     return (True, before) if after > before else (False, place - before)
 

@@ -1,1 +1,1 @@
-"""One file a family of diffusion models, all behind `models.protocol.DiffusionModel`."""
+"""One file per family of diffusion models, all behind `models.protocol.DiffusionModel`."""

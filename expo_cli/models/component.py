@@ -1,4 +1,4 @@
-"""One part of a pipeline folder."""
+"""Loads one part of a pipeline folder."""
 
 import inspect
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from expo_cli.errors import ContractError, one_line
 
 disable_progress_bar()
 
-# diffusers' name of a network's weights; `expo train` writes them with a sha256.
+# diffusers' file name of a network's weights; `expo train` writes them with a sha256.
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 CONFIG = "config.json"
 
@@ -25,7 +25,7 @@ Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 Offset = Annotated[int, msgspec.Meta(ge=0, le=1 << 20)]
 Layers = Annotated[int, msgspec.Meta(ge=0, le=1000)]
 Real = Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
-# Settings whose wrong types would be noticed only when they are used.
+# Settings whose wrong types would cause an error only later, when they are used.
 SETTINGS: dict[str, Any] = {
     "attention_head_dim": Size | list[Size] | None,
     "beta_end": Real,
@@ -49,7 +49,7 @@ SETTINGS: dict[str, Any] = {
 
 
 class WeightsIndex(msgspec.Struct):
-    """Of weights in several files: parameter -> file."""
+    """The index of weights in several files: parameter -> file."""
 
     weight_map: dict[str, str]
 
@@ -67,11 +67,11 @@ def load_component(cls: type, folder: Path, name: str, dtype: torch.dtype | None
         pickles = list(part.glob("*.bin")) + list(part.glob("*.pt")) + list(part.glob("*.ckpt"))
         found = f"only the pickle {pickles[0].name}" if pickles else "no weights"
         raise ContractError(f"{part}: {found}; weights must be safetensors")
-    if (part / CONFIG).exists():  # before anything of such a size is made
+    if (part / CONFIG).exists():  # before anything of that size is allocated
         check_settings(part, read_json(part / CONFIG, dict).items())
     try:
         loaded = cls.from_pretrained(str(part), local_files_only=True, **weights)
-    except Exception as error:  # tokenizers, safetensors and the checks of configs share no class
+    except Exception as error:  # no common error class
         reason = one_line(str(error)) or type(error).__name__
         raise ContractError(f"{part}: cannot be loaded as {cls.__name__}: {reason}") from error
     component, loading = loaded if dtype is not None else (loaded, None)
@@ -85,7 +85,7 @@ def load_component(cls: type, folder: Path, name: str, dtype: torch.dtype | None
 
 
 def stored_weights(part: Path) -> dict[str, Tensor]:
-    """A network's weights as its folder holds them: mapped, so they take no memory of their own."""
+    """A network's weights in its folder, memory-mapped."""
     names = {WEIGHTS}
     if not (part / WEIGHTS).exists():
         names = set(read_json(part / f"{WEIGHTS}.index.json", WeightsIndex).weight_map.values())
@@ -94,7 +94,7 @@ def stored_weights(part: Path) -> dict[str, Tensor]:
 
 def load_config(cls: type, folder: Path, name: str) -> dict[str, Any]:
     """The config of `folder/name`, without its weights. Raises ContractError when it is missing or
-    wrong."""
+    not valid."""
     try:
         config = cls.load_config(str(folder), subfolder=name, local_files_only=True)
     except Exception as error:  # as above
@@ -107,15 +107,15 @@ def load_config(cls: type, folder: Path, name: str) -> dict[str, Any]:
 
 
 def settings_of(component: Any) -> Iterable[tuple[str, Any]]:
-    """Those of diffusers are mappings, those of transformers are not, and a tokenizer has none."""
+    """A component's settings: diffusers' are mappings, transformers' are objects, tokenizers have none."""
     config = getattr(component, "config", {})
     return (config.to_dict() if hasattr(config, "to_dict") else config).items()
 
 
 def check_settings(part: Path, settings: Iterable[tuple[str, Any]]) -> None:
-    """Raises ContractError when one of SETTINGS is of another type."""
+    """Raises ContractError when one of SETTINGS has the wrong type."""
     for name, value in settings:
         try:
             msgspec.convert(value, SETTINGS.get(name, Any))
         except msgspec.ValidationError as error:
-            raise ContractError(f"{part}: its config is wrong about {name}: {error}") from error
+            raise ContractError(f"{part}: its config has a bad {name}: {error}") from error

@@ -1,4 +1,4 @@
-"""What the class of its pipeline says of a model, before torch is imported."""
+"""What a pipeline's class name implies about a model, known before torch is imported."""
 
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,15 @@ from expo_cli.errors import ContractError, UsageError
 from expo_cli.models.schedulers import SAMPLERS
 from expo_cli.registry import MODELS, nearest
 
-# Their networks predict a velocity; all others noise, or v, of a diffusion.
+# Families whose networks predict a velocity; the others predict noise or v.
 FLOW_MATCHING = frozenset({"StableDiffusion3Pipeline", "FluxPipeline"})
-# Their guidance is an input of the network, which leaves no place for a negative prompt.
+# Families whose guidance is an input of the network, so that negative prompts have no effect.
 DISTILLED_GUIDANCE = frozenset({"FluxPipeline"})
-# The projections of attention, which is what the LoRA scripts of diffusers adapt. In the
-# transformers text has projections of its own.
+# The attention projections that diffusers' LoRA scripts adapt. Transformers also have separate ones
+# for text.
 LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 LORA_TARGETS_OF_TEXT = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
-# What noise a model sees and what it predicts of it, and diffusers' defaults.
+# Scheduler settings that define the noise and the prediction, with diffusers' defaults.
 NOISE_SETTINGS = {
     "prediction_type": "epsilon",
     "num_train_timesteps": 1000,
@@ -32,17 +32,17 @@ FLOW_MATCH_EULER = "flow-match-euler"
 
 
 def pipeline_folder(source: str) -> Path:
-    """The pipeline folder of a source; of a LoRA checkpoint, the one it adapts."""
+    """The pipeline folder of a source; for a LoRA checkpoint, that of its base."""
     return model_folder(base_source(source))
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """What a pipeline folder's model_index.json says of its parts."""
+    """The model_index.json of a pipeline folder."""
     return read_json(folder / MODEL_INDEX, dict[str, Any])
 
 
 def pipeline_class(folder: Path) -> str:
-    """`_class_name` of a pipeline folder's model_index.json, which tells its family.
+    """`_class_name` of a pipeline folder's model_index.json, which identifies its family.
 
     Raises ContractError when there is no such file or the family is not supported.
     """
@@ -53,18 +53,18 @@ def pipeline_class(folder: Path) -> str:
     if not isinstance(name, str):
         raise ContractError(f"{index}: has no _class_name")
     if name not in MODELS:
-        # No nearest name: another family, or an inpainting pipeline, is another model.
+        # No hint of the nearest name: that would be a different model.
         raise ContractError(f"{index}: {name} is not supported; known: {', '.join(sorted(MODELS))}")
     return name
 
 
 def lora_targets(pipeline: str) -> tuple[str, ...]:
-    """The ends of the names of the layers that LoRA adapts by default."""
+    """Name suffixes of the layers that LoRA adapts by default."""
     return LORA_TARGETS + (LORA_TARGETS_OF_TEXT if pipeline in FLOW_MATCHING else ())
 
 
 def has_t5(folder: Path) -> bool:
-    """Whether T5 is among its text encoders: so large that what it says is worth keeping."""
+    """Whether a pipeline has a T5 text encoder, which is large enough to cache its embeddings."""
     return any(
         isinstance(part, list) and "T5EncoderModel" in part and (folder / name).is_dir()
         for name, part in read_index(folder).items()
@@ -72,16 +72,15 @@ def has_t5(folder: Path) -> bool:
 
 
 def check_text_cache(cache: str | None, source: str) -> None:
-    """Raises UsageError for a cache of text encoders that are asked in less time than it takes to
-    read."""
+    """Raises UsageError for a --text-cache of a model without T5: CLIP is faster than a cache."""
     if cache is not None and not has_t5(pipeline_folder(source)):
         raise UsageError(f"--text-cache: {source} has no T5, and CLIP needs no cache")
 
 
 def scheduler_of(pipeline: str, wanted: str | None) -> str:
-    """The sampler's name: the wanted one, or the family's own.
+    """The sampler's name: the wanted one, or the family's default.
 
-    Raises UsageError for one that is unknown, or cannot draw with that family.
+    Raises UsageError for one that is unknown or does not work with that family.
     """
     known = [FLOW_MATCH_EULER] if pipeline in FLOW_MATCHING else list(SAMPLERS)
     if wanted is None:
@@ -90,11 +89,13 @@ def scheduler_of(pipeline: str, wanted: str | None) -> str:
         return wanted
     if wanted not in (FLOW_MATCH_EULER, *SAMPLERS):
         raise UsageError(f"no scheduler is called {wanted!r}; {nearest(wanted, known)}")
-    raise UsageError(f"--scheduler {wanted} cannot draw with a {pipeline}: use {', '.join(known)}")
+    raise UsageError(
+        f"--scheduler {wanted} does not work with a {pipeline}: use {', '.join(known)}"
+    )
 
 
 def check_negative_prompts(pipeline: str, used: bool) -> None:
-    """Raises UsageError where there are some and the family has no use for them."""
+    """Raises UsageError when negative prompts are used and the family ignores them."""
     if used and pipeline in DISTILLED_GUIDANCE:
         raise UsageError(
             f"a {pipeline} takes no negative prompts: its guidance is distilled; use "
@@ -103,16 +104,16 @@ def check_negative_prompts(pipeline: str, used: bool) -> None:
 
 
 def check_gaussian_steps(pipeline: str, flag: str) -> None:
-    """Raises UsageError for a flag that needs them, where the family draws without noise."""
+    """Raises UsageError when `flag` needs Gaussian steps and the family draws along an ODE."""
     if pipeline in FLOW_MATCHING:
         raise UsageError(
-            f"{flag} needs Gaussian steps, which a {pipeline} has not: flow matching draws along an ODE"
+            f"{flag} needs Gaussian steps, but a {pipeline} draws along an ODE (flow matching)"
         )
 
 
 def check_same_noise(source: str, other: str, flag: str, predicted: bool = True) -> None:
-    """Raises UsageError when two models do not see the same noise, or, where it matters what is
-    `predicted`, do not predict the same of it: one's errors say nothing of the other's."""
+    """Raises UsageError when the noise schedules of two models or, if `predicted`, their prediction
+    types differ: then their errors cannot be compared."""
     settings, others = (noise_settings(pipeline_folder(each)) for each in (source, other))
     for name in NOISE_SETTINGS:
         matters = predicted or name != "prediction_type"
@@ -124,7 +125,7 @@ def check_same_noise(source: str, other: str, flag: str, predicted: bool = True)
 
 
 def noise_settings(folder: Path) -> dict[str, Any]:
-    """Of a pipeline's scheduler, as diffusers' DDPM has them where its config says nothing."""
+    """The NOISE_SETTINGS of a pipeline's scheduler; missing ones have diffusers' defaults."""
     path = folder / "scheduler" / "scheduler_config.json"
     config = read_json(path, dict[str, Any]) if path.exists() else {}
     return {name: config.get(name, default) for name, default in NOISE_SETTINGS.items()}

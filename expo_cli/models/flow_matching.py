@@ -1,4 +1,4 @@
-"""Flow matching: x_t = (1 - sigma) x_0 + sigma noise, and a network that predicts the velocity.
+"""Flow matching: x_t = (1 - sigma) x_0 + sigma noise, with a network that predicts the velocity.
 
 Rectified flow as in Esser et al., arXiv 2403.03206. Diffusion-DPO's margin is then a difference of
 errors in the velocity (Liu et al., arXiv 2501.13918, section 3.2, with a constant beta).
@@ -20,7 +20,7 @@ from expo_cli.models.pipeline import Pipeline
 
 
 class FlowMatchEuler(FlowMatchEulerDiscreteScheduler):
-    """diffusers' sampler, with the two words of its other samplers that it leaves out."""
+    """diffusers' sampler, with two attributes of its other samplers that it lacks."""
 
     init_noise_sigma = 1.0
 
@@ -29,9 +29,9 @@ class FlowMatchEuler(FlowMatchEulerDiscreteScheduler):
 
 
 class FlowMatching(Pipeline):
-    """Noise, targets and samplers; a family adds its network and its text encoders.
+    """Noise, targets and samplers; a family adds its network and text encoders.
 
-    A timestep is `num_train_timesteps` times sigma.
+    The timestep is `num_train_timesteps * sigma`.
     """
 
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
@@ -41,10 +41,10 @@ class FlowMatching(Pipeline):
 
     @abstractmethod
     def draw_position(self, generator: torch.Generator) -> float:
-        """Where in the training timesteps, from 0 (only noise) to 1, a visit takes place."""
+        """The place of a visit among the training timesteps, from 0 (pure noise) to 1."""
 
     def training_timestep(self, generator: torch.Generator) -> float:
-        """As diffusers' scripts: a place among the scheduler's timesteps, whose shift is in them."""
+        """As in diffusers' scripts: a place among the scheduler's timesteps, which include its shift."""
         place = int(self.draw_position(generator) * self.num_train_timesteps)
         return float(self.schedule.timesteps[min(place, self.num_train_timesteps - 1)])
 
@@ -64,11 +64,11 @@ class FlowMatching(Pipeline):
 
     def make_scheduler(self, name: str) -> FlowMatchEuler:
         if name != FLOW_MATCH_EULER:
-            raise UsageError(f"{name} cannot draw with a flow matching model: {FLOW_MATCH_EULER}")
+            raise UsageError(f"{name} does not work with a flow matching model: {FLOW_MATCH_EULER}")
         return FlowMatchEuler.from_config(self.schedule.config)
 
     def dynamic_shift(self, num_patches: int) -> float:
-        """diffusers' `mu`: linear in the number of image tokens, between two of the config."""
+        """diffusers' `mu`: linear in the number of image tokens, between two points of the config."""
         config = self.schedule.config
         low, high = config.base_image_seq_len, config.max_image_seq_len
         slope = (config.max_shift - config.base_shift) / (high - low)

@@ -1,4 +1,4 @@
-"""FLUX.1: T5 and a pooled CLIP embedding, patches of two by two latents, guidance as an input."""
+"""FLUX.1: T5 and a pooled CLIP embedding, patches of 2x2 latents, guidance as an input."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +16,13 @@ from transformers.models.t5.tokenization_t5 import T5Tokenizer
 from expo_cli.models.flow_matching import FlowMatching
 from expo_cli.models.protocol import Conditioning
 from expo_cli.models.text import TextEncoders, t5_embeddings, token_ids
-from expo_cli.models.vae import Geometry, pixels_a_latent
+from expo_cli.models.vae import Geometry, pixels_per_latent
 
 T5_TOKENS = 512
 PATCH = 2
-# diffusers' FluxPipeline: the model's own size, which its config does not say.
-LATENTS_A_SIDE = 128
-# What the network is told in training; diffusers' train_dreambooth_lora_flux.py has the same.
+# From diffusers' FluxPipeline; the model's config does not state its size.
+LATENTS_PER_SIDE = 128
+# The guidance input in training, as in diffusers' train_dreambooth_lora_flux.py.
 TRAINING_GUIDANCE = 3.5
 
 
@@ -47,7 +47,7 @@ class FluxText(TextEncoders):
 class Flux(FlowMatching):
     """A folder in the layout of diffusers' FluxPipeline; see `protocol.DiffusionModel`.
 
-    The scale of guidance is an input of the network (FLUX.1-dev), or of no effect (schnell).
+    The guidance scale is an input of the network (FLUX.1-dev) or has no effect (schnell).
     """
 
     network_name = "transformer"
@@ -56,8 +56,8 @@ class Flux(FlowMatching):
 
     @classmethod
     def read_geometry(cls, folder: Path) -> Geometry:
-        pixels = pixels_a_latent(folder)
-        return Geometry(LATENTS_A_SIDE * pixels, PATCH * pixels, pixels)
+        pixels = pixels_per_latent(folder)
+        return Geometry(LATENTS_PER_SIDE * pixels, PATCH * pixels, pixels)
 
     @property
     def latent_channels(self) -> int:
@@ -79,7 +79,7 @@ class Flux(FlowMatching):
         return unpack(packed, height, width)
 
     def draw_position(self, generator: torch.Generator) -> float:
-        """Uniform, as diffusers' train_dreambooth_lora_flux.py has it by default."""
+        """Uniform, the default of diffusers' train_dreambooth_lora_flux.py."""
         return float(torch.rand((), generator=generator))
 
     def set_timesteps(
@@ -107,6 +107,6 @@ def unpack(patches: Tensor, height: int, width: int) -> Tensor:
 
 
 def positions(rows: int, columns: int) -> Tensor:
-    """Of each patch 0, its row and its column, [patches, 3]."""
+    """(0, row, column) of each patch, [patches, 3]."""
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     return torch.stack([torch.zeros_like(row), row, column], dim=-1).reshape(-1, 3)

@@ -1,7 +1,7 @@
-"""LoRA adapters as ComfyUI, AUTOMATIC1111 and the tools around kohya's sd-scripts read them.
+"""LoRA files for ComfyUI, AUTOMATIC1111 and other tools that read the format of kohya's sd-scripts.
 
-The names are those of sd-scripts for a UNet and of OneTrainer for a transformer: `lora_`, then the
-network's and the layer's diffusers name with `_` for each dot. ComfyUI takes both
+Names are those of sd-scripts for a UNet and of OneTrainer for a transformer: `lora_`, then the
+diffusers names of network and layer with `_` for each dot. ComfyUI reads both
 (comfy/lora.py, model_lora_keys_unet).
 """
 
@@ -19,7 +19,7 @@ ROLES = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight"}
 
 
 def kohya_tensors(tensors: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
-    """A diffusers LoRA file's tensors under kohya's names, each layer with its `alpha`.
+    """The tensors of a diffusers LoRA file under kohya's names, with `alpha` for each layer.
 
     A layer's weight W becomes W + alpha / rank * up @ down. diffusers' own converter,
     `convert_state_dict_to_kohya`, writes the rank for alpha.
@@ -38,7 +38,7 @@ def write_kohya(
 ) -> None:
     """Write a diffusers LoRA file's tensors as a kohya file.
 
-    `metadata` is extended by the keys that user interfaces read of the network and its hash.
+    `metadata` is extended by keys that user interfaces read (network and hash).
     """
     converted = kohya_tensors(tensors, config.lora_alpha)
     digest = tensors_sha256(converted)

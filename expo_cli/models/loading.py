@@ -1,4 +1,4 @@
-"""From a source of weights (folder, LoRA checkpoint, hub id, `embedded:NAME`) to a model."""
+"""Loads models from a source of weights (folder, LoRA checkpoint, hub id, `embedded:NAME`)."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import torch
 from expo_cli.contracts.sources import model_folder
 from expo_cli.models.families import pipeline_class, pipeline_folder
 from expo_cli.models.protocol import Decoder, DiffusionModel, Encoder, TextEncoder
-from expo_cli.models.vae import LatentDecoder, LatentEncoder
+from expo_cli.models.vae import VAEDecoder, VAEEncoder
 from expo_cli.registry import MODELS, find
 
 
@@ -27,7 +27,7 @@ def load_model(source: str, device: torch.device, dtype: torch.dtype) -> Diffusi
     model = load_base(source, device, dtype)
     folder = model_folder(source)
     if folder != model.folder:
-        # Imported here: peft takes a second, and most sources have no adapter.
+        # Imported here: peft takes a second to import, and most sources have no adapter.
         from expo_cli.models.lora import apply_adapter
 
         apply_adapter(model.network, model.network_name, folder)
@@ -37,19 +37,19 @@ def load_model(source: str, device: torch.device, dtype: torch.dtype) -> Diffusi
 
 
 def load_decoder(source: str, device: torch.device, dtype: torch.dtype) -> Decoder:
-    """Only what turns the latents of a source's model into images."""
+    """Only the decoder (latents to images) of a source's model."""
     folder = pipeline_folder(source)
     pipeline_class(folder)
-    return LatentDecoder(folder, device, dtype)
+    return VAEDecoder(folder, device, dtype)
 
 
 def load_text_encoder(source: str, device: torch.device, dtype: torch.dtype) -> TextEncoder:
-    """Only what turns prompts into the conditioning of a source's model."""
+    """Only the text encoders (prompts to conditioning) of a source's model."""
     folder = pipeline_folder(source)
     return family(folder).text_class(folder, device, dtype)
 
 
 def load_encoder(source: str, device: torch.device, dtype: torch.dtype) -> Encoder:
-    """Only what turns images into latents of a source's model."""
+    """Only the encoder (images to latents) of a source's model."""
     folder = pipeline_folder(source)
-    return LatentEncoder(folder, device, dtype, family(folder).read_geometry(folder))
+    return VAEEncoder(folder, device, dtype, family(folder).read_geometry(folder))

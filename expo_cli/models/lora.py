@@ -1,7 +1,7 @@
-"""LoRA adapters on disk: diffusers' weight file beside peft's configuration.
+"""LoRA adapters on disk: diffusers' weight file and peft's config.
 
 `pytorch_lora_weights.safetensors` is what `pipeline.load_lora_weights(folder)` reads;
-`adapter_config.json` (peft) names the base model, the rank and alpha. The kohya file is for others.
+`adapter_config.json` (peft) names the base model, the rank and alpha. The kohya file is for other tools.
 """
 
 import json
@@ -15,7 +15,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 
-from expo_cli.contracts.files import atomic, read_json
+from expo_cli.contracts.files import read_json, write_json
 from expo_cli.contracts.sources import ADAPTER_CONFIG, AdapterConfig, written_down
 from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.errors import ContractError, UsageError, one_line
@@ -29,9 +29,9 @@ ADAPTER_WEIGHTS = "pytorch_lora_weights.safetensors"
 def new_adapter(
     network: PeftAdapterMixin, rank: int, alpha: int, target_modules: list[str], seed: int
 ) -> LoraConfig:
-    """Add a LoRA adapter in fp32 to all layers whose names end so; it changes nothing until trained.
+    """Add a LoRA adapter in fp32 to all layers with these name suffixes; untrained, it has no effect.
 
-    Raises UsageError when there are none, or they are of a kind that has no LoRA.
+    Raises UsageError when there are no such layers, or peft cannot adapt them.
     """
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=target_modules)
     with torch.random.fork_rng(devices=[]):
@@ -45,7 +45,7 @@ def new_adapter(
 
 def add_adapter(network: PeftAdapterMixin, config: LoraConfig) -> None:
     network.add_adapter(config)
-    # peft rounds it to what the network is in.
+    # peft casts it to the network's dtype.
     for name, parameter in network.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.float()
@@ -59,20 +59,20 @@ def read_config(folder: Path) -> LoraConfig:
 
 
 def prefix(network_name: str) -> str:
-    """diffusers' prefix of a network's part of a LoRA file."""
+    """diffusers' prefix for a network in a LoRA file."""
     return f"{network_name}."
 
 
 def apply_adapter(network: PeftAdapterMixin, network_name: str, folder: Path) -> None:
     """Load the adapter of a checkpoint folder into `network`, in fp32.
 
-    Raises ContractError when the file holds other weights than the configuration says.
+    Raises ContractError when the file's weights do not fit the config.
     """
     path = folder / ADAPTER_WEIGHTS
     start = prefix(network_name)
     tensors = {name.removeprefix(start): t for name, t in read_tensors(path).items()}
     config = read_config(folder)
-    # Before anything of that rank is made, however large the configuration says it is.
+    # Checked before anything of that rank is allocated, as the config may claim any.
     ranks = {t.shape[:1] for name, t in tensors.items() if "lora_A" in name}
     if ranks != {(config.r,)}:
         raise ContractError(f"{path}: does not fit {ADAPTER_CONFIG}, whose rank is {config.r}")
@@ -99,7 +99,7 @@ def save_adapter(
 ) -> None:
     """Write an adapter into `folder`; `weights` are its parameters as the network names them.
 
-    `metadata` is what the kohya file says of its origin. The configuration comes last.
+    `metadata` goes into the kohya file. The config is written last.
     """
     settings = {
         "r": config.r,
@@ -107,7 +107,7 @@ def save_adapter(
         "target_modules": sorted(config.target_modules),
     }
     start = prefix(model.network_name)
-    # Without this header diffusers takes alpha to be the rank.
+    # Without this header diffusers assumes that alpha is the rank.
     header = json.dumps({f"{start}{key}": value for key, value in settings.items()})
     tensors = get_peft_model_state_dict(model.network, state_dict=weights)
     tensors = {f"{start}{name}": tensor for name, tensor in tensors.items()}
@@ -116,5 +116,4 @@ def save_adapter(
     known = written_down("base", base, folder)
     configuration = {"peft_type": "LORA", "base_model_name_or_path": known.pop("base")}
     configuration |= known | settings
-    with atomic(folder / ADAPTER_CONFIG) as file:
-        file.write(json.dumps(configuration, indent=2).encode() + b"\n")
+    write_json(folder / ADAPTER_CONFIG, configuration)

@@ -1,4 +1,4 @@
-"""What kind of model a LoRA is for, in the words of ModelSpec and of kohya's sd-scripts.
+"""The metadata of ModelSpec and kohya's sd-scripts on the base model of a LoRA.
 
 ModelSpec 1.0.1: https://github.com/Stability-AI/ModelSpec
 """
@@ -10,7 +10,7 @@ from expo_cli.contracts.files import read_json
 from expo_cli.models.families import pipeline_class
 from expo_cli.models.protocol import DiffusionModel
 
-# The width of the text encoder that came with Stable Diffusion 2.
+# Width of the text encoder of Stable Diffusion 2.
 WIDTH_OF_SD2 = 1024
 PREDICTION_TYPES = {"epsilon": "epsilon", "v_prediction": "v"}
 
@@ -40,7 +40,7 @@ def architecture_and_version(
 ) -> tuple[str, str]:
     """ModelSpec's architecture and sd-scripts' `ss_base_model_version`.
 
-    A pipeline class that neither names is called by its own name.
+    A pipeline class unknown to both keeps its own name.
     """
     match pipeline:
         case "StableDiffusionPipeline":

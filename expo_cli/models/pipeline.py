@@ -1,4 +1,4 @@
-"""What all families share: a network that is trained, a VAE, and the folder both come from."""
+"""What all families share: a trained network, a VAE, and the folder of both."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from expo_cli.models.component import load_component, load_config
 from expo_cli.models.protocol import Conditioning, TextEncoder
 from expo_cli.models.text import TextEncoders
-from expo_cli.models.vae import Geometry, LatentDecoder
+from expo_cli.models.vae import Geometry, VAEDecoder
 
 
 class Pipeline(ABC):
-    """A family names its network, and says how prompts, noise and samplers come in.
+    """A family names its network and defines prompts, noise and samplers.
 
-    Parts that a frozen reference or a finished embedding never needs are loaded when used.
+    Parts that are not always needed, such as text encoders, are loaded on first use.
     """
 
     network_name: ClassVar[str]
@@ -35,7 +35,7 @@ class Pipeline(ABC):
     @classmethod
     @abstractmethod
     def read_geometry(cls, folder: Path) -> Geometry:
-        """From the configs in a pipeline folder alone."""
+        """The sizes, from the configs in a pipeline folder alone."""
 
     @classmethod
     def network_config(cls, folder: Path) -> dict[str, Any]:
@@ -53,15 +53,15 @@ class Pipeline(ABC):
         return self.text.encode(prompts)
 
     @cached_property
-    def _decoder(self) -> LatentDecoder:
-        return LatentDecoder(self.folder, self.device, self.dtype)
+    def _decoder(self) -> VAEDecoder:
+        return VAEDecoder(self.folder, self.device, self.dtype)
 
     def decode(self, latents: Tensor) -> Tensor:
         return self._decoder.decode(latents)
 
     def set_dtype(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
-        # diffusers' own `to` warns of modules to keep in fp32, of which these networks have none.
+        # diffusers' own `to` warns about modules to keep in fp32; these networks have none.
         nn.Module.to(self.network, dtype)
 
     def image_size(self) -> int:

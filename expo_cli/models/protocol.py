@@ -1,4 +1,4 @@
-"""What a family of diffusion models is to the rest of EXPO."""
+"""The interface of a family of diffusion models."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the network sees of a batch of prompts.
+    """The network's input for a batch of prompts.
 
-    `prompt_embeds` [batch, tokens, dim]; where the family has them, `pooled_prompt_embeds`
-    [batch, dim], and `guidance` [batch], the scale of a guidance that is an input of the network.
-    What depends on the image's size is added by `DiffusionModel.predict`.
+    `prompt_embeds` [batch, tokens, dim]; in some families also `pooled_prompt_embeds` [batch, dim]
+    and `guidance` [batch], a guidance scale that is an input of the network. Inputs that depend on
+    the image's size are added by `DiffusionModel.predict`.
     """
 
     prompt_embeds: Tensor
@@ -54,7 +54,7 @@ class Encoder(Protocol):
         """Height and width in pixels of the images the model was trained on."""
 
     def multiple(self) -> int:
-        """What height and width must be multiples of."""
+        """Height and width must be multiples of this."""
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images in [-1, 1], [batch, 3, H, W] -> fp32 mean and standard deviation of the latents,
@@ -63,17 +63,17 @@ class Encoder(Protocol):
 
 class TextEncoder(Protocol):
     cut: set[str]
-    """The prompts among those that it encoded whose end no text encoder reads."""
+    """The encoded prompts that are too long for every text encoder, so that their end is ignored."""
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """The conditioning of each prompt, on the model's device."""
 
 
 class DiffusionModel(Decoder, TextEncoder, Protocol):
-    """A pipeline folder, loaded. `network` is what is trained; the rest is frozen.
+    """A loaded pipeline folder. `network` is trained; everything else is frozen.
 
-    `text` is what `encode` asks: the folder's own text encoders, loaded when they are first asked,
-    unless another is put in their place before.
+    `encode` uses `text`: by default the folder's own text encoders, which are loaded on first use
+    unless they have been replaced.
     """
 
     folder: Path
@@ -85,13 +85,13 @@ class DiffusionModel(Decoder, TextEncoder, Protocol):
     num_train_timesteps: int
 
     def set_dtype(self, dtype: torch.dtype) -> None:
-        """Round all weights to `dtype`."""
+        """Cast all weights to `dtype`."""
 
     def image_size(self) -> int:
-        """Height and width in pixels of the images it was trained on."""
+        """Height and width in pixels of the images that it was trained on."""
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """Latents' [channels, height, width] for an image of that many pixels.
+        """Shape [channels, height, width] of the latents of an image of that size in pixels.
 
         Raises UsageError when the size is not a multiple of what the model needs.
         """
@@ -100,24 +100,24 @@ class DiffusionModel(Decoder, TextEncoder, Protocol):
         """The network's raw output for noisy latents [batch, channels, height, width]."""
 
     def training_timestep(self, generator: torch.Generator) -> float:
-        """A timestep to train at, drawn as the family's models were trained."""
+        """A training timestep from the family's distribution."""
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """A draw from q(x_t | x_0) with the given noise."""
 
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What `predict` should say of `add_noise` with the same arguments."""
+        """The target of `predict` for `add_noise` with the same arguments."""
 
     def epsilon(self, prediction: Tensor, latents: Tensor, timesteps: Tensor) -> Tensor:
-        """The noise that a prediction implies; for the KL of `core.kl`."""
+        """The noise that a prediction implies, for `core.kl`."""
 
     def make_scheduler(self, name: str) -> SchedulerMixin:
-        """The named sampler over this model's noise schedule. Raises UsageError if unknown."""
+        """The named sampler with this model's noise schedule. Raises UsageError if unknown."""
 
     def set_timesteps(
         self, scheduler: SchedulerMixin, num_inference_steps: int, shape: tuple[int, int, int]
     ) -> None:
-        """Set the sampler's steps for latents of that shape. Raises ValueError where it cannot."""
+        """Set the sampler's steps for latents of that shape. Raises ValueError if it cannot."""
 
     def reference(self) -> AbstractContextManager[None]:
-        """Inside, `predict` is the model without its LoRA adapter."""
+        """A context in which `predict` is the model without its LoRA adapter."""

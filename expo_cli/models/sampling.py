@@ -1,4 +1,4 @@
-"""Drawing latents: classifier-free guidance around any sampler, with noise that each sample owns."""
+"""Draws latents: classifier-free guidance with any sampler, and noise from each sample's own seed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -27,9 +27,9 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class View:
-    """What the network makes of latents: its guided prediction, and the finished latents it sees.
+    """The network's view of latents: its guided prediction, and the final latents that it implies.
 
-    Nothing is predicted for latents that are finished themselves.
+    There is no prediction for latents that are final themselves.
     """
 
     clean: Tensor
@@ -41,8 +41,8 @@ class Fork:
     """A batch at a Gaussian step of DDIM, about to choose among candidates for x_prev.
 
     The step leads from `latents` x_t at `timestep` to `previous_timestep` (below 0: finished), with
-    the given mean of x_prev. `look` shows what the sampler would see in a candidate at its next
-    timestep, `next_timestep`, which is 0 after the last step.
+    the given mean of x_prev. `look` returns the sampler's view of a candidate at `next_timestep`,
+    which is 0 after the last step.
     """
 
     number: int
@@ -56,12 +56,12 @@ class Fork:
 
 
 class Branching(Protocol):
-    """Chooses among candidates, at every step with noise from number `skip_steps` on."""
+    """Chooses among candidates at every step with noise, from step `skip_steps` on."""
 
     skip_steps: int
 
     def choose(self, fork: Fork) -> tuple[Tensor, Tensor | None]:
-        """The latents to go on from, and the prediction of the `View` of them."""
+        """The latents to continue from, and the prediction of their `View`."""
 
 
 def guided(
@@ -97,18 +97,17 @@ def draw(
     reference: DiffusionModel | None = None,
     branching: Branching | None = None,
 ) -> Trajectory:
-    """Draw one sample a row of `conditioning`.
+    """Draw one sample per row of `conditioning`.
 
-    All of a sample's noise, the first and each step's, comes from its own seed, so it does not
-    depend on the batch it is drawn in. Guidance that is an input of the network leaves `negative`
-    unused. With `reference`, each step's KL to it is kept (0 for a
-    step without noise, as the last one of DDPM). With `branching`, for DDIM, it chooses how to go
-    on from step `skip_steps`.
+    All noise of a sample, initial and per step, comes from its own seed and does not depend on the
+    batch. `negative` is unused if guidance is an input of the network. With `reference`, the KL of
+    each step to it is returned (0 for a step without noise, such as the last one of DDPM). With
+    `branching` (DDIM only), it chooses among candidates from step `skip_steps` on.
     """
     scheduler = model.make_scheduler(plan.scheduler)
     try:
         model.set_timesteps(scheduler, plan.num_inference_steps, shape)
-    except ValueError as error:  # more steps than the model was trained on
+    except ValueError as error:  # more steps than training timesteps
         raise UsageError(f"--num-inference-steps {plan.num_inference_steps}: {error}") from error
     guidance = plan.guidance_scale
     if conditioning.guidance is not None:

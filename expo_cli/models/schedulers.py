@@ -1,4 +1,4 @@
-"""Samplers by name, over a checkpoint's own noise schedule."""
+"""Samplers by name, with a checkpoint's own noise schedule."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from expo_cli.errors import UsageError
 from expo_cli.registry import nearest
 
-if TYPE_CHECKING:  # a name can be checked without the import of torch and diffusers
+if TYPE_CHECKING:  # names are checked without importing torch and diffusers
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
@@ -53,18 +53,24 @@ def sampler(name: str) -> Sampler:
 
 
 def make_scheduler(name: str, config: dict) -> SchedulerMixin:
-    """A diffusers scheduler over the noise schedule in `config`; errors as `sampler`."""
+    """A diffusers scheduler over the noise schedule in `config`.
+
+    Raises UsageError as `sampler`, and for a schedule that needs a library which is not installed.
+    """
     chosen = sampler(name)
     module = import_module(f"diffusers.schedulers.{chosen.module}")
-    return getattr(module, chosen.class_name).from_config(config, **chosen.settings)
+    try:
+        return getattr(module, chosen.class_name).from_config(config, **chosen.settings)
+    except ImportError as error:  # beta sigmas need scipy
+        raise UsageError(f"--scheduler {name}: {error}") from error
 
 
 def previous_timesteps(scheduler: DDPMScheduler | DDIMScheduler) -> Tensor:
-    """Where the step from each visited timestep leads, [steps]; below 0: to a finished image.
+    """The timestep to which each step leads, [steps]; below 0: a finished image.
 
-    DDIM steps by a fixed stride, which is the next visited timestep only for even spacing.
+    DDIM has a fixed stride, which leads to the next visited timestep only if spacing is even.
     """
-    # Imported here, as in make_scheduler: whoever has such a scheduler has imported it.
+    # Imported here, as in make_scheduler: the caller's scheduler has imported it already.
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
     timesteps = scheduler.timesteps.long()
@@ -74,6 +80,6 @@ def previous_timesteps(scheduler: DDPMScheduler | DDIMScheduler) -> Tensor:
 
 
 def alphas_at(scheduler: DDPMScheduler | DDIMScheduler, timesteps: Tensor) -> Tensor:
-    """abar at timesteps [steps]; below 0 that of a finished image, which need not be quite 1."""
+    """abar at timesteps [steps]; below 0 that of a finished image, which may differ slightly from 1."""
     finished = getattr(scheduler, "final_alpha_cumprod", scheduler.alphas_cumprod.new_tensor(1.0))
     return scheduler.alphas_cumprod[timesteps.clamp(min=0)].where(timesteps >= 0, finished)

@@ -18,7 +18,7 @@ from expo_cli.models.pipeline import Pipeline
 from expo_cli.models.protocol import Conditioning
 from expo_cli.models.schedulers import make_scheduler
 from expo_cli.models.text import TextEncoders, token_ids
-from expo_cli.models.vae import Geometry, pixels_a_latent
+from expo_cli.models.vae import Geometry, pixels_per_latent
 
 
 class StableDiffusionText(TextEncoders):
@@ -38,7 +38,7 @@ class StableDiffusionText(TextEncoders):
 class StableDiffusion(Pipeline):
     """A folder in the layout of diffusers' StableDiffusionPipeline; see `protocol.DiffusionModel`.
 
-    The safety checker is not run: `Sample.checks` tells of black images.
+    The safety checker is not run; `Sample.checks` reports black images.
     """
 
     network_name = "unet"
@@ -47,7 +47,7 @@ class StableDiffusion(Pipeline):
 
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__(folder, device, dtype)
-        # Only its noise schedule and prediction type are used; samplers are made from its config.
+        # Used for its noise schedule and prediction type only; samplers are made from its config.
         self.schedule = load_component(DDPMScheduler, folder, "scheduler")
         if self.schedule.config.prediction_type not in ("epsilon", "v_prediction"):
             raise ContractError(
@@ -63,7 +63,7 @@ class StableDiffusion(Pipeline):
 
     @classmethod
     def read_geometry(cls, folder: Path) -> Geometry:
-        pixels = pixels_a_latent(folder)
+        pixels = pixels_per_latent(folder)
         return Geometry(cls.network_config(folder)["sample_size"] * pixels, pixels, pixels)
 
     def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
@@ -101,5 +101,5 @@ class StableDiffusion(Pipeline):
         scheduler.set_timesteps(num_inference_steps)
 
     def alphas_cumprod(self) -> Tensor:
-        """The noise schedule [num_train_timesteps], on the CPU."""
+        """abar of the noise schedule, [num_train_timesteps], on the CPU."""
         return self.schedule.alphas_cumprod

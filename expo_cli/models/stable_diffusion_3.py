@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5: two CLIP text encoders and, where it is there, T5."""
+"""Stable Diffusion 3 and 3.5: two CLIP text encoders and, optionally, T5."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from expo_cli.models.component import load_config
 from expo_cli.models.flow_matching import FlowMatching
 from expo_cli.models.protocol import Conditioning
 from expo_cli.models.text import TextEncoders, clip_embeddings, t5_embeddings
-from expo_cli.models.vae import Geometry, pixels_a_latent
+from expo_cli.models.vae import Geometry, pixels_per_latent
 
 T5_TOKENS = 256
 
@@ -40,7 +40,7 @@ class StableDiffusion3Text(TextEncoders):
         self.width = config["joint_attention_dim"]
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
-        """Without T5 its tokens are zeros, as in diffusers' pipeline."""
+        """If T5 is missing, its tokens are zeros, as in diffusers' pipeline."""
         (first, first_pooled), (second, second_pooled) = (
             clip_embeddings(tokenizer, encoder, prompts)
             for tokenizer, encoder in zip(self.tokenizers, self.encoders, strict=True)
@@ -70,7 +70,7 @@ class StableDiffusion3(FlowMatching):
 
     @classmethod
     def read_geometry(cls, folder: Path) -> Geometry:
-        config, pixels = cls.network_config(folder), pixels_a_latent(folder)
+        config, pixels = cls.network_config(folder), pixels_per_latent(folder)
         return Geometry(config["sample_size"] * pixels, config["patch_size"] * pixels, pixels)
 
     def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:

@@ -24,12 +24,12 @@ class StableDiffusionXLText(TextEncoders):
             self.load_encoder(CLIPTextModel, "text_encoder"),
             self.load_encoder(CLIPTextModelWithProjection, "text_encoder_2"),
         ]
-        # The default of diffusers' pipeline too.
+        # The default of diffusers' pipeline.
         self.zeros_for_empty = read_index(folder).get("force_zeros_for_empty_prompt", True)
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
-        """An empty text is no prompt: zeros where model_index.json sets
-        `force_zeros_for_empty_prompt`, as diffusers' pipeline has it without a negative prompt."""
+        """An empty prompt is encoded as zeros if model_index.json sets
+        `force_zeros_for_empty_prompt`, as in diffusers' pipeline."""
         (first, _), (second, pooled) = (
             clip_embeddings(tokenizer, encoder, prompts)
             for tokenizer, encoder in zip(self.tokenizers, self.encoders, strict=True)
@@ -47,15 +47,14 @@ class StableDiffusionXLText(TextEncoders):
 class StableDiffusionXL(StableDiffusion):
     """A folder in the layout of diffusers' StableDiffusionXLPipeline; see `protocol.DiffusionModel`.
 
-    Size conditioning (Podell et al., arXiv 2307.01952, section 2.2) says of every image, in drawing
-    and in training, what the pipeline says by default: original and target size are the image's
-    own, and nothing is cropped. Training images that were drawn so are described so.
+    Size conditioning (Podell et al., arXiv 2307.01952, section 2.2) is the pipeline's default, both
+    in sampling and in training: original and target size are the image's own, with no crop.
     """
 
     text_class = StableDiffusionXLText
 
     def predict(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        size = [side * self.geometry.pixels_a_latent for side in latents.shape[-2:]]
+        size = [side * self.geometry.pixels_per_latent for side in latents.shape[-2:]]
         time_ids = torch.tensor([*size, 0, 0, *size], dtype=self.dtype, device=self.device)
         return self.network(
             latents.to(self.device, self.dtype),

@@ -1,4 +1,4 @@
-"""From prompts to embeddings, as diffusers' pipelines take them from CLIP and T5."""
+"""Encodes prompts with CLIP and T5 as diffusers' pipelines do."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from expo_cli.models.protocol import Conditioning
 
 
 class TextEncoders(ABC):
-    """The tokenizers and text encoders of a pipeline folder alone; see `protocol.TextEncoder`.
+    """The tokenizers and text encoders of a pipeline folder; see `protocol.TextEncoder`.
 
-    Each family loads its own, and embeds a batch of prompts.
+    Each family loads its own encoders and embeds a batch of prompts with them.
     """
 
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
@@ -31,18 +31,18 @@ class TextEncoders(ABC):
 
     @abstractmethod
     def reads_most(self) -> tuple[PreTrainedTokenizerBase, int]:
-        """The tokenizer of the encoder that reads the most tokens of a prompt, and how many."""
+        """The tokenizer of the encoder with the longest input, and that length in tokens."""
 
     def is_cut(self, prompt: str) -> bool:
-        """Whether no encoder reads its end."""
+        """Whether the prompt is too long for every encoder."""
         tokenizer, length = self.reads_most()
-        # No token is shorter than a byte, and two are end marks.
+        # A token has at least one byte, and two tokens are start and end marks.
         return len(prompt.encode()) > length - 2 and len(tokenizer(prompt).input_ids) > length
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """With T5 each alone: a batch's size changes the last bits, and a prompt whose embeddings
-        are kept must have the same in every run."""
+        """With T5, prompts are encoded one by one: the batch size changes the last bits, and cached
+        embeddings must be the same in every run."""
         self.cut.update(filter(self.is_cut, prompts))
         if not self.has_t5:
             return self.embed(prompts)
@@ -58,7 +58,7 @@ class TextEncoders(ABC):
 def token_ids(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], length: int | None = None
 ) -> Tensor:
-    """[batch, length], padded and truncated; the tokenizer's own length by default."""
+    """Token ids [batch, length], padded and truncated; the default length is the tokenizer's."""
     return tokenizer(
         list(prompts),
         padding="max_length",
@@ -71,8 +71,8 @@ def token_ids(
 def clip_embeddings(
     tokenizer: PreTrainedTokenizerBase, encoder: PreTrainedModel, prompts: Sequence[str]
 ) -> tuple[Tensor, Tensor]:
-    """The last hidden layer but one, [batch, 77, dim], and the encoder's own output, which is the
-    pooled and projected embedding [batch, dim] where it has a projection."""
+    """The penultimate hidden layer, [batch, 77, dim], and the encoder's first output, the pooled and
+    projected embedding [batch, dim] if it has a projection."""
     output = encoder(token_ids(tokenizer, prompts).to(encoder.device), output_hidden_states=True)
     return output.hidden_states[-2], output[0]
 

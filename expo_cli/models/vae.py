@@ -1,4 +1,4 @@
-"""From images to latents and back, by the VAE that all families have."""
+"""Encodes and decodes images with a family's VAE."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,31 +13,31 @@ from expo_cli.models.component import load_component, load_config
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes of a model's images, in pixels: what it was trained on, what height and width must be
-    multiples of, and what one latent stands for in each direction."""
+    """Sizes of a model's images in pixels: the training size, the required multiple of height and
+    width, and the pixels per latent in each direction."""
 
     image_size: int
     multiple: int
-    pixels_a_latent: int
+    pixels_per_latent: int
 
     def latent_size(self, height: int, width: int) -> tuple[int, int]:
-        """Raises UsageError for sizes that are no such multiples."""
+        """Raises UsageError for sizes that are not multiples of `multiple`."""
         for name, size in (("height", height), ("width", width)):
             if size % self.multiple:
                 raise UsageError(f"--{name} must be a multiple of {self.multiple}, got {size}")
-        return height // self.pixels_a_latent, width // self.pixels_a_latent
+        return height // self.pixels_per_latent, width // self.pixels_per_latent
 
 
-def pixels_a_latent(folder: Path) -> int:
+def pixels_per_latent(folder: Path) -> int:
     return 2 ** (len(load_config(AutoencoderKL, folder, "vae")["block_out_channels"]) - 1)
 
 
 def load_vae(folder: Path, dtype: torch.dtype) -> AutoencoderKL:
-    """In fp32 instead of fp16 where its config says `force_upcast`, as SDXL's does: it overflows.
+    """Loads the VAE, in fp32 instead of fp16 if its config sets `force_upcast` (SDXL's overflows).
 
-    Raises ContractError for latents that are normalised by channel, which no family here expects.
+    Raises ContractError for latents normalised per channel, which no supported family has.
     """
-    # As it stands in the file: the default of the class is for SDXL.
+    # Read from the file, because the class's default is SDXL's.
     config = AutoencoderKL.load_config(str(folder), subfolder="vae", local_files_only=True)
     if config.get("latents_mean") is not None:
         raise ContractError(f"{folder / 'vae'}: latents_mean and latents_std are not supported")
@@ -45,7 +45,7 @@ def load_vae(folder: Path, dtype: torch.dtype) -> AutoencoderKL:
     return load_component(AutoencoderKL, folder, "vae", torch.float32 if overflows else dtype)
 
 
-class LatentDecoder:
+class VAEDecoder:
     """The VAE's decoder alone; see `protocol.Decoder`."""
 
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
@@ -58,7 +58,7 @@ class LatentDecoder:
         return (self.vae.decode(latents + self.shift).sample.float() / 2 + 0.5).clamp(0, 1)
 
 
-class LatentEncoder:
+class VAEEncoder:
     """The VAE's encoder alone; see `protocol.Encoder`."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The grid of a report as one picture, for where a page cannot be shown."""
+"""The image grid of a report as one PNG, for places that cannot show a page."""
 
 import io
 import textwrap
@@ -14,13 +14,13 @@ from expo_cli.report.gallery import GridRow
 from expo_cli.report.plots import STYLE, encode
 
 INCHES_AN_IMAGE = 1.0
-CHARACTERS_A_LINE = 17
+CHARACTERS_PER_LINE = 17
 
 
 def contact_sheet(grid: Sequence[GridRow], labels: Sequence[str]) -> bytes:
-    """A PNG: a column a prompt, a row a policy; one seed a column. White where there is no image."""
+    """A PNG with one column per prompt (one seed each) and one row per policy; white if an image is missing."""
     with mpl.rc_context(STYLE), warnings.catch_warnings():
-        # A prompt in letters that the font lacks is shown as boxes; nobody can do anything about it.
+        # Letters that the font lacks are shown as boxes; the warning would not help anyone.
         warnings.filterwarnings("ignore", "Glyph ")
         size = (INCHES_AN_IMAGE * (len(grid) + 0.9), INCHES_AN_IMAGE * (len(labels) + 0.6))
         figure = Figure(figsize=size, layout="constrained")
@@ -29,8 +29,8 @@ def contact_sheet(grid: Sequence[GridRow], labels: Sequence[str]) -> bytes:
         for row, label in zip(axes, labels, strict=True):
             row[0].set_ylabel(label, rotation=0, horizontalalignment="right", fontsize=8)
         for column, prompt in enumerate(grid):
-            # parse_math: a prompt's dollar signs are no formula.
-            title = "\n".join(textwrap.wrap(prompt.prompt, CHARACTERS_A_LINE)[:4])
+            # parse_math: dollar signs in a prompt are not a formula.
+            title = "\n".join(textwrap.wrap(prompt.prompt, CHARACTERS_PER_LINE)[:4])
             axes[0, column].set_title(
                 title, fontsize=6, fontweight="normal", loc="center", pad=4, parse_math=False
             )

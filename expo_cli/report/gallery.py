@@ -1,4 +1,4 @@
-"""Which images a report shows: chosen by rule, never by hand."""
+"""Which images a report shows, chosen by rule."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from expo_cli.core.statistics import prompt_means
 from expo_cli.report.pictures import data_uri, thumbnail
 
 NUM_EXTREMES = 4
-IMAGES_A_SIDE = 3
+IMAGES_PER_SIDE = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One image as WebP, None when the rollout wrote none; `scores` by reward label, None of one
-    that is not good."""
+    """One image as WebP, None if the rollout wrote none. `scores` has reward labels as keys; None for an
+    unusable image."""
 
     webp: bytes | None
     scores: dict[str, float | None]
@@ -32,7 +32,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class GridRow:
-    """One prompt, one seed: a picture a policy."""
+    """One prompt with one seed: a picture per policy."""
 
     prompt: str
     category: str | None
@@ -41,7 +41,7 @@ class GridRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """One prompt, the same seeds by the baseline and by another policy."""
+    """One prompt: the same seeds by the baseline and by another policy."""
 
     prompt: str
     category: str | None
@@ -67,7 +67,7 @@ class Gallery:
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """The prompts of an evaluation by number, and the samples of each, [samples]."""
+    """The prompts of an evaluation; `prompt_of` [samples] is the number of each sample's prompt."""
 
     ids: list[str]
     texts: list[str]
@@ -86,7 +86,7 @@ def choose_pictures(
     reward: str,
     num_grid_prompts: int,
 ) -> Gallery:
-    """A grid of the prompts whose hashes come first, and the extremes of the last policy.
+    """A grid of prompts chosen by hash, and the extremes of the last policy.
 
     `folders` are the policies' rollouts. Raises ExpoError for an image that is named but missing.
     """
@@ -116,11 +116,11 @@ def choose_pictures(
         return Gallery(grid=grid, label=last.label, reward=reward, best=[], worst=[])
     differences = prompt_means(last.scores[reward] - baseline.scores[reward], prompts.prompt_of)
     rising = np.argsort(differences, kind="stable")[: np.count_nonzero(~np.isnan(differences))]
-    rising = rising.tolist()  # without the prompts that have no difference, which come last
+    rising = rising.tolist()  # prompts without a difference are last
     num_extremes = min(NUM_EXTREMES, len(rising) // 2)
 
     def contrast(prompt: int) -> Contrast:
-        samples = prompts.samples(prompt)[:IMAGES_A_SIDE]
+        samples = prompts.samples(prompt)[:IMAGES_PER_SIDE]
         return Contrast(
             prompt=prompts.texts[prompt],
             category=prompts.categories[prompt],

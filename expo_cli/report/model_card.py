@@ -1,4 +1,4 @@
-"""The model card of a checkpoint: `README.md`, as the Hugging Face hub reads it."""
+"""The model card of a checkpoint: `README.md` in the format of the Hugging Face Hub."""
 
 import json
 import re
@@ -13,8 +13,8 @@ from expo_cli.report.wording import visible
 TEMPLATE = "model_card.md.jinja"
 
 
-class Origin(Protocol):
-    """See `stages.train.origin.Origin`; everything in it may be a stranger's text."""
+class CardOrigin(Protocol):
+    """See `stages.train.origin.Origin`; all of its text is untrusted."""
 
     hub_base: str | None
     objective: str
@@ -23,36 +23,36 @@ class Origin(Protocol):
 
 
 def fence(text: str, shortest: int) -> str:
-    """More backticks than stand together anywhere in `text`."""
+    """A run of backticks longer than any in `text`."""
     longest = max(map(len, re.findall("`+", text)), default=0)
     return "`" * max(shortest, longest + 1)
 
 
 def code(text: str) -> str:
-    """A code span, in which nothing is markup; on one line."""
+    """A one-line code span, in which nothing is markup."""
     text = visible(text)
     around = fence(text, 1)
     return f"{around} {text} {around}" if "`" in text else f"{around}{text}{around}"
 
 
 def block(text: str, language: str = "") -> str:
-    """A block of code, in which nothing is markup."""
+    """A code block, in which nothing is markup."""
     text = "\n".join(map(visible, text.split("\n")))
     around = fence(text, 3)
     return f"{around}{language}\n{text}\n{around}"
 
 
 def lines(values: Mapping[str, Any]) -> str:
-    """A line each, as JSON; floats with the digits that matter."""
+    """One `key: JSON` line each; floats are rounded."""
     short = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in values.items()}
     return "\n".join(f"{k}: {json.dumps(v, ensure_ascii=False)}" for k, v in short.items())
 
 
-def model_card(origin: Origin, is_lora: bool, measured: Mapping[str, Any]) -> str:
+def model_card(origin: CardOrigin, is_lora: bool, measured: Mapping[str, Any]) -> str:
     """The whole file. `measured` is the last line of `metrics.jsonl`."""
     relation = "adapter" if is_lora else "finetune"
     header = ModelCardData(
-        # The hub takes ids of its own only.
+        # The Hub accepts only its own ids.
         base_model=origin.hub_base,
         base_model_relation=relation if origin.hub_base else None,
         library_name="diffusers",

@@ -1,18 +1,18 @@
-"""`report.html`: one file that needs nothing else, with every text of a prompt escaped."""
+"""`report.html`: one self-contained file, with all text of prompts escaped."""
 
 from collections.abc import Mapping
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from expo_cli.contracts.results import DRIFT_FIGURES, Results
-from expo_cli.core.verdict import MAX_SHIFT, largest_shift
+from expo_cli.core.alarms import MAX_SHIFT, largest_shift
 from expo_cli.report.gallery import Gallery
 from expo_cli.report.pictures import data_uri
 from expo_cli.report.wording import (
     decimals,
     direction,
     fixed,
-    images_a_prompt,
+    images_per_prompt,
     interval,
     kl_decimals,
     policy_settings,
@@ -40,7 +40,7 @@ def render_page(
         "visible": visible,
         "fixed": fixed,
         "interval": interval,
-        "images_a_prompt": images_a_prompt,
+        "images_per_prompt": images_per_prompt,
         "policy_settings": policy_settings,
         "reward_settings": reward_settings,
     }

@@ -1,4 +1,4 @@
-"""Images for a page: small, and never a reference to a file or address."""
+"""Small images, embedded in a page as data URIs."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ def data_uri(content: bytes, media_type: str) -> str:
 
 
 def thumbnail(path: Path) -> bytes:
-    """The image as WebP of at most MAX_SIDE pixels; lossless when it was that small.
+    """The image as WebP of at most MAX_SIDE pixels; lossless if it was not resized.
 
     Raises ContractError as `open_rgb`.
     """

@@ -1,4 +1,4 @@
-"""The plots of a report, as Matplotlib figures: no window system, the same bytes every time."""
+"""The plots of a report, by Matplotlib without a window system; the same bytes every time."""
 
 import io
 import math
@@ -10,14 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from expo_cli.contracts.results import DRIFT_FIGURES, Estimate, PolicyResult, Results
-from expo_cli.core.verdict import MAX_SHIFT
+from expo_cli.core.alarms import MAX_SHIFT
 from expo_cli.report.wording import reward_name
 
 INK, MUTED, GRID = "#1c2127", "#737b86", "#e4e7eb"
 HELDOUT, TRAINING = "#c2571a", "#2f5fb3"
 OTHERS = ("#2b7a62", "#7a4fa3", "#9a7b1f", "#3d8aa6", "#a3445e")
 DASHED = (0, (4, 3))
-# Longer rows of tick labels would run into each other.
+# Longer rows of tick labels would overlap.
 MAX_TICK_CHARACTERS = 72
 
 STYLE = {
@@ -49,14 +49,14 @@ STYLE = {
 
 
 def colors(results: Results) -> dict[str, str]:
-    """One colour a reward, the same in every plot."""
+    """One colour per reward, the same in every plot."""
     palette = iter(OTHERS * len(results.rewards))
     fixed = {results.training_reward: TRAINING, results.heldout_reward: HELDOUT}
     return {reward: fixed.get(reward) or next(palette) for reward in results.rewards}
 
 
 def draw_plots(results: Results) -> dict[str, dict[str, bytes]]:
-    """Each plot that the results have figures for: by name, then by format (`svg`, `png`)."""
+    """The plots for which the results have figures: name -> format (`svg`, `png`) -> bytes."""
     with mpl.rc_context(STYLE):
         figures = {"reward-by-policy": reward_by_policy(results)}
         if sum(policy.kl is not None for policy in results.policies) > 1:
@@ -70,7 +70,7 @@ def draw_plots(results: Results) -> dict[str, dict[str, bytes]]:
 
 
 def encode(figure: Figure, file_format: str) -> bytes:
-    """The figure as a file, without a date in it."""
+    """The figure as a file, without its date."""
     content = io.BytesIO()
     metadata = {"Date": None} if file_format == "svg" else {}
     figure.savefig(content, format=file_format, metadata=metadata)
@@ -81,7 +81,7 @@ def encode(figure: Figure, file_format: str) -> bytes:
 def panels(
     count: int, width: float = 5.3, height: float = 3.2, columns: int = 2
 ) -> Iterator[tuple[Figure, Sequence[Axes]]]:
-    """A figure of `count` panels of that size in inches, at most `columns` of them in a row."""
+    """A figure of `count` panels of that size in inches, at most `columns` per row."""
     columns = min(columns, count)
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
@@ -93,7 +93,7 @@ def panels(
 
 
 def shifted(base: Estimate, difference: Estimate | None) -> tuple[float, float, float]:
-    """Value, low and high of baseline plus paired difference; the baseline itself is one line."""
+    """Value, low and high of the baseline's mean plus the difference; for the baseline all are its mean."""
     if difference is None:
         return base.value, base.value, base.value
     low = difference.value if difference.low is None else difference.low
@@ -108,7 +108,7 @@ def paired(results: Results, reward: str, policies: Sequence[PolicyResult]) -> l
 
 
 def name_policies(axis: Axes, labels: Sequence[str]) -> None:
-    """The policies along the x axis, slanted when their names are long."""
+    """Label the x axis with the policies, slanted if their names are long."""
     axis.set_xticks(range(len(labels)), labels)
     if sum(map(len, labels)) > MAX_TICK_CHARACTERS:
         axis.tick_params(axis="x", rotation=30)
@@ -118,7 +118,7 @@ def name_policies(axis: Axes, labels: Sequence[str]) -> None:
 
 
 def reward_by_policy(results: Results) -> Figure:
-    """A panel a reward; the band is the interval of the paired difference to the baseline."""
+    """One panel per reward; the band is the interval of the paired difference to the baseline."""
     labels = [policy.label for policy in results.policies]
     with panels(len(results.rewards)) as (figure, axes):
         for axis, reward in zip(axes, results.rewards, strict=True):
@@ -139,7 +139,7 @@ def reward_by_policy(results: Results) -> Figure:
 
 
 def reward_by_kl(results: Results) -> Figure:
-    """Figure 5 of the paper: reward against KL, one point a policy, in their order."""
+    """Figure 5 of the paper: reward against KL, one point per policy, connected in order."""
     policies = [policy for policy in results.policies if policy.kl is not None]
     kl = [policy.kl.nats.value for policy in policies]
     with panels(len(results.rewards)) as (figure, axes):
@@ -164,7 +164,7 @@ def reward_by_kl(results: Results) -> Figure:
             axis.axhline(base.value, color=MUTED, linewidth=1, linestyle=DASHED)
             following = [*values[1:], -math.inf]
             for x, y, after, policy in zip(kl, values, following, policies, strict=True):
-                # Below the point where the line goes up from it, so that they do not cross.
+                # Below the point if the line rises from it, so that they do not cross.
                 axis.annotate(
                     policy.label,
                     (x, y),
@@ -174,14 +174,14 @@ def reward_by_kl(results: Results) -> Figure:
                     color=MUTED,
                 )
             axis.set_title(reward_name(results, reward))
-            axis.set_xlabel("KL to the reference, nats a sample")
+            axis.set_xlabel("KL to the reference, nats per sample")
             axis.margins(x=0.14, y=0.15)
             axis.set_xlim(left=0)
     return figure
 
 
 def drift_shifts(results: Results) -> dict[str, list[float]]:
-    """Each drift figure's shift by policy, where the baseline's prompts give it a spread."""
+    """The shifts of each drift figure by policy, if it varies over the baseline's prompts."""
     shifts = {
         name: [policy.drift[name].shift for policy in results.policies] for name in DRIFT_FIGURES
     }
@@ -189,7 +189,7 @@ def drift_shifts(results: Results) -> dict[str, list[float]]:
 
 
 def drift_by_policy(results: Results) -> Figure:
-    """Each drift figure's shift in standard deviations of the baseline; its range shaded."""
+    """The shift of each drift figure in standard deviations of the baseline, with its range shaded."""
     labels = [policy.label for policy in results.policies]
     palette = dict(zip(DRIFT_FIGURES, (TRAINING, HELDOUT, *OTHERS), strict=False))
     with panels(1, width=10.6, height=3.2) as (figure, (axis,)):

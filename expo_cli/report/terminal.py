@@ -7,11 +7,11 @@ from rich.table import Table
 from rich.text import Text
 
 from expo_cli.contracts.results import PolicyResult, Results
-from expo_cli.core.verdict import largest_shift
+from expo_cli.core.alarms import largest_shift
 from expo_cli.report.wording import (
     direction,
     fixed,
-    images_a_prompt,
+    images_per_prompt,
     kl_decimals,
     policy_settings,
     reward_decimals,
@@ -23,7 +23,7 @@ STYLES = {"up": "green", "down": "red", "level": ""}
 
 
 def summary_table(results: Results) -> Table:
-    """A row a policy: each reward with its difference to the baseline and win rate, KL, drift."""
+    """One row per policy: each reward with its difference to the baseline and win rate, KL, drift."""
     table = Table(
         box=box.SIMPLE_HEAD,
         caption=f"± half the {results.confidence:.0%} interval of the difference to "
@@ -57,7 +57,7 @@ def summary_table(results: Results) -> Table:
 
 
 def style_table(results: Results) -> Table:
-    """A row a policy and reward, by the HPS benchmark's protocol: each style's mean and spread."""
+    """One row per policy and reward, by the HPS benchmark's protocol: mean and spread per style."""
     table = Table(
         box=box.SIMPLE_HEAD,
         caption="± the standard deviation over ten groups of a style's images",
@@ -83,9 +83,9 @@ def style_table(results: Results) -> Table:
 
 
 def settings_lines(results: Results) -> Iterator[str]:
-    """What the figures belong to: sampler and seed of each policy, version of each reward."""
+    """The settings of the figures: sampler and seed of each policy, version of each reward."""
     ways = {policy.label: policy_settings(policy) for policy in results.policies}
-    images = images_a_prompt(results.num_images_per_prompt)
+    images = images_per_prompt(results.num_images_per_prompt)
     if len(set(ways.values())) == 1:
         yield f"all policies: {next(iter(ways.values()))}, {images}"
     else:

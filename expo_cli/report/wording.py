@@ -1,15 +1,15 @@
-"""Figures and names as text: as many decimals as the uncertainty deserves."""
+"""Figures and names as text, with as many decimals as the uncertainty justifies."""
 
 import math
 import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from expo_cli.contracts.results import Estimate, PolicyResult, Results, Sampling
+from expo_cli.contracts.results import Estimate, PolicyResult, Results, SamplerSettings
 
 
 def reward_name(results: Results, reward: str) -> str:
-    """The reward's label and the part it plays, unless the label says that already."""
+    """The reward's label with its role, unless the label already states it."""
     if reward == results.training_reward:
         return reward if reward == "training" else f"{reward} (training)"
     if reward == results.heldout_reward:
@@ -22,7 +22,7 @@ def decimals(estimates: Iterable[Estimate]) -> int:
     widths = [
         e.high - e.low
         for e in estimates
-        # Narrower ones are rounding: the figure is the same for every prompt.
+        # A narrower interval is rounding error: the figure is the same for every prompt.
         if e.low is not None and e.high - e.low > 1e-9 * abs(e.value)
     ]
     if not widths:
@@ -31,7 +31,7 @@ def decimals(estimates: Iterable[Estimate]) -> int:
 
 
 def reward_decimals(results: Results, reward: str) -> int:
-    """One number of decimals for all of a reward's figures, so that their points align."""
+    """The number of decimals for all figures of a reward, so that their points align."""
     figures = [policy.rewards[reward] for policy in results.policies]
     return decimals(figure.difference or figure.mean for figure in figures)
 
@@ -41,7 +41,7 @@ def kl_decimals(results: Results) -> int:
 
 
 def fixed(value: float, places: int, sign: bool = False) -> str:
-    """With a true minus sign, which is as wide as the plus, and none before zero."""
+    """The value with a true minus sign, as wide as the plus, and none before zero."""
     return f"{round(value, places) + 0.0:{'+' if sign else ''}.{places}f}".replace(
         "-", "\N{MINUS SIGN}"
     )
@@ -60,8 +60,8 @@ def direction(difference: Estimate | None) -> str:
     return "up" if difference.rises else "down" if difference.falls else "level"
 
 
-def sampling(way: Sampling) -> str:
-    """The settings of a sampler in a line."""
+def sampler_settings(way: SamplerSettings) -> str:
+    """The settings of a sampler in one line."""
     eta = f", eta {way.eta:g}" if way.eta else ""
     negative = ", negative prompts" if way.negative_prompts else ""
     return (
@@ -70,20 +70,19 @@ def sampling(way: Sampling) -> str:
     )
 
 
-def images_a_prompt(number: float) -> str:
-    return "1 image a prompt" if number == 1 else f"{number:g} images a prompt"
+def images_per_prompt(number: float) -> str:
+    return "1 image per prompt" if number == 1 else f"{number:g} images per prompt"
 
 
 def policy_settings(policy: PolicyResult) -> str:
-    """How a policy's images were drawn, in a line."""
+    """How a policy's images were drawn, in one line."""
     seed = [] if policy.seed is None else [f"seed {policy.seed}"]
-    return ", ".join([" and ".join(map(sampling, policy.sampling)), *seed])
+    return ", ".join([" and ".join(map(sampler_settings, policy.sampling)), *seed])
 
 
 def reward_settings(plan: Mapping[str, Any]) -> str:
-    """What a reward's label stands for, out of the plan of its scores, in a line.
-
-    The spec names a version or a file; the sha256 of the weights says which they were.
+    """The reward behind a label, from the plan of its scores, in one line: its spec and the sha256 of
+    its weights.
     """
     said = [str(plan.get("spec", "unknown"))]
     said += [f"{key} {plan[key]}" for key in ("version", "antialias", "dtype") if key in plan]
@@ -92,7 +91,7 @@ def reward_settings(plan: Mapping[str, Any]) -> str:
 
 
 def visible(text: str) -> str:
-    """Control characters of a prompt shown as escapes; a terminal would obey them."""
+    """A prompt with its control characters escaped, which a terminal would obey."""
     return "".join(
         c.encode("unicode_escape").decode() if unicodedata.category(c) == "Cc" else c for c in text
     )

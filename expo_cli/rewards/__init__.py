@@ -1,1 +1,1 @@
-"""One file a reward, all behind `rewards.protocol.Reward`."""
+"""One file per reward, all behind `rewards.protocol.Reward`."""

@@ -1,4 +1,4 @@
-"""The network behind LAION's aesthetic score: five linear layers with nothing between them."""
+"""The network of LAION's aesthetic score: five linear layers without activations."""
 
 from pathlib import Path
 from pickle import UnpicklingError
@@ -10,13 +10,13 @@ from torch.nn import functional as F
 from expo_cli.contracts.tensors import read_tensors
 from expo_cli.errors import ContractError, one_line
 
-# Where the layers stand in the published nn.Sequential, between dropouts, and what they return.
+# Index of each layer in the published nn.Sequential (between dropouts) and its output width.
 LAYERS = {0: 1024, 2: 128, 4: 64, 6: 16, 7: 1}
 
 
 class AestheticPredictor:
-    """Raises ContractError when the file holds anything but these layers, for embeddings that
-    wide."""
+    """Raises ContractError when the file holds anything but these layers, for embeddings of that
+    width."""
 
     def __init__(self, path: Path, width: int, device: torch.device) -> None:
         tensors = read_tensors(path) if path.suffix == ".safetensors" else read_torch(path)
@@ -42,12 +42,12 @@ class AestheticPredictor:
 
 
 def read_torch(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file of torch.save; anything else in it is not read."""
+    """The tensors in a file by torch.save; anything else is not unpickled."""
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise ContractError(f"{path}: holds more than tensors; it is not read") from error
-    except Exception as error:  # torch has no error class of its own for a broken file
+    except Exception as error:  # torch has no specific error for a broken file
         reason = one_line(str(error))[:300]
         raise ContractError(f"{path}: cannot be read: {reason}") from error
     whole = isinstance(tensors, dict) and all(isinstance(t, Tensor) for t in tensors.values())

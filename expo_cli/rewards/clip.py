@@ -1,4 +1,4 @@
-"""A CLIP of transformers that compares images with texts."""
+"""A CLIP of transformers that compares images with prompts."""
 
 from collections.abc import Sequence
 
@@ -39,7 +39,7 @@ class CLIP:
             )
             self.tokenizer = CLIPTokenizer.from_pretrained(str(files.processor))
             self.image_processor = CLIPImageProcessorPil.from_pretrained(str(files.processor))
-        # Tokenizers, safetensors and the checks of configs share no class of errors.
+        # No common error class.
         except Exception as error:
             reason = one_line(str(error))
             raise ContractError(f"{files.network}: cannot be loaded as a CLIP: {reason}") from error
@@ -59,18 +59,18 @@ class CLIP:
 
     @torch.inference_mode()
     def embed(self, images: Sequence[Image]) -> Tensor:
-        """Embedding of each image [batch, dim], of length 1."""
+        """Normalised embedding of each image, [batch, dim]."""
         return normalised(self.network.get_image_features(self.pixels(images)).pooler_output)
 
     def pixels(self, images: Sequence[Image]) -> Tensor:
-        """What the network sees of RGB images, [batch, 3, height, width]."""
+        """The network's input for RGB images, [batch, 3, height, width]."""
         pixels = self.image_processor(list(images), return_tensors="pt").pixel_values
         return pixels.to(self.network.device, self.network.dtype)
 
     def words(self, prompts: Sequence[str]) -> Tensor:
-        """Embedding of each prompt [batch, dim], of length 1.
+        """Normalised embedding of each prompt, [batch, dim].
 
-        A prompt that is too long is cut so that its end mark stays.
+        Long prompts are truncated before their end token.
         """
         texts, rows = distinct(prompts)
         tokens = self.tokenizer(

@@ -1,4 +1,4 @@
-"""Which files a CLIP of transformers consists of; known without loading any."""
+"""The files of a CLIP of transformers, found without loading any."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from expo_cli.contracts.identity import (
     config_sha256,
     file_sha256,
-    listing_sha256,
+    parts_sha256,
     text_sha256,
     weight_files,
 )
@@ -27,7 +27,7 @@ TOKENIZER = (
 
 @dataclass(frozen=True)
 class CLIPFiles:
-    """The folder of the network, and that of its tokenizer and preprocessing."""
+    """The folders of a network and of its tokenizer and preprocessing."""
 
     network: Path
     processor: Path
@@ -37,15 +37,15 @@ class CLIPFiles:
         found = [self.processor / name for name in names if (self.processor / name).exists()]
         config = self.network / CONFIG
         return {
-            "weights": listing_sha256((p.name, file_sha256(p)) for p in weight_files(self.network)),
+            "weights": parts_sha256((p.name, file_sha256(p)) for p in weight_files(self.network)),
             "config": config_sha256(config) if config.exists() else None,
-            "processor": listing_sha256((path.name, text_sha256(path)) for path in found),
+            "processor": parts_sha256((path.name, text_sha256(path)) for path in found),
             "preprocessing": "transformers CLIPImageProcessorPil: Pillow's antialiased resize",
         }
 
 
 def clip_files(model: str, processor: str | None, fallback: str | None = None) -> CLIPFiles:
-    """The files of `model`, with the processor named, else its own, else the one of `fallback`.
+    """The files of `model`, with the given processor, else its own, else that of `fallback`.
 
     Raises ExpoError when there is no such model, ContractError when there is no processor.
     """

@@ -1,4 +1,4 @@
-"""CLIP score: how well an image fits its prompt, by any CLIP."""
+"""CLIP score: how well an image matches its prompt, by any CLIP."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class CLIPScore(Reward):
-    """100 * max(cosine, 0), as torchmetrics has it; raw is max(cosine, 0).
+    """100 * max(cosine, 0), as in torchmetrics; raw is max(cosine, 0).
 
-    (https://arxiv.org/abs/2104.08718 has 2.5 in place of 100.) `model` and `processor` as in
-    PickScore; there is no other processor than the model's own by default.
+    (https://arxiv.org/abs/2104.08718 uses 2.5 instead of 100.) `model` and `processor` as in
+    PickScore; the default processor is the model's own.
     """
 
     model: str = "openai/clip-vit-large-patch14"
@@ -30,7 +30,7 @@ class CLIPScore(Reward):
         return self.files().identity() | {"scale": 100.0}
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
-        # Imported here: transformers takes seconds, and finished scores need none of it.
+        # Imported here: transformers takes seconds to import, and finished scores do not need it.
         from expo_cli.rewards.clip import CLIP
 
         self._clip = CLIP(self.files(), device, dtype)

@@ -22,14 +22,14 @@ FOLDER_WEIGHTS = "open_clip_model.safetensors"
 
 @dataclass
 class HPSv2(Reward):
-    """100 * cosine, without logit scale, https://arxiv.org/abs/2306.09341; raw is the cosine.
+    """100 * cosine, without the logit scale, https://arxiv.org/abs/2306.09341; raw is the cosine.
 
     The weights are those of `version` (default 2.1) from the hub, or `checkpoint` (safetensors,
     or `.pt` read without unpickling code), or `model`, an open_clip folder or hub id. `config` is
     the architecture of a checkpoint: an open_clip name, JSON file or folder.
 
-    Published figures of 2.1 were made where torchvision did not antialias a tensor's resize yet;
-    `antialias=false` does the same, and shifts the score by up to 2
+    Published figures of 2.1 come from a torchvision that did not antialias when resizing tensors;
+    `antialias=false` does the same and shifts the score by up to 2
     (https://github.com/tgxs002/HPSv2/issues/43).
     """
 
@@ -41,7 +41,7 @@ class HPSv2(Reward):
 
     def __post_init__(self) -> None:
         if [self.version, self.checkpoint, self.model].count(None) < 2:
-            raise ValueError("version, checkpoint and model contradict each other; give one")
+            raise ValueError("version, checkpoint and model contradict each other; use one")
         if self.config is not None and self.checkpoint is None:
             raise ValueError("config belongs to checkpoint=FILE; give both")
 
@@ -50,7 +50,7 @@ class HPSv2(Reward):
         folder = model_folder(self.model, files=("*.json", "*.txt", FOLDER_WEIGHTS))
         for name in (FOLDER_CONFIG, FOLDER_WEIGHTS):
             if not (folder / name).is_file():
-                raise ContractError(f"{folder}: is no open_clip folder: {name} is missing")
+                raise ContractError(f"{folder}: is not an open_clip folder: {name} is missing")
         return folder
 
     def weights(self) -> Path:
@@ -65,7 +65,7 @@ class HPSv2(Reward):
         return path
 
     def architecture(self) -> str:
-        """What open_clip calls it: a name, or the path of a JSON file or folder."""
+        """The architecture for open_clip: a name, or the path of a JSON file or folder."""
         if self.model is not None:
             return str(self.folder())
         if self.config is None:
@@ -86,7 +86,7 @@ class HPSv2(Reward):
         }
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
-        # Imported here: open_clip takes seconds, and finished scores need none of it.
+        # Imported here: open_clip takes seconds to import, and finished scores do not need it.
         from expo_cli.rewards.open_clip_network import OpenCLIP
 
         self._network = OpenCLIP(self.architecture(), self.weights(), device, dtype)

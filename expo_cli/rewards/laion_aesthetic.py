@@ -1,4 +1,4 @@
-"""LAION's aesthetic predictor v2: how pleasing an image is, whatever its prompt."""
+"""LAION's aesthetic predictor v2: how pleasing an image is, regardless of its prompt."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ PUBLISHED = (
 
 @dataclass
 class LAIONAesthetic(Reward):
-    """`weights` is the predictor's file (.pth, of which nothing but tensors is read, or
-    .safetensors); `model` the CLIP ViT-L/14 whose embedding of the image, of length 1, it takes,
-    a folder or hub id, with a `processor` as in PickScore. Scores are about 1 to 10.
+    """`weights` is the predictor's file (.pth, from which only tensors are read, or .safetensors).
+    `model` is the CLIP ViT-L/14 for its input, the normalised image embedding: a folder or hub id,
+    with `processor` as in PickScore. Scores are about 1 to 10.
     """
 
     weights: str = ""
@@ -43,7 +43,7 @@ class LAIONAesthetic(Reward):
         """Raises ExpoError when there is no such file."""
         path = shipped(self.weights)
         if not path.is_file():
-            raise ExpoError(f"{path}: no such file; it wants {PUBLISHED}")
+            raise ExpoError(f"{path}: no such file; needed is {PUBLISHED}")
         return path
 
     def identity(self) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class LAIONAesthetic(Reward):
         }
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
-        # Imported here: transformers takes seconds, and finished scores need none of it.
+        # Imported here: transformers takes seconds to import, and finished scores do not need it.
         from expo_cli.rewards.aesthetic_predictor import AestheticPredictor
         from expo_cli.rewards.clip import CLIP
 

@@ -1,4 +1,4 @@
-"""An open_clip network that compares images with texts the way HPSv2 does."""
+"""An open_clip network that compares images with prompts, as in HPSv2."""
 
 import logging
 from pathlib import Path
@@ -29,7 +29,7 @@ class OpenCLIP:
         self, architecture: str, weights: Path, device: torch.device, dtype: torch.dtype
     ) -> None:
         name = open_clip_name(architecture)
-        # open_clip warns that weights are random; the next call loads them.
+        # open_clip warns about random weights; the next call loads them.
         logging.disable(logging.WARNING)
         try:
             network = open_clip.create_model(name, load_weights=False)
@@ -37,7 +37,7 @@ class OpenCLIP:
             self.tokenizer = open_clip.get_tokenizer(name)
         except UnpicklingError as error:
             raise ContractError(f"{weights}: holds more than tensors; it is not read") from error
-        except Exception as error:  # open_clip and safetensors have no error class of their own
+        except Exception as error:  # no common error class
             reason = one_line(str(error))
             raise ContractError(
                 f"{weights}: cannot be loaded as {architecture}: {reason[:300]}"
@@ -66,7 +66,7 @@ class OpenCLIP:
 
 
 def open_clip_name(architecture: str) -> str:
-    """What open_clip's functions take for an architecture."""
+    """The arguments of open_clip's functions for an architecture."""
     path = Path(architecture)
     if path.name == "open_clip_config.json":
         path = path.parent
@@ -85,10 +85,11 @@ def open_clip_name(architecture: str) -> str:
 
 
 def fit_into_square(image: Image, size: int, antialias: bool) -> Tensor:
-    """An RGB image in [0, 1], its long side resized to `size`, in a black square: [3, size, size].
+    """An RGB image in [0, 1] with its long side resized to `size`, padded with black to a square:
+    [3, size, size].
 
-    HPSv2's preprocessing: bicubic on the tensor, its values not clamped; the odd row or column of
-    padding goes to the bottom or right.
+    HPSv2's preprocessing: bicubic on the tensor, without clamping; an odd row or column of padding
+    is added at the bottom or right.
     """
     pixels = transforms.to_tensor(image)
     height, width = pixels.shape[1:]

@@ -19,8 +19,8 @@ class PickScore(Reward):
     """exp(logit_scale) * cosine, https://arxiv.org/abs/2305.01569; raw is the cosine.
 
     `model` is a CLIPModel of transformers: folder, hub id or `embedded:NAME`. `processor` holds
-    the tokenizer and preprocessing; by default the model's own, else those PickScore was trained
-    with.
+    the tokenizer and preprocessing; by default the model's own, else those that PickScore was
+    trained with.
     """
 
     model: str = "yuvalkirstain/PickScore_v1"
@@ -33,7 +33,7 @@ class PickScore(Reward):
         return self.files().identity() | {"scale": "exp(logit_scale)"}
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
-        # Imported here: transformers takes seconds, and finished scores need none of it.
+        # Imported here: transformers takes seconds to import, and finished scores do not need it.
         from expo_cli.rewards.clip import CLIP
 
         self._clip = CLIP(self.files(), device, dtype)

@@ -1,4 +1,4 @@
-"""A reward that is an outside program, so that its pins need not agree with ours."""
+"""A reward computed by an external program, whose dependencies may conflict with EXPO's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 
-# Of the program's answers, and of what is read of its last words.
+# Bytes: the longest line of the program's output, and the end of its stderr that is read.
 LONGEST_LINE = 1 << 16
 
 
@@ -39,9 +39,9 @@ class _Answer(msgspec.Struct):
 class Program(Reward):
     """`exec:PROGRAM`: an executable file, or a command on PATH, without arguments.
 
-    It is started once a part. Standard input has a line `{"sample_id", "image", "prompt"}` a
-    sample, `image` being the absolute path of a PNG that is deleted afterwards; standard output
-    has a line `{"sample_id", "score"}` a sample, in any order, higher is better. Anything else,
+    It is started once per part. Standard input has one line `{"sample_id", "image", "prompt"}` per
+    sample; `image` is the absolute path of a PNG that is deleted afterwards. Standard output must
+    have one line `{"sample_id", "score"}` per sample, in any order; higher is better. Anything else,
     or an exit code that is not 0, stops the command.
     """
 
@@ -50,7 +50,7 @@ class Program(Reward):
     whole_parts: ClassVar[bool] = True
 
     def path(self) -> Path:
-        """Raises ExpoError when there is no such program, or it may not be executed."""
+        """Raises ExpoError when the program does not exist or is not executable."""
         path = shutil.which(self.program)
         if path is None:
             hint = " (chmod +x)" if Path(self.program).is_file() else ""
@@ -80,9 +80,9 @@ class Program(Reward):
         return Judgement([scores[sample_id] for sample_id in batch.sample_ids])
 
     def _run(self, questions: Path, answers: IO[bytes]) -> None:
-        """Have the program write its answers. Raises ExpoError when it cannot be run or fails.
+        """Run the program. Raises ExpoError when it cannot be run or fails.
 
-        It writes to files, because it may say more than memory holds.
+        Its output goes to files, because it may exceed the memory.
         """
         try:
             with questions.open("rb") as asked, tempfile.TemporaryFile() as said:
@@ -110,9 +110,11 @@ class Program(Reward):
                 answer = decoder.decode(line)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 text = line[:80].decode(errors="replace").rstrip()
-                raise ContractError(f"{where} is no score ({error}): {text!r}") from error
+                raise ContractError(f"{where} is not a score ({error}): {text!r}") from error
             if answer.sample_id not in expected:
-                raise ContractError(f"{where} scores {answer.sample_id!r}, which was not asked")
+                raise ContractError(
+                    f"{where} scores {answer.sample_id!r}, which is not among its samples"
+                )
             if answer.sample_id in scores:
                 raise ContractError(f"{where} scores {answer.sample_id} again")
             scores[answer.sample_id] = answer.score

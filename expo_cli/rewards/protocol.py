@@ -1,4 +1,4 @@
-"""What a reward is to the rest of EXPO."""
+"""The interface of a reward."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-if TYPE_CHECKING:  # Naming a reward and identifying its weights need no torch, only judging does.
+if TYPE_CHECKING:  # Only judging needs torch; naming a reward and identifying its weights do not.
     import torch
     from PIL.Image import Image
 
@@ -23,9 +23,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Scores of a batch, in its order: `score = raw * scale`, higher is better, always.
+    """Scores of a batch, in order: `score = raw * scale`, always higher is better.
 
-    `embeddings` are the normalised image features [batch, dim], where the reward has them.
+    `embeddings` are the normalised image features [batch, dim], if the reward has them.
     """
 
     raw: Sequence[float]
@@ -37,14 +37,14 @@ class Reward(ABC):
     """A judge; your own reward inherits from this class."""
 
     whole_parts: ClassVar[bool] = False
-    """Whether `judge` takes all samples of a part at once instead of --batch-size of them, as an
-    outside program does, which loads its model at every call."""
+    """Whether `judge` gets all samples of a part at once instead of batches; for external programs,
+    which load their model at every call."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """All that determines a score: sha256 of the weights, preprocessing, scale.
+        """Everything that determines a score: sha256 of the weights, preprocessing, scale.
 
-        Kept beside the scores; scores under one label have one identity. Called before `load`.
+        Recorded with the scores; all scores of a label have the same identity. Called before `load`.
         """
 
     @abstractmethod
@@ -56,8 +56,8 @@ class Reward(ABC):
 
 
 def whole_identity(reward: Reward, spec: str) -> dict[str, Any]:
-    """The identity of a reward and its class; of one that is not EXPO's its options too, which it may
-    have forgotten."""
+    """The identity of a reward, with its class. For external classes it includes the options, in case
+    their `identity` forgot one."""
     kind = f"{type(reward).__module__}.{type(reward).__qualname__}"
     own = {"reward": kind}
     if not kind.startswith("expo_cli."):
@@ -66,8 +66,8 @@ def whole_identity(reward: Reward, spec: str) -> dict[str, Any]:
 
 
 class StepReward(Reward):
-    """A judge that also knows how far an image still is from finished."""
+    """A judge of unfinished images, which takes their timestep into account."""
 
     @abstractmethod
     def judge_at(self, batch: Batch, timesteps: Sequence[int]) -> Judgement:
-        """Judge each image as predicted at its timestep; 0 is a finished image, as `judge` judges."""
+        """Judge images that were predicted at `timesteps`; 0 is a finished image, as for `judge`."""

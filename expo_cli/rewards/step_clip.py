@@ -1,4 +1,4 @@
-"""A CLIP whose vision tower is told the timestep at which an image was predicted."""
+"""A CLIP whose vision tower is conditioned on the timestep at which an image was predicted."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ FREQUENCIES, LONGEST_PERIOD = 128, 10000
 class StepCLIP(CLIP):
     """A CLIP with the time conditioning of a safetensors file, or with an untrained one.
 
-    Raises ContractError as `CLIP`, and when the conditioning is not of this network's shape.
+    Raises ContractError as `CLIP`, and when the conditioning does not fit the network.
     """
 
     def __init__(
@@ -41,16 +41,16 @@ class StepCLIP(CLIP):
 
     @torch.inference_mode()
     def compare_at(self, batch: Batch, timesteps: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """As `compare`, of images predicted at `timesteps` [batch]; 0 is a finished image."""
+        """As `compare`, for images predicted at `timesteps` [batch]; 0 is a finished image."""
         images = self.images_at(self.pixels(batch.images), torch.tensor(timesteps))
         return (images * self.words(batch.prompts)).sum(dim=-1), images
 
     def images_at(self, pixels: Tensor, timesteps: Tensor) -> Tensor:
-        """Embeddings [batch, dim], of length 1, of what `pixels` gave and timesteps [batch].
+        """Normalised embeddings [batch, dim] of the output of `pixels` at timesteps [batch].
 
         The forward pass of transformers' CLIPVisionModel with adaLN as in DiT
-        (https://arxiv.org/abs/2212.09748): after each norm a scale and a shift, and a gate on what
-        each half of a layer adds, all of them functions of the timestep.
+        (https://arxiv.org/abs/2212.09748): a scale and shift after each norm, and a gate on each
+        residual, all of them functions of the timestep.
         """
         tower, conditioning = self.network.vision_model, self.conditioning
         time = conditioning.time(timesteps.to(pixels.device))
@@ -69,7 +69,7 @@ class StepCLIP(CLIP):
 class TimeConditioning(nn.Module):
     """Shifts, scales and gates of each layer of a vision tower as functions of the timestep.
 
-    All are 0 at first, so that an untrained one changes nothing.
+    They are initialised to 0, so that untrained ones have no effect.
     """
 
     def __init__(self, config: CLIPVisionConfig) -> None:
@@ -85,7 +85,7 @@ class TimeConditioning(nn.Module):
         self.last = zeros(width, 2)
 
     def time(self, timesteps: Tensor) -> Tensor:
-        """Timesteps [batch] to what the modulations see, [batch, 1, width]."""
+        """The embedding of timesteps [batch] that the modulations take, [batch, 1, width]."""
         waves = sinusoids(timesteps).to(self.last.weight.dtype)
         return self.embedding(waves).unsqueeze(1)
 

@@ -1,4 +1,4 @@
-"""The step-aware PickScore of SPO: it also judges images predicted in the middle of the sampling."""
+"""The step-aware PickScore of SPO, which also judges images predicted during sampling."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ TIME_CONDITIONING = "time_conditioning.safetensors"
 
 @dataclass
 class StepPickScore(StepReward):
-    """exp(logit_scale) * cosine, of an image at a timestep (SPO, https://arxiv.org/abs/2406.04314).
+    """exp(logit_scale) * cosine of an image at a timestep (SPO, https://arxiv.org/abs/2406.04314).
 
-    `model` is a PickScore, see there, with a `time_conditioning.safetensors` in the same folder;
+    `model` is that of a PickScore, with a `time_conditioning.safetensors` in its folder;
     recipes/spo/train_step_reward.py makes one. The published SPO checkpoints are pickles with
     parameters under other names, and are not read.
     """
@@ -33,11 +33,11 @@ class StepPickScore(StepReward):
     processor: str | None = None
 
     def conditioning(self) -> Path:
-        """Raises ContractError when the model has none, as a plain PickScore."""
+        """Raises ContractError when the model has none, like a plain PickScore."""
         path = model_folder(self.model, files=(*HUB_FILES, TIME_CONDITIONING)) / TIME_CONDITIONING
         if not path.is_file():
             raise ContractError(
-                f"{path.parent}: has no {path.name}, so it knows no timesteps; "
+                f"{path.parent}: has no {path.name}, so it is not step-aware; "
                 "recipes/spo/train_step_reward.py makes one of a PickScore"
             )
         return path
@@ -52,7 +52,7 @@ class StepPickScore(StepReward):
         }
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
-        # Imported here: transformers takes seconds, and finished scores need none of it.
+        # Imported here: transformers takes seconds to import, and finished scores do not need it.
         from expo_cli.rewards.step_clip import StepCLIP
 
         self._clip = StepCLIP(self.files(), self.conditioning(), device, dtype)

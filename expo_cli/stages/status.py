@@ -1,7 +1,6 @@
-"""`expo status`: what outputs are, what they lack, and which commands complete them.
+"""`expo status`: shows what outputs are, what is missing, and which commands complete them.
 
-`contracts.kinds` knows; it needs run.json and the names of files, so nothing is hashed and torch not
-needed.
+`contracts.kinds` decides it from run.json and file names, without hashing and without torch.
 """
 
 import json
@@ -31,15 +30,15 @@ from expo_cli.contracts.parts import ranges, shards_with
 from expo_cli.contracts.provenance import Run, planned, read_run
 from expo_cli.errors import ContractError, ExpoError, Interrupted, UsageError, printable
 
-# Of missing ones, in a line; --json has all.
+# Number of missing files to print; --json lists all.
 SHOWN_FILES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One output of the command `made_by`: `done` of `total` units are there, `command` makes the
-    others. Missing parts and files are listed, steps only counted. Scores have a `reward`. Of what
-    is not begun yet neither the command nor the total is known.
+    """One output of the command `made_by`: `done` of `total` units exist, and `command` makes the
+    others. Missing parts and files are listed, steps only counted. Scores have a `reward`. For
+    outputs that are not begun, the command and the total are unknown.
     """
 
     path: Path
@@ -76,25 +75,25 @@ class Status:
 
     @property
     def exit_code(self) -> int:
-        """0, or that of a command that was stopped: what is missing is made by going on."""
+        """0 if complete, else that of a stopped command, which is continued in the same way."""
         return 0 if self.complete else Interrupted.exit_code
 
     def text(self, config: StatusConfig) -> str:
-        """As the configuration asks for it. Raises UsageError for shards of what has no parts."""
+        """The status in the requested form. Raises UsageError for shards of an output without parts."""
         if config.missing_shards is not None:
             return ",".join(map(str, self.missing_shards(config.missing_shards)))
         if config.json:
             outputs = [asdict(output) for output in self.outputs]
             return json.dumps({"complete": self.complete, "outputs": outputs}, default=str)
         lines = [output.line() for output in self.outputs]
-        # Once each: the scores by several rewards come from one command.
+        # Distinct ones: scores by several rewards come from the same command.
         commands = dict.fromkeys(output.command for output in self.outputs if not output.complete)
         if commands:
             lines += ["to complete:", *(f"  {command}" for command in commands)]
         return "\n".join(map(printable, lines))
 
     def missing_shards(self, count: int) -> list[int]:
-        """The shards that have parts to make in any of the outputs."""
+        """The shards with missing parts in any of the outputs."""
         for output in self.outputs:
             if output.unit != "parts":
                 raise UsageError(f"--missing-shards: {output.path}, {output.what}, has no parts")
@@ -104,14 +103,14 @@ class Status:
 
 
 def read_status(paths: Sequence[Path]) -> Status:
-    """Raises ExpoError when one of the paths is nothing that expo made."""
+    """Raises ExpoError when expo did not make one of the paths."""
     return Status([output for path in paths for output in read_outputs(path)])
 
 
 def read_outputs(path: Path) -> list[Part]:
-    """A folder, a rollout's with the scores in it, or a file.
+    """The outputs at a path: a file, or a folder; for a rollout also the scores in it.
 
-    Raises ExpoError when expo did not make it, ContractError when its run.json is not whole.
+    Raises ExpoError when expo did not make it, ContractError when its run.json is not valid.
     """
     beside = run_path_of(path)
     if path.is_dir():
@@ -124,7 +123,7 @@ def read_outputs(path: Path) -> list[Part]:
         return [not_begun(path)]
     readers = FOLDERS if path.is_dir() else FILES
     if run.command not in readers:
-        raise ContractError(f"{path}: its run.json knows nothing of {run.command!r}")
+        raise ContractError(f"{path}: its run.json names an unknown command {run.command!r}")
     return readers[run.command](path, run)
 
 
@@ -151,7 +150,7 @@ def rollout(folder: Path, run: Run) -> list[Part]:
 
 
 def scores(folder: Path, run: Run) -> list[Part]:
-    """One output a reward."""
+    """One output per reward."""
     begun = replace(not_begun(folder), made_by=run.command, command=command_of(run))
     return scores_of(folder) or [begun]
 
@@ -182,7 +181,7 @@ def in_parts(parts: Parts, what: str, run: Run) -> Part:
 
 
 def latents_or_export(folder: Path, run: Run) -> list[Part]:
-    """What `expo make-pairs` makes as a folder."""
+    """A folder made by `expo make-pairs`."""
     parts = folder_parts(folder, run)
     if isinstance(parts, LatentParts):
         count = planned(run, folder, "num_images", int)
@@ -194,7 +193,7 @@ def latents_or_export(folder: Path, run: Run) -> list[Part]:
 
 
 def checkpoint(folder: Path, run: Run) -> list[Part]:
-    """Steps are done when they are saved in a state, or trained and their files are there."""
+    """Steps count as done if a state has them, or if training is finished and its files exist."""
     found = Checkpoint(folder)
     finished, steps = found.is_finished(), planned(run, folder, "max_train_steps", int)
     objective, start = (planned(run, folder, name, str) for name in ("objective", "init_from"))
@@ -214,7 +213,7 @@ def checkpoint(folder: Path, run: Run) -> list[Part]:
 
 
 def cache(folder: Path, run: Run) -> list[Part]:
-    """It is never short of anything: what it lacks is computed when it is asked for."""
+    """A cache is always complete: missing entries are computed on demand."""
     what = {"reference-cache": "values of a reference", "text-cache": "embeddings of prompts"}
     files = list(Cache(folder, run.command, "").own_files())
     precision = planned(run, folder, "precision", str)
@@ -228,7 +227,7 @@ def evaluation(folder: Path, run: Run) -> list[Part]:
 
 
 def pairs(path: Path, run: Run) -> list[Part]:
-    """Those that were imported with the latents that the import made."""
+    """Pairs; imported ones together with their latents."""
     own = single_file(Pairs(path), "pairs", run)
     if "layout" not in run.plan:
         return [own]
@@ -240,7 +239,7 @@ def prompts(path: Path, run: Run) -> list[Part]:
 
 
 def single_file(file: File, unit: str, run: Run) -> Part:
-    """Raises ContractError when it was cut."""
+    """Raises ContractError when the file was cut."""
     check_not_cut(file.path)
     missing = [] if file.is_finished() else [file.path.name]
     what = unit if run.lines is None else f"{run.lines} {unit}"
@@ -261,7 +260,7 @@ def in_files(path: Path, what: str, run: Run, total: int, missing: list[str]) ->
     )
 
 
-# By the command that made them.
+# Command -> function that reads its outputs.
 FOLDERS: dict[str, Callable[[Path, Run], list[Part]]] = {
     "rollout": rollout,
     "score": scores,
@@ -278,12 +277,12 @@ FILES: dict[str, Callable[[Path, Run], list[Part]]] = {
 
 
 def command_of(run: Run) -> str:
-    """The command line of a run, to give again from where it was given.
+    """The command line that continues a run, from the folder in which it was started.
 
-    Without --shard, which is one worker's own, and --overwrite, which would remove what is done.
+    Without --shard, which differs by worker, and --overwrite, which would remove finished work.
     """
     arguments = run.arguments
-    if arguments[:1] != [run.command]:  # it was called from Python
+    if arguments[:1] != [run.command]:  # called from Python
         return f"the same `expo {run.command}` again"
     kept = [
         argument

@@ -2,13 +2,14 @@
 # Make the embedded world from openly licensed artwork: about two hours on two CPU cores.
 # Every step resumes where it was killed; run the same command again.
 #
-#   recipes/embedded/build.sh WORK_FOLDER
+#   bash recipes/embedded/build.sh WORK_FOLDER
 #
-# Needs node (for npm), and beside EXPO: pip install resvg-py
+# Needs node (for npm) and, besides expo, resvg-py and scipy: pip install resvg-py scipy
 
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 work=$1
+shipped=$here/../../expo_cli/embedded
 mkdir -p "$work"
 export OMP_NUM_THREADS=1
 
@@ -33,7 +34,7 @@ denoiser=$!
 python "$here/reward_a.py" "$work" --minutes 10
 python "$here/reward_b.py" "$work" --minutes 12
 
-# ... and then from what the denoiser draws by now as well; the second, which starts from nothing, for longer.
+# ... and then also from what the denoiser draws by now; the second, which starts from nothing, for longer.
 python "$here/own_samples.py" "$work" b
 python "$here/reward_b.py" "$work" --minutes 22 --own-samples
 python "$here/own_samples.py" "$work" a
@@ -43,7 +44,6 @@ python "$here/reward_b.py" "$work" --minutes 32 --own-samples
 wait "$denoiser"
 
 # Ship it, measure what is shipped (WORK_FOLDER/figures.json) and draw the picture of its card.
-shipped="$here/../../expo_cli/embedded"
-python "$here/export.py" "$work"
+python "$here/export.py" "$work" "$shipped"
 python "$here/measure.py" "$work"
 python "$here/grid.py" "$shipped/emoji-sd" "$shipped/emoji-sd/samples.png"

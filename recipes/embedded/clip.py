@@ -9,13 +9,13 @@ import random
 from pathlib import Path
 
 import torch
-from data import Drawing, load_drawings, varied_caption
 from degrade import degraded_copies
 from rewards import contrastive_loss
 from torch import Tensor
 from torch.nn import functional as F
-from training import Run, as_tensor
+from training import Run
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
+from world import Drawing, load_drawings, varied_caption
 
 BATCH_SIZE, COPIES = 128, 8
 TEXT_WIDTH, PROJECTION = 256, 256
@@ -61,8 +61,7 @@ class Captioned:
     """Clean and degraded images with captions, drawn half and half."""
 
     def __init__(self, work: Path, copies: int = COPIES, seed: int = 2) -> None:
-        images, self.drawings = load_drawings(work)
-        self.clean = as_tensor(images)
+        self.clean, self.drawings = load_drawings(work)
         self.degraded, self.flaws = degraded_copies(self.clean, copies, seed)
         self.copies = copies
         self.rng = random.Random(seed)

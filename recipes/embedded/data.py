@@ -1,119 +1,19 @@
-"""Render the artwork, caption it and set compositions aside that no model may ever see.
-
-A held-out prompt is a known concept in a style it was never trained in, or a known profession in a
-combination of gender, skin tone and style that was never seen together.
-"""
+"""Render the drawings of the embedded world at 64x64 on white, and list their captions as prompts."""
 
 import argparse
-import hashlib
 import io
 import json
 import logging
-import random
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import resvg_py
 from PIL import Image
+from world import Drawing, bare, read_world, stable_order
 
-STYLES = ("noto", "flat", "3d", "twemoji")
 SVG_PACKAGES = {"noto": "noto", "flat": "fluent-emoji-flat", "twemoji": "twemoji"}
 IMAGE_SIZE = 64
-GENDERS = ("woman", "man")
-TONES = {1: "light", 3: "medium", 5: "dark"}
-HELDOUT_CONCEPTS = 168
-HELDOUT_PEOPLE = 48
-HERE = Path(__file__).parent
-PROMPTS = HERE.parents[1] / "expo_cli" / "embedded" / "prompts"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drawing:
-    """One image of the world: what it shows, in which style, and whether models may train on it."""
-
-    style: str
-    noun: str
-    hexcode: str
-    gender: str = ""
-    tone: str = ""
-    heldout: bool = False
-
-    def caption(self, style: bool = True, gender: bool = True, tone: bool = True) -> str:
-        words = f"{self.gender} {self.noun}" if gender and self.gender else self.noun
-        if tone and self.tone:
-            words = f"{words}, {self.tone} skin tone"
-        return f"{self.style} style: {words}" if style else words
-
-
-def varied_caption(drawing: Drawing, rng: random.Random) -> str:
-    """A caption as people write them: often without the style, the gender or the skin tone."""
-    return drawing.caption(rng.random() > 0.25, rng.random() > 0.2, rng.random() > 0.2)
-
-
-def load_drawings(work: Path, heldout: bool = False) -> tuple[np.ndarray, list[Drawing]]:
-    """The images [count, 64, 64, 3] in uint8 and their records, either of training or held out."""
-    lines = (work / "drawings.jsonl").read_text().splitlines()
-    drawings = [Drawing(**json.loads(line)) for line in lines]
-    images = np.load(work / "images.npy")
-    kept = [index for index, drawing in enumerate(drawings) if drawing.heldout == heldout]
-    return images[kept], [drawings[index] for index in kept]
-
-
-def word_list(path: Path) -> list[str]:
-    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
-    return [word.strip() for line in lines for word in line.split(",") if word.strip()]
-
-
-def stable_order(items: list, salt: str) -> list:
-    """Items by the hash of their names: random, yet the same wherever this runs."""
-    return sorted(items, key=lambda item: hashlib.sha256(f"{salt}/{item}".encode()).digest())
-
-
-def bare(hexcode: str) -> str:
-    """The code point sequence without variation selectors, on which the packages disagree."""
-    return hexcode.lower().replace("-fe0f", "")
-
-
-def read_world(node_modules: Path) -> list[Drawing]:
-    emoji = json.loads((node_modules / "emojibase-data/en/data.json").read_text())
-    by_label = {entry["label"]: entry for entry in emoji}
-    concepts = stable_order(word_list(HERE / "concepts.txt"), "concept")
-    drawings = []
-    for rank, noun in enumerate(concepts):
-        hidden = STYLES[rank % len(STYLES)] if rank < HELDOUT_CONCEPTS else None
-        code = bare(by_label[noun]["hexcode"])
-        drawings += [
-            Drawing(style=style, noun=noun.lower(), hexcode=code, heldout=style == hidden)
-            for style in STYLES
-        ]
-    return drawings + read_people(by_label)
-
-
-def read_people(by_label: dict[str, dict]) -> list[Drawing]:
-    people = []
-    for style in STYLES:
-        combinations = [
-            (noun, gender, tone)
-            for noun in word_list(HERE / "professions.txt")
-            for gender in GENDERS
-            for tone in TONES
-        ]
-        for rank, (noun, gender, tone) in enumerate(stable_order(combinations, style)):
-            skins = by_label[f"{gender} {noun}"]["skins"]
-            code = next(bare(skin["hexcode"]) for skin in skins if skin["tone"] == tone)
-            hidden = rank < HELDOUT_PEOPLE // len(STYLES)
-            people.append(
-                Drawing(
-                    style=style,
-                    noun=noun,
-                    hexcode=code,
-                    gender=gender,
-                    tone=TONES[tone],
-                    heldout=hidden,
-                )
-            )
-    return people
 
 
 class Artwork:
@@ -158,12 +58,11 @@ def write_prompts(path: Path, drawings: list[Drawing]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("node_modules", type=Path, help="where npm installed the artwork")
     parser.add_argument("work", type=Path, help="folder for everything made on the way")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
-    PROMPTS.mkdir(parents=True, exist_ok=True)
 
     drawings = read_world(arguments.node_modules)
     artwork = Artwork(arguments.node_modules)
@@ -171,8 +70,10 @@ def main() -> None:
     np.save(arguments.work / "images.npy", images)
     lines = [json.dumps(asdict(drawing)) for drawing in drawings]
     (arguments.work / "drawings.jsonl").write_text("\n".join(lines) + "\n")
-    write_prompts(PROMPTS / "train.jsonl", [d for d in drawings if not d.heldout])
-    write_prompts(PROMPTS / "heldout.jsonl", [d for d in drawings if d.heldout])
+    prompts = arguments.work / "prompts"
+    prompts.mkdir(exist_ok=True)
+    write_prompts(prompts / "train.jsonl", [d for d in drawings if not d.heldout])
+    write_prompts(prompts / "heldout.jsonl", [d for d in drawings if d.heldout])
     hidden = sum(drawing.heldout for drawing in drawings)
     logging.info("%d images, %d of them held out", len(drawings), hidden)
 

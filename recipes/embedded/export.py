@@ -1,4 +1,4 @@
-"""Write what was trained as package data: half precision, in the layouts of the real models."""
+"""Write what was trained as it is shipped: half precision, in the layouts of the real models."""
 
 import argparse
 import json
@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTextModel, CLIPTokenizer
 from unet import build, build_scheduler
 
-EMBEDDED = Path(__file__).parents[2] / "expo_cli" / "embedded"
 FROM_TORCH = {"format": "pt"}
 
 
@@ -75,12 +74,12 @@ def use_plain_vocabulary(work: Path, folder: Path) -> None:
 
 
 def load_in_full_precision(folder: Path) -> None:
-    """Half precision is for the disk: on CPU the weights are to be loaded as float32."""
+    """Half precision saves disk; on a CPU the weights are loaded as float32."""
     change_config(folder, lambda config: config.update(dtype="float32"))
 
 
 def forget_origin(folder: Path) -> None:
-    """Where the weights lay on this machine is nobody's business."""
+    """Remove the path of the weights on this machine."""
     change_config(folder, lambda config: config.pop("_name_or_path", None))
 
 
@@ -92,7 +91,7 @@ def change_config(folder: Path, change: Callable[[dict], object]) -> None:
 
 
 def name_as_stable_diffusion(path: Path) -> None:
-    """With the prefix of SD 1.5's file, which transformers 4 and 5 both know."""
+    """Add the prefix of SD 1.5's file, which transformers 4 and 5 both know."""
     tensors = load_file(path)
     save_file({f"text_model.{name}": tensor for name, tensor in tensors.items()}, path, FROM_TORCH)
 
@@ -100,11 +99,14 @@ def name_as_stable_diffusion(path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", type=Path)
-    work = parser.parse_args().work
-    export_pipeline(work, EMBEDDED / "emoji-sd")
-    export_reward_a(work, EMBEDDED / "emoji-pickscore")
-    export_reward_b(work, EMBEDDED / "emoji-hps")
-    for path in EMBEDDED.rglob("*.safetensors"):
+    parser.add_argument("out", type=Path, help="folder of the models and their prompts")
+    arguments = parser.parse_args()
+    work, out = arguments.work, arguments.out
+    shutil.copytree(work / "prompts", out / "prompts", dirs_exist_ok=True)
+    export_pipeline(work, out / "emoji-sd")
+    export_reward_a(work, out / "emoji-pickscore")
+    export_reward_b(work, out / "emoji-hps")
+    for path in out.rglob("*.safetensors"):
         path.chmod(0o644)
 
 

@@ -1,4 +1,8 @@
-"""Measure what is shipped; the figures of the model cards come from here."""
+"""Measure what is shipped; the figures of the model cards come from here.
+
+Images are drawn and judged in WORK/measured, where an interrupted measurement continues, and the
+figures are written to WORK/figures.json.
+"""
 
 import argparse
 import json
@@ -9,63 +13,73 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from data import PROMPTS, load_drawings
+from commands import draw, judge, judge_images
 from degrade import FLAWS
-from diffusers import StableDiffusionPipeline
-from export import EMBEDDED
-from judges import RewardA, RewardB, scores
+from diffusers import AutoencoderKL
 from PIL import Image
-from reward_b import to_picture
-from sampling import SAMPLERS, Painter
+from reward_b import to_picture, to_tensor
 from scipy.stats import pearsonr, spearmanr
 from spoil import SPOILERS
 from torch import Generator, Tensor
-from training import as_tensor
 from vae import peak_signal_to_noise
+from world import EMBEDDED, load_drawings, read_prompts
+
+from expo_cli.contracts.ids import prompt_id
 
 log = logging.getLogger("measure")
-Judges = dict[str, RewardA | RewardB]
-SAMPLER_STEPS, SAMPLER_GUIDANCE = (8, 10, 12, 16, 20), (1.5, 2.0, 3.0, 4.0)
+MEASURED = "measured"
 # From much variation in quality, which preferences feed on, to little.
 GUIDANCES = (1.5, 2.0, 3.0)
+SAMPLERS = {
+    "ddpm": ("--scheduler", "ddpm"),
+    "ddim": ("--scheduler", "ddim"),
+    "ddim-eta-1": ("--scheduler", "ddim", "--eta", 1),
+    "dpm-solver++": ("--scheduler", "dpm-solver++"),
+}
+SAMPLER_STEPS, SAMPLER_GUIDANCES = (8, 10, 12, 16, 20), (1.5, 2.0, 3.0, 4.0)
 
 
-def read_prompts(split: str, count: int) -> list[str]:
-    lines = (PROMPTS / f"{split}.jsonl").read_text().splitlines()
-    return [json.loads(line)["prompt"] for line in lines][:count]
+def vae(work: Path, limit: int) -> float:
+    """PSNR of held-out images, in dB."""
+    images, _ = load_drawings(work, heldout=True)
+    shipped = AutoencoderKL.from_pretrained(EMBEDDED / "emoji-sd" / "vae")
+    return peak_signal_to_noise(shipped, images[:limit])
 
 
-def first_of_twenty(judge: RewardA | RewardB, images: Tensor, captions: list[str]) -> float:
-    """How often the right caption scores highest among it and 19 others of the list."""
-    similarity = judge.images(images) @ judge.captions(captions).T
-    rng, hits = random.Random(0), 0
-    for row in range(len(captions)):
-        others = rng.sample([index for index in range(len(captions)) if index != row], 19)
-        hits += bool(similarity[row, row] > similarity[row, others].max())
-    return hits / len(captions)
+def fidelity(work: Path, limit: int) -> dict:
+    """How often the right caption scores highest among it and 19 others."""
+    return {
+        f"{split} guidance={guidance}": first_of_twenty(work, split, guidance, min(216, limit))
+        for split in ("train", "heldout")
+        for guidance in GUIDANCES
+    }
 
 
-def measure_fidelity(painter: Painter, judges: Judges) -> dict:
-    figures = {}
-    for split in ("train", "heldout"):
-        captions = read_prompts(split, 216)
-        for guidance in GUIDANCES:
-            images = painter.draw(captions, seed=21, guidance_scale=guidance)
-            figures[f"{split} guidance={guidance}"] = {
-                name: first_of_twenty(judge, images, captions) for name, judge in judges.items()
-            }
-    return figures
+def first_of_twenty(work: Path, split: str, guidance: float, count: int) -> dict[str, float]:
+    captions, folder = read_prompts(split, count), work / MEASURED / f"fidelity-{split}-{guidance}"
+    samples = draw(folder, captions, "--guidance-scale", guidance, "--seed", 21)
+    rng, images, candidates = random.Random(0), [], []
+    for sample in samples:
+        others = [caption for caption in captions if caption != sample.prompt]
+        images += [sample.image] * 20
+        candidates += [sample.prompt, *rng.sample(others, 19)]
+    scores = judge_images(folder, Path(f"{folder}-scores"), images, candidates)
+    return {
+        name: (rows[:, :1] > rows[:, 1:]).all(dim=1).float().mean().item()
+        for name, rows in ((name, values.view(-1, 20)) for name, values in scores.items())
+    }
 
 
-def measure_agreement(
-    painter: Painter, judges: Judges, guidance: float, count: int = 64, group: int = 8
-) -> dict:
-    """Do both rewards order samples of one prompt alike?"""
-    captions = [caption for caption in read_prompts("train", count) for _ in range(group)]
-    images = painter.draw(captions, seed=22, guidance_scale=guidance)
-    first, second = (
-        scores(j, images, captions).view(count, group).numpy() for j in judges.values()
-    )
+def agreement(work: Path, limit: int) -> dict:
+    """Do both rewards order the samples of a prompt alike?"""
+    return {guidance: correlation(work, guidance, min(64, limit)) for guidance in GUIDANCES}
+
+
+def correlation(work: Path, guidance: float, count: int, group: int = 8) -> dict[str, float]:
+    folder = work / MEASURED / f"agreement-{guidance}"
+    options = ("--guidance-scale", guidance, "--num-images-per-prompt", group, "--seed", 22)
+    scores = judge(folder, draw(folder, read_prompts("train", count), *options))
+    first, second = (scores[name].view(-1, group).numpy() for name in ("a", "b"))
     rows = list(zip(first, second, strict=True))
     return {
         "spearman": float(np.mean([spearmanr(a, b).statistic for a, b in rows])),
@@ -75,50 +89,75 @@ def measure_agreement(
     }
 
 
-def measure_negatives(painter: Painter, judges: Judges) -> dict:
+def flaws(work: Path, limit: int) -> dict:
+    """How often a held-out image scores above its flawed copy, for the flaws of both rewards."""
+    images, drawings = load_drawings(work, heldout=True)
+    images, captions = images[:limit], [drawing.caption() for drawing in drawings[:limit]]
+    copies = {"clean": images}
+    copies |= {name: flawed_copies(images, flaw) for name, flaw in FLAWS.items()}
+    copies |= {name: spoiled_copies(images, spoiler) for name, spoiler in SPOILERS.items()}
+    folder = work / MEASURED / "flaws"
+    files = save_images(folder, copies)
+    scores = judge_images(folder, Path(f"{folder}-scores"), files, captions * len(copies))
+    figures = {}
+    for name, values in scores.items():
+        clean, *flawed = values.view(len(copies), -1)
+        kinds = zip(list(copies)[1:], flawed, strict=True)
+        figures[name] = {kind: (clean > bad).float().mean().item() for kind, bad in kinds}
+    return figures
+
+
+def save_images(folder: Path, images: dict[str, Tensor]) -> list[str]:
+    """Write uint8 images [count, 3, height, width] as PNG; returns their names in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name, pictures in images.items():
+        for row, picture in enumerate(pictures):
+            files.append(f"{name.replace(' ', '-')}-{row}.png")
+            to_picture(picture).save(folder / files[-1])
+    return files
+
+
+def negatives(work: Path, limit: int) -> dict:
     """All negative prompts where quality varies most, the first one with more guidance too."""
-    negatives = (PROMPTS / "negative.txt").read_text().splitlines()
-    pairs = [(negative, GUIDANCES[0]) for negative in negatives]
-    pairs += [(negatives[0], guidance) for guidance in GUIDANCES[1:]]
+    prompts = (EMBEDDED / "prompts" / "negative.txt").read_text().splitlines()
+    pairs = [(prompt, GUIDANCES[0]) for prompt in prompts]
+    pairs += [(prompts[0], guidance) for guidance in GUIDANCES[1:]]
     return {
-        f"{negative} guidance={guidance}": negative_gains(painter, judges, negative, guidance)
-        for negative, guidance in pairs
+        f"{prompt} guidance={guidance}": gains(work, prompt, guidance, min(96, limit))
+        for prompt, guidance in pairs
     }
 
 
-def negative_gains(
-    painter: Painter, judges: Judges, negative: str, guidance: float, count: int = 96
-) -> dict:
-    """What a negative prompt changes, with the same noise: mean difference and its standard error."""
-    captions = read_prompts("train", count)
-    plain = painter.draw(captions, seed=23, guidance_scale=guidance)
-    avoiding = painter.draw(
-        captions, negatives=[negative] * count, seed=23, guidance_scale=guidance
-    )
-    gains = {
-        name: with_error(scores(judge, avoiding, captions) - scores(judge, plain, captions))
-        for name, judge in judges.items()
-    }
-    log.info("%s guidance=%s: %s", negative, guidance, gains)
-    return gains
+def gains(work: Path, negative: str, guidance: float, count: int) -> dict[str, list[float]]:
+    """Change of the mean scores by a negative prompt, with the same noise."""
+    plain, avoiding = (under_negative(work, prompt, guidance, count) for prompt in ("", negative))
+    return {name: with_error(avoiding[name] - plain[name]) for name in plain}
+
+
+def under_negative(work: Path, negative: str, guidance: float, count: int) -> dict[str, Tensor]:
+    folder = work / MEASURED / f"negative-{guidance}-{prompt_id(negative)}"
+    captions, options = read_prompts("train", count), ("--guidance-scale", guidance, "--seed", 23)
+    return judge(folder, draw(folder, captions, *options, negatives=[negative] * count))
+
+
+def samplers(work: Path, limit: int) -> dict:
+    """Mean scores at equal numbers of steps; only reward A may choose."""
+    captions, figures = read_prompts("train", min(48, limit)), {}
+    for name, sampler in SAMPLERS.items():
+        for steps in SAMPLER_STEPS:
+            for guidance in SAMPLER_GUIDANCES:
+                folder = work / MEASURED / f"sampler-{name}-{steps}-{guidance}"
+                options = ("--num-inference-steps", steps, "--guidance-scale", guidance)
+                samples = draw(folder, captions, *sampler, *options, "--seed", 26)
+                scores = judge(folder, samples, ["a"])["a"]
+                figures[f"{name} steps={steps} guidance={guidance:g}"] = with_error(scores)
+    return figures
 
 
 def with_error(values: Tensor) -> list[float]:
+    """The mean and its standard error."""
     return [values.mean().item(), values.std().item() / len(values) ** 0.5]
-
-
-def measure_flaws(work: Path, judges: Judges) -> dict:
-    """How often a held-out image scores above its flawed copy, for either script's flaws."""
-    images, drawings = load_drawings(work, heldout=True)
-    clean, captions = as_tensor(images), [drawing.caption() for drawing in drawings]
-    copies = {name: flawed_copies(clean, flaw) for name, flaw in FLAWS.items()}
-    copies |= {name: spoiled_copies(clean, spoiler) for name, spoiler in SPOILERS.items()}
-    figures = {name: {} for name in judges}
-    for name, judge in judges.items():
-        above = scores(judge, clean, captions)
-        for flaw, bad in copies.items():
-            figures[name][flaw] = (above > scores(judge, bad, captions)).float().mean().item()
-    return figures
 
 
 def flawed_copies(images: Tensor, flaw: Callable[[Tensor, Generator], Tensor]) -> Tensor:
@@ -131,50 +170,21 @@ def spoiled_copies(
     images: Tensor, spoiler: Callable[[Image.Image, random.Random], Image.Image]
 ) -> Tensor:
     rng = random.Random(25)
-    pictures = [spoiler(to_picture(image), rng) for image in images]
-    return as_tensor(np.stack([np.asarray(picture) for picture in pictures]))
+    return torch.stack([to_tensor(spoiler(to_picture(image), rng)) for image in images])
 
 
-def measure_samplers(painter: Painter, judges: Judges, count: int = 48) -> dict:
-    """Mean scores of training prompts at equal numbers of steps; only reward A may choose."""
-    captions = read_prompts("train", count)
-    figures = {}
-    for sampler in SAMPLERS:
-        for steps in SAMPLER_STEPS:
-            for guidance in SAMPLER_GUIDANCE:
-                images = painter.draw(
-                    captions,
-                    seed=26,
-                    sampler=sampler,
-                    num_inference_steps=steps,
-                    guidance_scale=guidance,
-                )
-                key = f"{sampler} steps={steps} guidance={guidance:g}"
-                figures[key] = with_error(scores(judges["a"], images, captions))
-                log.info("%s %s", key, figures[key])
-    return figures
+FIGURES = {each.__name__: each for each in (vae, fidelity, agreement, flaws, negatives, samplers)}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
-    parser.add_argument("what", nargs="*", help="vae fidelity agreement flaws negatives samplers")
+    parser.add_argument("what", nargs="*", choices=[*FIGURES, []], help="all by default")
+    parser.add_argument("--limit", type=int, default=216, help="use at most so many prompts")
     arguments = parser.parse_args()
-    pipeline = StableDiffusionPipeline.from_pretrained(EMBEDDED / "emoji-sd")
-    judges = {"a": RewardA(EMBEDDED / "emoji-pickscore"), "b": RewardB(EMBEDDED / "emoji-hps")}
-    painter = Painter(pipeline)
-    hidden = as_tensor(load_drawings(arguments.work, heldout=True)[0])
-    measures = {
-        "vae": lambda: peak_signal_to_noise(pipeline.vae, hidden),
-        "fidelity": lambda: measure_fidelity(painter, judges),
-        "agreement": lambda: {g: measure_agreement(painter, judges, g) for g in GUIDANCES},
-        "flaws": lambda: measure_flaws(arguments.work, judges),
-        "negatives": lambda: measure_negatives(painter, judges),
-        "samplers": lambda: measure_samplers(painter, judges),
-    }
     path = arguments.work / "figures.json"
-    for name in arguments.what or measures:
-        result = measures[name]()
+    for name in arguments.what or FIGURES:
+        result = FIGURES[name](arguments.work, arguments.limit)
         log.info("%s: %s", name, result)
         figures = json.loads(path.read_text()) if path.exists() else {}
         path.write_text(json.dumps({**figures, name: result}, indent=2) + "\n")

@@ -1,81 +1,53 @@
 """Train the training reward: the CLIP of the text encoder, taught which of two images is better."""
 
-import argparse
 import logging
 import random
 from pathlib import Path
 
 import torch
 from clip import features, text_features
-from data import load_drawings
 from degrade import degraded_copies
-from diffusers import AutoencoderKL
-from rewards import CaptionBatches, OwnSamples, reward_loss
+from rewards import Triples, parse_arguments, train
 from torch import Tensor
 from torch.nn import functional as F
-from training import Run, as_tensor
+from training import Run
 from transformers import CLIPModel, CLIPTokenizer
-from vae import decode, encode
 
-BATCH_SIZE, COPIES, LARGEST_SHIFT = 64, 10, 3
+COPIES, LARGEST_SHIFT = 10, 3
 OWN_SAMPLES_SHARE = 0.4
 
 
-class Triples:
-    """Captions, good images and bad ones; what went through the autoencoder is as good as the original."""
+class DegradedTriples(Triples):
+    """Bad images have the flaws of the base model's world."""
 
     def __init__(self, work: Path, seed: int, own_samples: bool) -> None:
-        self.rng = random.Random(seed)
-        images, drawings = load_drawings(work)
-        self.batches = CaptionBatches(drawings, self.rng)
-        self.clean = as_tensor(images)
+        pool = work / "own_samples_a.pt" if own_samples else None
+        super().__init__(work, random.Random(seed), pool, OWN_SAMPLES_SHARE)
         self.degraded, _ = degraded_copies(self.clean, COPIES, seed=5)
-        vae = AutoencoderKL.from_pretrained(work / "vae")
-        self.decoded = decode(vae, encode(vae, self.clean))
-        self.own_samples = OwnSamples(work / "own_samples_a.pt") if own_samples else None
 
-    def draw(self, size: int) -> tuple[list[str], Tensor, Tensor]:
-        chosen, captions = self.batches.draw(size)
-        good = [self.rng.choice([self.clean, self.decoded])[index] for index in chosen]
-        bad = [self.degraded[index * COPIES + self.rng.randrange(COPIES)] for index in chosen]
-        own = round(OWN_SAMPLES_SHARE * size) if self.own_samples else 0
-        for row in self.rng.sample(range(size), own):
-            captions[row], good[row], bad[row] = self.own_samples.draw(self.decoded, self.rng)
-        return captions, self._moved(torch.stack(good)), self._moved(torch.stack(bad))
+    def worse(self, index: int, image: Tensor) -> Tensor:
+        return self.degraded[index * COPIES + self.rng.randrange(COPIES)]
 
-    def _moved(self, images: Tensor) -> Tensor:
-        """The batch, moved by up to three pixels over white."""
-        size, border = images.shape[-1], LARGEST_SHIFT
-        padded = F.pad(images, [border] * 4, value=255)
+    def varied(self, images: list[Tensor]) -> Tensor:
+        """Move all by the same up to three pixels over white."""
+        size, border = images[0].shape[-1], LARGEST_SHIFT
+        padded = F.pad(torch.stack(images), [border] * 4, value=255)
         top, left = self.rng.randint(0, 2 * border), self.rng.randint(0, 2 * border)
         return padded[..., top : top + size, left : left + size]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("--minutes", type=float, default=25)
-    parser.add_argument(
-        "--own-samples", action="store_true", help="learn from own_samples.py's too"
-    )
-    arguments = parser.parse_args()
+    arguments = parse_arguments(__doc__, minutes=25)
     tokenizer = CLIPTokenizer.from_pretrained(arguments.work / "tokenizer")
-    clip = CLIPModel.from_pretrained(arguments.work / "clip", attn_implementation="eager")
     run = Run(
-        clip,
+        CLIPModel.from_pretrained(arguments.work / "clip", attn_implementation="eager"),
         arguments.work / "reward_a.pt",
         minutes=arguments.minutes,
         learning_rate=5e-4,
         weight_decay=0.05,
     )
-    triples = Triples(arguments.work, run.num_steps, arguments.own_samples)
-    run.start()
-    while not run.finished:
-        captions, good, bad = triples.draw(BATCH_SIZE)
-        words = text_features(run.module, tokenizer, captions)
-        better, worse = features(run.module, torch.cat([good, bad])).chunk(2)
-        scale = run.module.logit_scale.float().exp().clamp(max=100)
-        run.step(reward_loss(scale, words, better, worse))
+    triples = DegradedTriples(arguments.work, run.num_steps, arguments.own_samples)
+    train(run, triples, lambda clip, captions: text_features(clip, tokenizer, captions), features)
     run.average.save_pretrained(arguments.work / "reward_a")
 
 

@@ -4,7 +4,6 @@ Images are prepared as HPSv2 prepares them: long side to the image size, zero pa
 and deviation. All pictures here are square and of that size, so only the normalisation is left to do.
 """
 
-import argparse
 import json
 import logging
 import random
@@ -14,18 +13,14 @@ import numpy as np
 import open_clip
 import torch
 from clip import pixel_values
-from data import load_drawings
-from diffusers import AutoencoderKL
 from PIL import Image
-from rewards import CaptionBatches, OwnSamples, reward_loss
+from rewards import Triples, parse_arguments, train
 from safetensors.torch import save_file
 from spoil import jitter, spoil
 from torch import Tensor, nn
 from torch.nn import functional as F
-from training import Run, as_tensor
-from vae import decode, encode
+from training import Run
 
-BATCH_SIZE = 64
 OWN_SAMPLES_SHARE = 0.3
 MODEL = {
     "embed_dim": 192,
@@ -50,33 +45,23 @@ def to_picture(image: Tensor) -> Image.Image:
     return Image.fromarray(image.permute(1, 2, 0).numpy())
 
 
-class Triples:
-    """Captions, good images and bad ones, all moved and turned a little."""
+def to_tensor(picture: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
+class SpoiledTriples(Triples):
+    """Bad images have flaws that no other model of the world has seen."""
 
     def __init__(self, work: Path, seed: int, own_samples: bool) -> None:
-        self.rng = random.Random(f"b{seed}")
-        images, drawings = load_drawings(work)
-        self.batches = CaptionBatches(drawings, self.rng)
-        self.clean = as_tensor(images)
-        vae = AutoencoderKL.from_pretrained(work / "vae")
-        self.decoded = decode(vae, encode(vae, self.clean))
-        self.own_samples = OwnSamples(work / "own_samples_b.pt") if own_samples else None
+        pool = work / "own_samples_b.pt" if own_samples else None
+        super().__init__(work, random.Random(f"b{seed}"), pool, OWN_SAMPLES_SHARE)
 
-    def draw(self, size: int) -> tuple[list[str], Tensor, Tensor]:
-        chosen, captions = self.batches.draw(size)
-        good, bad = [], []
-        num_own = round(OWN_SAMPLES_SHARE * size) if self.own_samples else 0
-        own = set(self.rng.sample(range(size), num_own))
-        for row, index in enumerate(chosen):
-            if row in own:
-                captions[row], better, worse = self.own_samples.draw(self.decoded, self.rng)
-                pictures = to_picture(better), to_picture(worse)
-            else:
-                picture = to_picture(self.rng.choice([self.clean, self.decoded])[index])
-                pictures = picture, spoil(picture, self.rng)
-            good.append(np.asarray(jitter(pictures[0], self.rng)))
-            bad.append(np.asarray(jitter(pictures[1], self.rng)))
-        return captions, as_tensor(np.stack(good)), as_tensor(np.stack(bad))
+    def worse(self, index: int, image: Tensor) -> Tensor:
+        return to_tensor(spoil(to_picture(image), self.rng))
+
+    def varied(self, images: list[Tensor]) -> Tensor:
+        """Move, turn and scale each a little."""
+        return torch.stack([to_tensor(jitter(to_picture(image), self.rng)) for image in images])
 
 
 def features(model: nn.Module, images: Tensor) -> Tensor:
@@ -102,13 +87,7 @@ def save(model: nn.Module, folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("work", type=Path)
-    parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument(
-        "--own-samples", action="store_true", help="learn from own_samples.py's too"
-    )
-    arguments = parser.parse_args()
+    arguments = parse_arguments(__doc__, minutes=30)
     torch.manual_seed(20)
     tokenizer = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])
     run = Run(
@@ -118,14 +97,8 @@ def main() -> None:
         learning_rate=1e-3,
         weight_decay=0.05,
     )
-    triples = Triples(arguments.work, run.num_steps, arguments.own_samples)
-    run.start()
-    while not run.finished:
-        captions, good, bad = triples.draw(BATCH_SIZE)
-        words = text_features(run.module, tokenizer(captions))
-        better, worse = features(run.module, torch.cat([good, bad])).chunk(2)
-        scale = run.module.logit_scale.float().exp().clamp(max=100)
-        run.step(reward_loss(scale, words, better, worse))
+    triples = SpoiledTriples(arguments.work, run.num_steps, arguments.own_samples)
+    train(run, triples, lambda model, words: text_features(model, tokenizer(words)), features)
     save(run.average, arguments.work / "reward_b")
 
 

@@ -4,10 +4,10 @@ import argparse
 import json
 from pathlib import Path
 
-from data import read_world
 from degrade import FLAWS
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
+from world import read_world
 
 NUM_MERGES, MAX_LENGTH = 1600, 32
 START, END = "<|startoftext|>", "<|endoftext|>"

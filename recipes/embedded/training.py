@@ -3,28 +3,23 @@
 import copy
 import logging
 import math
-import os
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+
+from expo_cli.contracts.files import atomic
+from expo_cli.stages.train.weights import MasterWeights
 
 CHECKPOINT_SECONDS = 120
 
 
-def as_tensor(images: np.ndarray) -> Tensor:
-    """uint8 images [count, height, width, 3] to uint8 [count, 3, height, width]."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-
-
 class Run:
-    """Trains one bfloat16 module with a float32 master copy, an average of it, and a time budget.
+    """Trains a bfloat16 module with float32 master weights, their moving average and a time budget.
 
-    bfloat16 weights with a float32 master are faster on CPU than autocast, which casts every
-    weight in every step. The learning rate follows the share of the CPU time spent, so a run learns
-    as much beside other work as alone; killed and started again it goes on.
+    The learning rate follows the share of the CPU time spent, so a run learns as much beside other
+    work as alone. A run that was killed continues from its checkpoint.
     """
 
     def __init__(
@@ -39,15 +34,15 @@ class Run:
     ) -> None:
         self.checkpoint, self.seconds, self.learning_rate = checkpoint, minutes * 60, learning_rate
         self.ema_decay = ema_decay
-        self.master = copy.deepcopy(module).float()
-        self.average = copy.deepcopy(self.master).requires_grad_(False).eval()
+        self.average = copy.deepcopy(module).float().requires_grad_(False).eval()
         self.module = module.to(torch.bfloat16).train()
         for part in self.module.modules():
             if isinstance(part, nn.BatchNorm2d):
                 part.float()  # running statistics would lose their small updates
-        self.pairs = list(zip(self.module.parameters(), self.master.parameters(), strict=True))
+        self.weights = MasterWeights(self.module.named_parameters())
+        self.weights.load_state(dict(self.average.named_parameters()))
         self.optimizer = torch.optim.AdamW(
-            self.master.parameters(),
+            self.weights.masters,
             lr=0.0,
             betas=(0.9, 0.99),
             weight_decay=weight_decay,
@@ -77,25 +72,21 @@ class Run:
 
     def step(self, loss: Tensor) -> None:
         loss.backward()
-        for low, full in self.pairs:
-            full.grad = None if low.grad is None else low.grad.float()
-            low.grad = None
-        nn.utils.clip_grad_norm_(self.master.parameters(), 1.0)
+        self.weights.collect_gradients()
+        nn.utils.clip_grad_norm_(self.weights.masters, 1.0)
         self.optimizer.param_groups[0]["lr"] = self.scheduled_rate()
         self.optimizer.step()
-        with torch.no_grad():
-            for low, full in self.pairs:
-                low.copy_(full)
-            self._update_average()
+        self.weights.clear_gradients()
+        self.weights.publish()
+        self._update_average()
         self._account(loss.item())
 
+    @torch.no_grad()
     def _update_average(self) -> None:
         # An average this young would still hold the first random weights.
         decay = min(self.ema_decay, (1 + self.num_steps) / (10 + self.num_steps))
-        averages = list(self.average.parameters())
-        torch._foreach_lerp_(averages, list(self.master.parameters()), 1 - decay)
-        for kept, current in zip(self.average.buffers(), self.module.buffers(), strict=True):
-            kept.copy_(current)
+        torch._foreach_lerp_(list(self.average.parameters()), self.weights.masters, 1 - decay)
+        copy_buffers(self.module, self.average)
 
     def _account(self, loss: float) -> None:
         now = time.process_time()
@@ -108,17 +99,16 @@ class Run:
             self.last_save = now
 
     def save(self) -> None:
-        partial = self.checkpoint.with_name(self.checkpoint.name + ".partial")
         state = {
-            "master": self.master.state_dict(),
+            "weights": self.weights.state(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "num_steps": self.num_steps,
             "seconds_spent": self.seconds_spent,
             "loss": self.loss,
         }
-        torch.save(state, partial)
-        os.replace(partial, self.checkpoint)
+        with atomic(self.checkpoint) as file:
+            torch.save(state, file)
         logging.info(
             "%s: step %d, %.1f min, loss %.4f",
             self.checkpoint.stem,
@@ -129,11 +119,14 @@ class Run:
 
     def _resume(self) -> None:
         state = torch.load(self.checkpoint, weights_only=True)
-        self.master.load_state_dict(state["master"])
+        self.weights.load_state(state["weights"])
         self.average.load_state_dict(state["average"])
-        self.module.load_state_dict(state["master"])
-        for current, kept in zip(self.module.buffers(), self.average.buffers(), strict=True):
-            current.copy_(kept)
+        copy_buffers(self.average, self.module)
         self.optimizer.load_state_dict(state["optimizer"])
         self.num_steps, self.loss = state["num_steps"], state["loss"]
         self.seconds_spent = state["seconds_spent"]
+
+
+def copy_buffers(source: nn.Module, target: nn.Module) -> None:
+    for theirs, own in zip(source.buffers(), target.buffers(), strict=True):
+        own.copy_(theirs)

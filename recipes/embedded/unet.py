@@ -6,13 +6,11 @@ mixed quality, a negative prompt means something, and preferences have something
 
 import argparse
 import logging
-import os
 import random
 from pathlib import Path
 
 import torch
 from clip import TEXT_WIDTH, Captioned, named_flaws
-from data import Drawing
 from degrade import FLAWS
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
@@ -20,6 +18,9 @@ from torch import Tensor
 from training import Run
 from transformers import CLIPModel, CLIPTokenizer, PreTrainedModel
 from vae import encode
+from world import Drawing
+
+from expo_cli.contracts.files import atomic
 
 BATCH_SIZE, COPIES = 32, 12
 # Shapes are learnt sooner from mostly clean images; the flaws come in the second half.
@@ -40,7 +41,7 @@ def build() -> UNet2DConditionModel:
         up_block_types=["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
         block_out_channels=[64, 96, 160],
         layers_per_block=1,
-        # diffusers reads this as the number of heads, for old models' sake.
+        # The number of heads: diffusers' name is wrong for historical reasons.
         attention_head_dim=[2, 3, 5],
         cross_attention_dim=TEXT_WIDTH,
     )
@@ -60,7 +61,7 @@ def build_scheduler() -> DDPMScheduler:
 
 
 def describe(drawing: Drawing, flaws: list[str], rng: random.Random) -> str:
-    """A caption that names the flaws, or keeps silent about them, or names nothing else."""
+    """A caption that names the flaws, one that does not, or the names of the flaws alone."""
     if rng.random() < FLAWS_ONLY_SHARE:
         return ", ".join(rng.sample(flaws, len(flaws)))
     caption = rng.choice(all_captions(drawing))
@@ -100,9 +101,8 @@ class World:
     def __init__(self, work: Path, seed: int) -> None:
         cache = work / "world.pt"
         if not cache.exists():
-            partial = cache.with_name("world.pt.partial")
-            torch.save(encode_world(work), partial)
-            os.replace(partial, cache)
+            with atomic(cache) as file:
+                torch.save(encode_world(work), file)
         self.encoded = torch.load(cache, weights_only=True)
         self.row = {caption: row for row, caption in enumerate(self.encoded["captions"])}
         self.rng = random.Random(seed)
@@ -132,7 +132,7 @@ def all_captions(drawing: Drawing) -> list[str]:
 
 @torch.no_grad()
 def embed(tokenizer: CLIPTokenizer, encoder: PreTrainedModel, captions: list[str]) -> Tensor:
-    """What the pipeline's text encoder says of each caption: [count, tokens, width] in bfloat16."""
+    """Embeddings of captions by the pipeline's text encoder: [count, tokens, width] in bfloat16."""
     batches = []
     for start in range(0, len(captions), 256):
         part = captions[start : start + 256]
@@ -166,7 +166,7 @@ def main() -> None:
     torch.manual_seed(0)
     scheduler = build_scheduler()
     run = Run(build(), arguments.work / "unet.pt", minutes=arguments.minutes, learning_rate=1e-3)
-    # A run that goes on must not see its first batches again.
+    # A resumed run must not see its first batches again.
     torch.manual_seed(run.num_steps)
     world = World(arguments.work, seed=run.num_steps)
     run.start()

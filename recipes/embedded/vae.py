@@ -5,12 +5,12 @@ import logging
 from pathlib import Path
 
 import torch
-from data import load_drawings
 from degrade import degraded_copies
 from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
-from training import Run, as_tensor
+from training import Run
+from world import load_drawings
 
 CROP_SHARE, CROP_SIZE, BATCH_SIZE = 0.5, 32, 32
 COPIES = 4
@@ -45,7 +45,7 @@ def reconstruction_loss(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
 
 
 def draw_batch(pools: list[Tensor], crop: bool) -> Tensor:
-    """Half clean images, half degraded ones, in -1..1; small crops make the first half cheap."""
+    """Half clean images, half degraded ones, in -1..1; crops are cheaper."""
     halves = [pool[torch.randint(len(pool), (BATCH_SIZE // 2,))] for pool in pools]
     pixels = torch.cat(halves) / 127.5 - 1
     if crop:
@@ -76,7 +76,7 @@ def peak_signal_to_noise(vae: AutoencoderKL, images: Tensor) -> float:
 
 @torch.no_grad()
 def whiten(vae: AutoencoderKL, images: Tensor) -> None:
-    """Fold the latents' means and deviations into the 1x1 convolutions, so that none is left outside."""
+    """Fold the latents' means and standard deviations into the 1x1 convolutions: scaling_factor is 1."""
     latents = encode(vae, images)
     mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     into, out = vae.quant_conv, vae.post_quant_conv
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=12)
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    clean = as_tensor(load_drawings(arguments.work)[0])
+    clean, _ = load_drawings(arguments.work)
     pools = [clean, degraded_copies(clean, COPIES, seed=1)[0]]
 
     vae = build()
@@ -101,7 +101,7 @@ def main() -> None:
     while not run.finished:
         run.step(reconstruction_loss(run.module, draw_batch(pools, run.progress < CROP_SHARE)))
 
-    hidden = as_tensor(load_drawings(arguments.work, heldout=True)[0])
+    hidden, _ = load_drawings(arguments.work, heldout=True)
     logging.info("PSNR of held-out images %.2f dB", peak_signal_to_noise(run.average, hidden))
     whiten(run.average, torch.cat(pools))
     run.average.save_pretrained(arguments.work / "vae")

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A reward of one's own, as a program: how bright an image is.
+"""Your own reward as a program: how bright an image is.
 
     expo score run/main --reward bright=exec:recipes/plugins/judge.py
 
-It may run in an environment of its own, whose Python its first line names: it needs Pillow alone and
-knows nothing of EXPO. It is started once a part, so a network would be loaded once for many images.
+It may run in its own environment, whose Python is named in the first line: it needs only Pillow, not
+EXPO. It is started once per part, so a network would be loaded once for many images.
 """
 
 import json

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""A stage of one's own: a rollout that another program draws, here diffusers' own pipeline.
+"""Your own stage: a rollout drawn by another program, here diffusers' own pipeline.
 
     python recipes/plugins/own_rollout.py prompts.jsonl MODEL run/mine
     expo score run/mine --reward pickscore
 
-What `score`, `make-pairs`, `train` and `evaluate` need is all that is written here: the records and
-latents of each part, then run.json. Its `plan` says how many parts and samples there are, its `free`
-settings whose VAE decodes the latents; with its `format` nothing is said about an older expo. A
-sample's `digest` ties scores and pairs to its latents; without it they are not checked.
+It writes all that `score`, `make-pairs`, `train` and `evaluate` need: the records and latents of each
+part, then run.json. In run.json, `plan` has the number of parts and samples, `free` the model whose
+VAE decodes the latents; without `format` there is a note on an older expo. A sample's `digest` ties
+scores and pairs to its latents; without it they are not checked.
 """
 
 import sys
@@ -68,7 +68,7 @@ def main(prompts_path: Path, model: str, out: Path) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(model, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     prompts = list(jsonl.read(prompts_path, Prompt))
-    for part, prompt in enumerate(prompts):  # a prompt a part, for brevity
+    for part, prompt in enumerate(prompts):  # one prompt per part, for brevity
         drawn = [draw(pipeline, prompt, index) for index in range(IMAGES_PER_PROMPT)]
         latents = {sample.sample_id: tensor for sample, tensor in drawn}
         write_tensors(part_path(out, part, ".safetensors"), latents)

@@ -1,8 +1,8 @@
-"""A reward of one's own, as a class: how sharp an image is.
+"""Your own reward as a class: how sharp an image is.
 
     PYTHONPATH=recipes/plugins expo score run/main --reward sharp=sharpness.Sharpness:radius=2
 
-Options are the fields of the dataclass.
+The fields of the dataclass are its options.
 """
 
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from expo_cli.rewards.protocol import Batch, Judgement, Reward
 
 @dataclass
 class Sharpness(Reward):
-    """The mean difference between the image and itself blurred by `radius` pixels, in 8-bit steps."""
+    """The mean difference between an image and its copy blurred by `radius` pixels, in 8-bit steps."""
 
     radius: float = 1.0
 
     def identity(self) -> dict[str, Any]:
-        """Whatever determines a score; scores of another identity are not mixed with these."""
+        """Everything that determines a score; scores with different identities are not mixed."""
         return {"version": 1, "radius": self.radius}
 
     def load(self, device: Any, dtype: Any) -> None:

@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2034,SC2154
 # Sourced by world.sh when submit.sh runs a recipe. Commands become jobs: a command that names a
-# file waits for the jobs that make that file, and for no others, so that both agents, and the
-# images to judge by, are drawn side by side.
+# file waits only for the jobs that make that file, so that both agents and the images for judging
+# are drawn in parallel.
 
 # shellcheck source=recipes/slurm/site.sh
 source "${SITE:=recipes/slurm/site.sh}"
@@ -12,9 +12,9 @@ mkdir -p "$LOGS"
 LAUNCH=(expo)      # train.sbatch starts the processes
 shards() { "$@"; } # each task of an array takes its own
 
-# What earlier submissions have in the queue, by "COMMAND OUTPUT", which is a job's comment.
+# Jobs of earlier submissions in the queue, by their comment, "COMMAND OUTPUT".
 declare -A waiting running
-ending=() # jobs of this run's outputs that are over or go back into the queue, which is not yet known
+ending=() # jobs of this run's outputs that are either over or about to be requeued
 read_queue() {
     local queue id state reason dependency comment places
     places=("$(realpath --canonicalize-missing "$OUT")" "$(realpath --canonicalize-missing "$SHARED")")
@@ -33,8 +33,7 @@ read_queue() {
     done <<<"$queue"
 }
 
-# After `scancel`, or a signal, jobs take seconds to end; to wait for one that was cancelled is to
-# wait for ever.
+# After `scancel` or a signal, jobs take seconds to end; a dependency on a cancelled job never ends.
 read_settled_queue() {
     local waited
     for ((waited = 0; waited < ${END_TIMEOUT:=120}; waited++)); do
@@ -48,7 +47,7 @@ read_settled_queue() {
 }
 read_settled_queue
 
-# What was submitted and what it waits for must still be in the queue, or have succeeded.
+# Submitted jobs and their dependencies must still be in the queue, or have succeeded.
 relied_on=()
 verify() {
     local code=$? all id state reason lost=()
@@ -67,16 +66,16 @@ verify() {
     echo "submit: what waits for these jobs will not run, submit again: $(printf '%s; ' "${lost[@]}")" >&2
     exit 1
 }
-trap verify EXIT # in place of that for workers, of which there are none here
+trap verify EXIT # replaces the trap for workers, which do not exist here
 
-declare -A given   # "COMMAND OUTPUT" -> yes; both agents ask for the same prompts
-declare -A made_by # FILE -> the jobs that make it, if it is still to be made
-declare -A renewed # FILE -> yes, if some of them are of this submission
+declare -A given   # "COMMAND OUTPUT" -> yes; both agents use the same prompts
+declare -A made_by # FILE -> the jobs that make it, if it does not exist yet
+declare -A renewed # FILE -> yes, if this submission has some of them
 
-expo() { # COMMAND [ARGUMENT ...]: submit what is missing of it
+expo() { # COMMAND [ARGUMENT ...]: submit its missing work
     local command=$1 output outputs=() after=() renews="" previous="" word key
     shift
-    [ "$command" != score ] || outputs=("$1") # scores stand in the folder of the images
+    [ "$command" != score ] || outputs=("$1") # scores are in the folder of the images
     for word in "$@"; do
         case $previous in --out | --heldout-out) outputs+=("$word") ;; esac
         previous=$word
@@ -91,7 +90,7 @@ expo() { # COMMAND [ARGUMENT ...]: submit what is missing of it
     [ -z "${given[$key]:-}" ] || return 0
     given[$key]=yes
 
-    # What waits is sound, unless it waits for something that failed and is now submitted anew.
+    # A waiting job is kept, unless it waits for a failed one that is now submitted again.
     local jobs=() doomed=()
     # shellcheck disable=SC2206
     if [ -n "$renews" ]; then
@@ -109,14 +108,14 @@ expo() { # COMMAND [ARGUMENT ...]: submit what is missing of it
         if [ "$command" = score ] && [ -z "$missing" ]; then
             missing=$(shards_to_score "$@") # `status` knows no reward that is not begun
         elif [ -n "$missing" ]; then
-            command expo "$command" "$@" --dry-run >/dev/null # refuses other settings now, not later
+            command expo "$command" "$@" --dry-run >/dev/null # refuses other settings now rather than later
         fi
         if [ -z "$missing" ] && [ ${#jobs[@]} = 0 ]; then
-            command expo "$command" "$@" # takes a moment, and refuses work of other settings
+            command expo "$command" "$@" # fast, and refuses work with other settings
             return
         fi
     fi
-    if is_array "$command"; then # but for the tasks that are queued
+    if is_array "$command"; then # except for tasks in the queue
         for task in $missing; do
             [[ "${jobs[*]} " = *"_$task "* ]] || tasks+=("$task")
         done

@@ -2,15 +2,15 @@
 
     python recipes/spo/train_step_reward.py PAIRS.jsonl ... --policy BASE --reward PICKSCORE --out FOLDER
 
-Winner and loser of a pair are noised with the same noise to the same timestep, the base model says
-under the prompt which images these would become, and the reward learns to tell at that timestep
-which of them comes from the winner: PickScore's cross entropy over the two scores. The vision
-tower, its projection and the time conditioning learn; texts and logit scale stay PickScore's.
+Winner and loser of a pair are noised with the same noise to the same timestep, the base model
+predicts the final images from them, and the reward learns to tell at that timestep which of these
+comes from the winner, by PickScore's cross entropy over the two scores. The vision tower, its
+projection and the time conditioning are trained; the text tower and logit scale stay PickScore's.
 
-All of a pair's draws of noise and timestep are predicted before the training, into FOLDER.draws,
-where an interrupted run goes on; the training itself starts anew. FOLDER.json says how often the
-trained reward, as stored, and the plain PickScore tell the pairs of some prompts apart that are held
-back from the training, by timestep. The same seed gives the same weights.
+The predictions for all draws of noise and timestep are made before training and stored in
+FOLDER.draws, where an interrupted run continues; the training itself starts from the beginning.
+FOLDER.json has the accuracy of the trained reward, as stored, and of the plain PickScore on pairs of
+held-out prompts, by timestep. The same seed gives the same weights.
 
 SPO trains on Pick-a-Pic, with guidance 5 and learning rate 3e-6 from PickScore_v1, which are the
 defaults.
@@ -43,7 +43,7 @@ from expo_cli.contracts.identity import (
     model_sha256s,
     one_sha256,
 )
-from expo_cli.contracts.ids import fraction
+from expo_cli.contracts.ids import fraction, pair_seed
 from expo_cli.contracts.outputs import Input, Parts
 from expo_cli.contracts.parts import num_parts, part_name, part_path
 from expo_cli.contracts.provenance import Run, package_versions
@@ -63,14 +63,14 @@ from expo_cli.stages.common.device import DTYPES, default_device, resolve_dtype
 from expo_cli.stages.train.records import TrainingPair, read_pairs
 
 log = logging.getLogger("step_reward")
-PART_SIZE = 256  # draws a file
-BIN = 200  # timesteps, for the figures; the finished images stand for themselves
+PART_SIZE = 256  # draws per file
+BIN = 200  # timesteps per bin of the figures; the finished images have their own
 PROMPTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class Draw:
-    """A pair at one timestep. The draw numbered 0 is the finished images, at timestep 0."""
+    """A pair at one timestep. Draw 0 has the finished images, at timestep 0."""
 
     pair: TrainingPair
     number: int
@@ -81,7 +81,7 @@ class Draw:
 
 
 class DrawParts(Parts):
-    """The folder of all draws: a safetensors file a part."""
+    """The folder of all draws, one safetensors file per part."""
 
     remedy = "delete the folder, or choose another --out"
 
@@ -93,7 +93,7 @@ class DrawParts(Parts):
 
 
 class Draws:
-    """The images of all draws as the reward's preprocessing crops them, and their timesteps."""
+    """The images of all draws, preprocessed for the reward, and their timesteps."""
 
     def __init__(self, folder: Path, draws: Sequence[Draw]) -> None:
         self.folder, self.draws = folder, draws
@@ -115,7 +115,7 @@ class Draws:
 
 
 def make_draws(draws: Draws, arguments: argparse.Namespace, clip: StepCLIP) -> None:
-    """Write the parts that are missing. Raises ContractError when others were begun there."""
+    """Write the missing parts. Raises ContractError when the folder has draws with other settings."""
     count = num_parts(len(draws.draws), PART_SIZE)
     run = Run(
         command="step-reward",
@@ -161,7 +161,7 @@ def predict(
     clip: StepCLIP,
     arguments: argparse.Namespace,
 ) -> dict[str, Tensor]:
-    """What the model makes of each draw's noisy winner and loser, and the timestep, by name."""
+    """The model's predicted images of each draw's noisy winner and loser, and the timestep, by name."""
     clean = [
         files.get(draw.pair.folder / ref.part, ref.sample_id).float()
         for draw in rows
@@ -171,9 +171,7 @@ def predict(
     noise, timesteps = [], []
     for draw in rows:
         own_noise, timestep = training_noise(
-            arguments.seed,
-            f"{draw.pair.pair.pair_id}/step-reward",
-            draw.number,
+            pair_seed(arguments.seed, f"{draw.pair.pair.pair_id}/step-reward", draw.number),
             finished.shape[1:],
             model.training_timestep,
         )
@@ -203,7 +201,7 @@ def predicted_latents(
     prompts: Sequence[str],
     guidance_scale: float,
 ) -> Tensor:
-    """The finished latents that the model sees in noisy ones, under guidance: DDIM's x0, fp32."""
+    """The final latents that the model predicts from noisy ones, with guidance: DDIM's x0, fp32."""
     timesteps = timesteps.to(noisy.device)
     conditioning = model.encode(prompts)
     if guidance_scale != 1:
@@ -215,12 +213,12 @@ def predicted_latents(
 
 
 def preference_loss(winner: Tensor, loser: Tensor) -> Tensor:
-    """Cross entropy of the winner being the better one, by scores [batch]; mean over the pairs."""
+    """Cross entropy of the winner being better, from scores [batch]; the mean over pairs."""
     return -F.logsigmoid(winner - loser).mean()
 
 
 class Scorer:
-    """What a network says of draws. Prompts are encoded once: the text tower does not learn."""
+    """A network's scores of draws. Prompts are encoded once, as the text tower is frozen."""
 
     def __init__(self, clip: StepCLIP, draws: Draws) -> None:
         self.clip, self.draws = clip, draws
@@ -244,7 +242,7 @@ class Scorer:
 
 
 def batches(count: int, size: int, seed: int) -> Iterator[list[int]]:
-    """Indices of a batch, for ever: all come once before any comes again."""
+    """Endless batches of indices, from shuffled epochs."""
     generator = torch.Generator().manual_seed(seed)
     order: list[int] = []
     while True:
@@ -257,9 +255,9 @@ def batches(count: int, size: int, seed: int) -> Iterator[list[int]]:
 def train(
     clip: StepCLIP, draws: Draws, chosen: Sequence[Draw], arguments: argparse.Namespace
 ) -> None:
-    """AdamW; the rates fall linearly to 0 after a warm-up of a tenth of the steps.
+    """AdamW; the rates fall linearly to 0 after a warm-up over a tenth of the steps.
 
-    Raises ExpoError when the loss is no number.
+    Raises ExpoError when the loss is not finite.
     """
     scores = Scorer(clip, draws)
     tower = [*clip.network.vision_model.parameters(), *clip.network.visual_projection.parameters()]
@@ -303,7 +301,7 @@ def train(
 def accuracy(
     clip: StepCLIP, draws: Draws, chosen: Sequence[Draw], batch_size: int
 ) -> dict[str, dict[str, float]]:
-    """Over all draws and by bin of timesteps: how many, the share told apart, the mean loss."""
+    """The number, accuracy and mean loss of draws, over all and by bin of timesteps."""
     scores = Scorer(clip, draws)
     found: dict[str, list[tuple[bool, float]]] = {}
     for start in range(0, len(chosen), batch_size):

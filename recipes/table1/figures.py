@@ -3,7 +3,7 @@
     python recipes/table1/figures.py RESULTS/table1
 
 differences  every system's difference to the base by both rewards, with its interval
-figure-4     EXPO-II under no, linear and constant negative prompts: rewards and colours by iteration
+figure-4     EXPO-II with no, linear and constant negative prompts: rewards and colours by iteration
 figure-5     reward against KL by iteration, for every system
 """
 
@@ -31,7 +31,7 @@ from expo_cli.report.plots import (
 )
 
 PALETTE = (TRAINING, HELDOUT, *OTHERS, INK)
-# Figure 4: schedules of negative prompts, and the variant of EXPO-II that has each.
+# Figure 4: schedule of negative prompts -> variant of EXPO-II.
 SCHEDULES = {
     "none": "expo_ii-pickscore-none",
     "linear": "expo_ii-pickscore",
@@ -57,7 +57,7 @@ def main(folder: Path) -> None:
 
 
 def differences(systems: list[System]) -> Figure:
-    """A row a system: the mean difference and its interval; full where it was trained on that."""
+    """One row per system: the mean difference and its interval; filled if it was trained on that reward."""
     rows = range(len(systems))[::-1]
     with panels(2, width=5.6, height=0.6 + 0.27 * len(systems)) as (figure, axes):
         for axis, reward, color in zip(axes, REWARDS, PALETTE, strict=False):
@@ -100,7 +100,7 @@ def negative_prompts(systems: dict[str, System]) -> Figure:
 
 
 def reward_by_kl(systems: list[System]) -> Figure:
-    """Figure 5: the policies of each system in their order, from the base at KL 0."""
+    """Figure 5: the policies of each system in order, starting from the base at KL 0."""
     curves = [curve for curve in (system.curve() for system in systems) if curve]
     with panels(len(REWARDS), width=5.8, height=4.2) as (figure, axes):
         for axis, reward in zip(axes, REWARDS, strict=True):

@@ -1,14 +1,14 @@
-"""Keep the figures of one run of a recipe in one small JSON file, from which tables and plots are made.
+"""Keep the figures of one run of a recipe in a small JSON file, for tables and plots.
 
     python recipes/table1/keep.py RUN_FOLDER FILE.json [NAME=VALUE ...]
     python recipes/table1/keep.py --check FILE.json [NAME=VALUE ...]
 
-With --check a file that is there is compared: exit code 1, and a line that says it, when it was made
-with other settings.
+With --check an existing file is compared: exit code 1 with a one-line message if it was made with
+other settings.
 
 The file holds the settings given here; for each policy its scores and KL by prompt (in the order of
-`prompts`), and its drift figures; and what the policies took: pairs (or step pairs), optimiser
-steps, images drawn to train on, and seconds by command, without the start-up of programs.
+`prompts`), and its drift figures; and the cost of the policies: pairs (or step pairs), optimiser
+steps, images drawn for training, and seconds by command, without the start-up of programs.
 """
 
 import json
@@ -22,17 +22,17 @@ from expo_cli.contracts.files import atomic
 from expo_cli.contracts.provenance import read_run
 from expo_cli.contracts.results import EvaluatedSample
 
-# Where a recipe keeps the images by which it judges a policy, in the folder of the iteration.
+# The folder of the images that judge a policy, in the folder of its iteration.
 JUDGED = ("heldout", "train")
 
 
 def named(settings: list[str]) -> dict[str, str]:
-    """NAME=VALUE by name; what comes later counts."""
+    """NAME=VALUE texts as a dict; later ones win."""
     return dict(setting.split("=", 1) for setting in settings)
 
 
 def check(file: Path, settings: dict[str, str]) -> None:
-    """Ends the program with a line that names the first setting in which they differ."""
+    """Exit with a line that names the first setting in which the two differ."""
     kept = json.loads(file.read_bytes())["settings"]
     for name in sorted(kept.keys() | settings.keys()):
         made, asked = (of.get(name, "its default") for of in (kept, settings))
@@ -96,7 +96,7 @@ def policies(evaluation: Path) -> dict[str, Any]:
 
 
 def costs(run: Path) -> dict[str, Any]:
-    """Pairs, steps, images and seconds of everything that made the policies; not of judging them."""
+    """Pairs, steps, images and seconds spent to make the policies, without judging them."""
     seconds: Counter[str] = Counter()
     pair_files: set[Path] = set()
     steps, images = 0, 0

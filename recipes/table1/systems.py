@@ -1,4 +1,4 @@
-"""The kept figures of many runs, seeds of the same system together."""
+"""The kept figures of many runs, grouped by system over seeds."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from expo_cli.contracts.results import Estimate
-from expo_cli.core.statistics import Floats, crossed_estimate, wins
+from expo_cli.core.statistics import Floats, bootstrap_means, wins
 
 # SYSTEM[-REWARD]-SEED[-VARIANT]: the base has no reward.
 NAME = re.compile(
@@ -29,7 +29,7 @@ class System:
 
     @property
     def trained_on(self) -> tuple[str, ...]:
-        """The rewards whose judgement reached its training."""
+        """The rewards that its training used."""
         return REWARDS if self.name == "expo_ii_m" else (self.reward,) if self.reward else ()
 
     @property
@@ -38,12 +38,12 @@ class System:
 
     @property
     def iterations(self) -> list[int]:
-        """Of each policy of the first run; 0 is the base."""
+        """The iteration of each policy of the first run; 0 is the base."""
         labels = [policy["label"] for policy in self.runs[0]["policies"]]
         return [int(label.removeprefix("iteration-")) if label != "base" else 0 for label in labels]
 
     def curve(self) -> "System | None":
-        """The system by its one seed that was judged before the last iteration too, if any was."""
+        """The system with only the seed whose earlier iterations were also judged, None if there is none."""
         longest = max(self.runs, key=lambda run: len(run["policies"]))
         return replace(self, runs=[longest]) if len(longest["policies"]) > 2 else None
 
@@ -53,14 +53,14 @@ class System:
         return np.array([f["kl"] if kind == "kl" else f["scores"][kind] for f in found], float)
 
     def difference(self, reward: str, policy: int = -1) -> Floats:
-        """To the base, by the same noise: [seeds, prompts]."""
+        """The paired difference to the base with the same noise: [seeds, prompts]."""
         return self.figures(policy, reward) - self.figures(0, reward)
 
     def wins(self, reward: str) -> Floats:
         return wins(self.figures(-1, reward), self.figures(0, reward))
 
     def shifts(self, policy: int = -1) -> dict[str, float]:
-        """Drift figures in standard deviations over the base's prompts, means over seeds."""
+        """Drift figures in standard deviations over the base's prompts, averaged over seeds."""
         found = [run["policies"][policy]["drift"] for run in self.runs]
         return {name: float(np.mean([f[name]["shift"] for f in found])) for name in found[0]}
 
@@ -76,7 +76,7 @@ class System:
 
 
 def read_systems(folder: Path) -> dict[str, System]:
-    """By their names without the seed: `dpo-pickscore`, `expo_ii-pickscore-efficient`, `base`."""
+    """Systems by name without the seed: `dpo-pickscore`, `expo_ii-pickscore-efficient`, `base`."""
     systems: dict[str, System] = {}
     for path in sorted(folder.glob("*.json")):
         name = NAME.fullmatch(path.stem)
@@ -91,6 +91,25 @@ def read_systems(folder: Path) -> dict[str, System]:
 def estimate(values: Floats) -> Estimate:
     """95 % over prompts and seeds: of [seeds, prompts], or of one seed's [prompts]."""
     return crossed_estimate(np.atleast_2d(values), num_resamples=5000, confidence=0.95, seed=0)
+
+
+def crossed_estimate(
+    values: Floats, *, num_resamples: int, confidence: float, seed: int
+) -> Estimate:
+    """The mean of [seeds, prompts] with an interval over both, each resampled on its own.
+
+    The pigeonhole bootstrap (A. B. Owen, Annals of Applied Statistics 1(2), 2007): all seeds share the
+    prompts, so neither the values nor the seeds' means are independent. With one seed it is the
+    interval over prompts. NaN, an image that is not good, is left out.
+    """
+    num_seeds = len(values)
+    by_seed = bootstrap_means(values.T, num_resamples, seed)
+    generator = np.random.default_rng([seed, num_seeds])
+    counts = generator.multinomial(num_seeds, [1 / num_seeds] * num_seeds, size=num_resamples)
+    means = (by_seed * counts).sum(axis=1) / num_seeds
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Estimate(value=float(np.nanmean(values)), low=float(low), high=float(high))
 
 
 def paired(one: System, other: System, reward: str) -> Floats:

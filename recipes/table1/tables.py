@@ -1,9 +1,9 @@
-"""Table 1 and the answers drawn from it, as JSON and as Markdown.
+"""Table 1 and answers to questions about it, as JSON and Markdown.
 
     python recipes/table1/tables.py RESULTS
 
 Reads the kept runs in RESULTS/table1/runs, RESULTS/search and RESULTS/explorers, and writes
-RESULTS/table1/table1.json and table1.md.
+RESULTS/table1/table1.json and README.md, which takes its words from findings.md.
 """
 
 import json
@@ -20,6 +20,7 @@ from expo_cli.contracts.files import atomic
 from expo_cli.contracts.results import Estimate
 from expo_cli.report.wording import fixed, interval
 
+FINDINGS = Path(__file__).with_name("findings.md")
 # In the order of the rows.
 TITLES = {
     "base": "base model",
@@ -38,7 +39,7 @@ VARIANTS = {
     "none": "no negative prompts",
     "constant": "constant negative prompts",
 }
-# What is asked, and the two systems whose difference answers it.
+# Question -> the two systems whose difference answers it.
 QUESTIONS = (
     ("Does online beat offline?", "expo_i-pickscore", "dpo-pickscore"),
     ("Does EXPO beat offline?", "expo_ii-pickscore", "dpo-pickscore"),
@@ -73,8 +74,9 @@ def main(results: Path) -> None:
         "search": choices(results / "search", best_of(results / "search")),
         "explorers": choices(results / "explorers", without),
     }
-    for name, text in (("json", json.dumps(table, indent=1)), ("md", markdown(table))):
-        with atomic(results / "table1" / f"table1.{name}") as file:
+    pages = {"table1.json": json.dumps(table, indent=1), "README.md": markdown(table)}
+    for name, text in pages.items():
+        with atomic(results / "table1" / name) as file:
             file.write(text.encode() + b"\n")
 
 
@@ -130,7 +132,7 @@ def by_category(categories: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def answer(question: str, one: System, other: System) -> dict[str, Any]:
-    """The paired difference of two systems by each reward; `none` where its interval holds 0."""
+    """The paired difference of two systems by each reward; `none` if its interval contains 0."""
     found: dict[str, Any] = {"question": question, "one": title(one), "other": title(other)}
     for reward in REWARDS:
         values = paired(one, other, reward)
@@ -159,7 +161,7 @@ def choices(folder: Path, compared_to: Callable[[str], str | None]) -> list[dict
 
 
 def best_of(folder: Path) -> Callable[[str], str | None]:
-    """What a search's settings are compared to: the best one of the same system."""
+    """The setting to compare with in a search: the best one of the same system."""
     means = {c["setting"]: c["gain"]["value"] for c in choices(folder, lambda name: None)}
 
     def best(name: str) -> str:
@@ -170,7 +172,7 @@ def best_of(folder: Path) -> Callable[[str], str | None]:
 
 
 def without(name: str) -> str:
-    """What an explorer is compared to, EXPO-I's; and a weight of the term: none of it."""
+    """The setting to compare with: EXPO-I's explorer, or a weight of 0 for the term."""
     return "explorer-same-0" if name.startswith("explorer-") else "explorer-reference-0"
 
 
@@ -189,11 +191,15 @@ def markdown(table: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             "# Table 1 on the embedded world",
-            f"Made by `bash recipes/table1.sh`. {prompts} held-out prompts, an image each a seed; "
-            "differences to the base model by the same noise, with 95 % intervals over prompts and, "
-            "where there are several, seeds. A star marks a reward that the system was trained on. "
-            "KL in nats a sample; drift in standard deviations over the base's prompts.",
+            "Made by `bash recipes/table1.sh`; the words are in `recipes/table1/findings.md`, and how it "
+            "was run is in [recipes](../../README.md#table-1).",
+            f"{prompts} held-out prompts, one image per seed; differences to the base model with the "
+            "same noise, with 95 % intervals over prompts and, where there are several, seeds. A star "
+            "marks a reward that the system was trained on. KL in nats per sample; drift in standard "
+            "deviations over the base's prompts; minutes on one core, without the start-up of programs "
+            "(other work shared the cores: up to a half too many).",
             systems_table(table["rows"]),
+            FINDINGS.read_text().strip(),
             "## By style",
             "Differences to the base model in the four styles of the prompts.",
             styles_table(table["rows"]),

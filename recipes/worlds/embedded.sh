@@ -6,28 +6,28 @@ BASE=${BASE:-embedded:emoji-sd} # p_ref
 NEGATIVE=${NEGATIVE:-embedded:prompts/negative.txt}
 PICKSCORE=${PICKSCORE:-pickscore:model=embedded:emoji-pickscore}
 HPSV2=${HPSV2:-hpsv2:model=embedded:emoji-hps}
-STEP_REWARD=${STEP_REWARD:-step-pickscore:model=embedded:emoji-step-pickscore} # of SPO
+STEP_REWARD=${STEP_REWARD:-step-pickscore:model=embedded:emoji-step-pickscore} # for SPO
 
 LAUNCH=(expo)
 
 ITERATIONS=${ITERATIONS:-5}         # T
-NUM_PROMPTS=${NUM_PROMPTS:-96}      # N, sampled afresh in each iteration
+NUM_PROMPTS=${NUM_PROMPTS:-96}      # N, sampled anew in each iteration
 IMAGES=${IMAGES:-2}                 # B, for each of the two agents: best and worst of 4, as offline
 OFFLINE_PROMPTS=${OFFLINE_PROMPTS:-384}
-OFFLINE_PAIRS=${OFFLINE_PAIRS:-384} # of D_off: as many as the four rounds of online pairs
-STEPS=${STEPS:-40}                  # optimiser steps an iteration
-BATCH=${BATCH:-16}                  # pairs a forward pass
+OFFLINE_PAIRS=${OFFLINE_PAIRS:-384} # D_off: as many as the online pairs of four iterations
+STEPS=${STEPS:-40}                  # optimiser steps per iteration
+BATCH=${BATCH:-16}                  # pairs per forward pass
 GRADIENT_ACCUMULATION=${GRADIENT_ACCUMULATION:-1}
 OPTIMISER=(--caption-dropout 0.1)
 HELDOUT_PROMPTS=${HELDOUT_PROMPTS:-144}
 JUDGE_PROMPTS=${JUDGE_PROMPTS:-128}  # training prompts, for JUDGE=train
-PART_SIZE=${PART_SIZE:-24}          # prompts a part, the unit that workers share out
+PART_SIZE=${PART_SIZE:-24}          # prompts per part, the unit of work of a worker
 
-# At guidance 1.5 the base's quality varies. Policies are judged under DDPM, whose steps are
-# Gaussian, so that the KL to the base is defined.
+# At guidance 1.5 the base's quality varies. Policies are judged with DDPM, whose Gaussian steps
+# define the KL to the base.
 SAMPLER=(--scheduler dpm-solver++ --num-inference-steps 8 --guidance-scale 1.5)
 JUDGED_SAMPLER=(--scheduler ddpm --num-inference-steps 12 --guidance-scale 1.5 --dtype fp32)
-# SPO: half of the paper's steps, as each of the rest costs as much as four images.
+# SPO: half of the paper's steps, as each step with candidates costs as much as four images.
 SPO_SAMPLER=(--scheduler ddim --num-inference-steps 10 --eta 1 --guidance-scale 1.5)
 SPO_CANDIDATES=(--num-step-candidates 4 --skip-steps 3)
 SPO_OPTIMISER=()
@@ -47,13 +47,13 @@ EXPO_LEARNING_RATE=${EXPO_LEARNING_RATE:-1e-5} EXPO_BETA=${EXPO_BETA:-2000}
 KTO_LEARNING_RATE=${KTO_LEARNING_RATE:-2e-5} KTO_BETA=${KTO_BETA:-250}
 SPO_LEARNING_RATE=${SPO_LEARNING_RATE:-5e-6} SPO_BETA=${SPO_BETA:-10}
 
-# Chosen by explorers.sh, likewise: recipes/results/explorers. An alpha of 0 is as good as 0.01, within
-# the interval, and larger ones are worse.
+# Chosen by explorers.sh in the same way: recipes/results/explorers. An alpha of 0 is as good as 0.01,
+# within the interval, and larger ones are worse.
 EXPLORER=${EXPLORER:-sampling:guidance_scale=3}
-ALPHA=${ALPHA:-0.01,0.01,0.01,0.01,0.01} # of Eq. 7's second term, by iteration
+ALPHA=${ALPHA:-0.01,0.01,0.01,0.01,0.01} # of Eq. 7's second term, per iteration
 GATED=${GATED:-false}
 
-split_prompts() { # they come apart already
+split_prompts() { # they are split already
     expo prep-prompts embedded:prompts/train.jsonl --out "$SHARED/train.jsonl"
     expo prep-prompts embedded:prompts/heldout.jsonl --sample "$HELDOUT_PROMPTS" \
         --out "$SHARED/heldout.jsonl"

@@ -8,21 +8,21 @@ PROMPTS=${PROMPTS:?a file of prompts, such as those of Pick-a-Pic v2 and HPDv2}
 NEGATIVE=${NEGATIVE:-recipes/worlds/sd15-negative.txt}
 PICKSCORE=${PICKSCORE:-pickscore}
 HPSV2=${HPSV2:-hpsv2:version=2.1}
-# Of SPO: recipes/spo/step_reward.sh makes it. The checkpoints that SPO's authors published are pickles.
+# For SPO; made by recipes/spo/step_reward.sh. The checkpoints by SPO's authors are pickles.
 STEP_REWARD=${STEP_REWARD:-step-pickscore:model=$RUNS/spo/step-pickscore}
 read -ra LAUNCH <<<"${LAUNCH:-expo}"
 
 ITERATIONS=${ITERATIONS:-5}           # T
-NUM_PROMPTS=${NUM_PROMPTS:-20480}     # N, sampled afresh in each iteration
+NUM_PROMPTS=${NUM_PROMPTS:-20480}     # N, sampled anew in each iteration
 IMAGES=${IMAGES:-4}                   # B, for each of the two agents
 OFFLINE_PROMPTS=${OFFLINE_PROMPTS:-81920}
-OFFLINE_PAIRS=${OFFLINE_PAIRS:-81920} # of D_off: as many as the four rounds of online pairs
-STEPS=${STEPS:-2000}                  # optimiser steps an iteration
-BATCH=${BATCH:-1}                     # pairs a forward pass
-GRADIENT_ACCUMULATION=${GRADIENT_ACCUMULATION:-512} # times BATCH: 512 pairs a step
+OFFLINE_PAIRS=${OFFLINE_PAIRS:-81920} # D_off: as many as the online pairs of four iterations
+STEPS=${STEPS:-2000}                  # optimiser steps per iteration
+BATCH=${BATCH:-1}                     # pairs per forward pass
+GRADIENT_ACCUMULATION=${GRADIENT_ACCUMULATION:-512} # times BATCH: 512 pairs per step
 HELDOUT_PROMPTS=${HELDOUT_PROMPTS:-500} # as in Pick-a-Pic's validation_unique
 JUDGE_PROMPTS=${JUDGE_PROMPTS:-500}   # training prompts, for JUDGE=train
-PART_SIZE=${PART_SIZE:-64}            # prompts a part, the unit that workers share out
+PART_SIZE=${PART_SIZE:-64}            # prompts per part, the unit of work of a worker
 INFERENCE_STEPS=${INFERENCE_STEPS:-50}
 
 # AdamW as in the paper; 25 % warm-up, then constant; clipped at 1. A rate is scaled by the batch:
@@ -33,15 +33,15 @@ OPTIMISER=(
 )
 SAMPLER=(--scheduler ddpm --num-inference-steps "$INFERENCE_STEPS" --guidance-scale 7.5)
 JUDGED_SAMPLER=("${SAMPLER[@]}" --dtype fp32)
-# SPO, as in its paper: 20 steps of DDIM with eta 1, the first 4 as they come, guidance 5 in sampling
-# and in the loss; LoRA of rank 4, learning rate 6e-5 as it is, weight decay 1e-4.
+# SPO, as in its paper: 20 steps of DDIM with eta 1, the first 4 without candidates, guidance 5 in
+# sampling and in the loss; LoRA of rank 4, unscaled learning rate 6e-5, weight decay 1e-4.
 SPO_SAMPLER=(
     --scheduler ddim --num-inference-steps "${SPO_INFERENCE_STEPS:-20}" --eta 1 --guidance-scale 5
 )
 SPO_CANDIDATES=(--num-step-candidates 4 --skip-steps "${SPO_SKIP_STEPS:-4}")
 SPO_OPTIMISER=(--use-lora --lora-rank 4 --no-scale-lr --adam-weight-decay 1e-4)
 # The paper's offline pairs are those of Pick-a-Pic v2 and HPDv2: give yours as OFFLINE=pairs.jsonl.
-# Without, they are made of the base's own images under these settings.
+# By default they are made from the base's own images with these settings.
 OFFLINE_SAMPLERS=(
     "--scheduler ddpm --num-inference-steps $INFERENCE_STEPS --guidance-scale 7.5"
     "--scheduler ddpm --num-inference-steps $INFERENCE_STEPS --guidance-scale 3"
@@ -58,7 +58,7 @@ KTO_LEARNING_RATE=${KTO_LEARNING_RATE:-1e-8} KTO_BETA=${KTO_BETA:-1000}
 SPO_LEARNING_RATE=${SPO_LEARNING_RATE:-6e-5} SPO_BETA=${SPO_BETA:-10}
 
 EXPLORER=${EXPLORER:-reference}
-ALPHA=${ALPHA:-0.01,0.005,0,0,0} # of Eq. 7's second term, by iteration (SE-POPO's schedule)
+ALPHA=${ALPHA:-0.01,0.005,0,0,0} # of Eq. 7's second term, per iteration (SE-POPO's schedule)
 GATED=${GATED:-false}
 
 split_prompts() { # duplicates and prompts over 77 CLIP tokens are dropped

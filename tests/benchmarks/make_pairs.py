@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.benchmarks.alternating import alternate, report
 from tests.benchmarks.children import Child, show_work
 
-IMAGES_A_PROMPT = 4
+IMAGES_PER_PROMPT = 4
 
 
 def expo(rollout: Path, out: Path) -> Callable[[], object]:
@@ -102,7 +102,7 @@ def measure(work: Path, arguments: argparse.Namespace) -> None:
         work / "rollout",
         rewards={"judge": lambda policy, number, index: noise(policy, number, index)},
         num_prompts=arguments.prompts,
-        num_images=IMAGES_A_PROMPT,
+        num_images=IMAGES_PER_PROMPT,
     )
     children = {
         name: Child(
@@ -113,7 +113,7 @@ def measure(work: Path, arguments: argparse.Namespace) -> None:
     seconds = alternate(children, arguments.rounds)
     expected = pairs_of(work / "expo.jsonl")
     assert pairs_of(work / "pandas.jsonl") == expected, "pandas: other pairs"
-    report("make-pairs", arguments.prompts * IMAGES_A_PROMPT, "scores", seconds)
+    report("make-pairs", arguments.prompts * IMAGES_PER_PROMPT, "scores", seconds)
     for name, child in children.items():
         print(f"  {name:<40} {child.peak_mib:10.0f} MiB at most")
 

@@ -21,7 +21,7 @@ from tests.benchmarks.children import Child, show_work
 HELDOUT_FRACTION = 0.05
 MAX_TOKENS = 77
 # What `map` of `datasets` takes at a time by default.
-ROWS_A_BATCH = 1000
+ROWS_PER_BATCH = 1000
 
 
 def write_rows(path: Path, count: int) -> None:
@@ -93,8 +93,8 @@ def pandas(source: Path, out: Path, sample: int, tokenizer: Path) -> Callable[[]
         texts = frame["prompt"].tolist()
         frame["num_tokens"] = [
             length
-            for start in range(0, len(texts), ROWS_A_BATCH)
-            for length in count_tokens(texts[start : start + ROWS_A_BATCH])
+            for start in range(0, len(texts), ROWS_PER_BATCH)
+            for length in count_tokens(texts[start : start + ROWS_PER_BATCH])
         ]
         frame = frame[frame["num_tokens"] <= MAX_TOKENS]
         heldout = frame["prompt"].map(lambda text: is_heldout(text, HELDOUT_FRACTION))

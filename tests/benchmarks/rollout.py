@@ -170,7 +170,7 @@ def measure(work: Path, arguments: argparse.Namespace) -> None:
     )
     title = (
         f"{arguments.model}, {arguments.dtype}, {arguments.size}x{arguments.size}, "
-        f"{arguments.steps} steps, {arguments.images_per_prompt} images a prompt"
+        f"{arguments.steps} steps, {arguments.images_per_prompt} images per prompt"
     )
     images = arguments.prompts * arguments.images_per_prompt
     report(title, images, "images", seconds)

@@ -33,6 +33,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from expo_cli.config import RunOptions, TrainConfig
 from expo_cli.contracts import jsonl
+from expo_cli.contracts.ids import pair_seed
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import Pair, SampleRef
 from expo_cli.contracts.sources import model_folder
@@ -202,7 +203,9 @@ class Theirs:
             latents = latents * self.vae.config.scaling_factor
             drawn = [
                 training_noise(
-                    0, f"pair{visit.item}", visit.draw, latents.shape[1:], uniform_timestep(1000)
+                    pair_seed(0, f"pair{visit.item}", visit.draw),
+                    latents.shape[1:],
+                    uniform_timestep(1000),
                 )
                 for visit in chosen
             ]

@@ -19,7 +19,7 @@ def run(expo, tmp_path, *arguments):
 def test_the_command_prints_the_path_and_says_what_was_dropped(rollouts, tmp_path, expo):
     done = run(expo, tmp_path, "--out", "pairs.jsonl")
     assert (done.returncode, done.stdout) == (0, "pairs.jsonl\n")
-    assert "2 pairs of 3 prompts and 12 samples, dropped 1 ties" in done.stderr
+    assert "2 pairs from 3 prompts and 12 samples, dropped 1 ties" in done.stderr
     again = run(expo, tmp_path, "--out", "pairs.jsonl", "--json")
     assert json.loads(again.stdout)["counts"]["num_pairs"] == 2
 
@@ -47,7 +47,7 @@ def test_the_command_writes_pairs_to_stdout(rollouts, tmp_path, expo):
             "(0); run the same `expo score it1/explore --reward pick` again",
         ),
         ("it1/main/run.json", (), 1, "it1/main/run.json: missing"),
-        (None, ("--min-margin", "100"), 1, "no pairs left of 3 prompts and 12 samples: dropped"),
+        (None, ("--min-margin", "100"), 1, "no pairs left from 3 prompts and 12 samples: dropped"),
         (None, ("--reward", "pikc"), 2, "no scores by 'pikc'; did you mean 'pick'?"),
         (None, ("--min-margin", "-1"), 2, "--min-margin must not be negative"),
         (None, ("--pairing", "best-wurst"), 2, "did you mean 'best-worst'?"),
@@ -140,7 +140,7 @@ TRUNCATED = {"jpg_1": b"\x89PNG\r\n\x1a\n", "image_1_uid": "bad"}
 @pytest.mark.parametrize(
     ("row", "arguments", "code", "message"),
     [
-        (NO_IMAGES, (), 1, "in.parquet: is of a `_no_images` variant of Pick-a-Pic"),
+        (NO_IMAGES, (), 1, "in.parquet: is a `_no_images` variant of Pick-a-Pic"),
         ({"label_1": 1.0}, (), 1, "in.parquet:1: label_0 and label_1 are 1.0 and 1.0"),
         (TRUNCATED, (), 1, "in.parquet:1: jpg_1: cannot be read as an image"),
         ({}, ("--reward", "pickscore"), 2, "--reward contradicts --layout"),

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from expo_cli.contracts.checkpoints import state_folder
 from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.provenance import Run, read_run, write_run
 from expo_cli.contracts.rollouts import reward_run_name, score_path
+from expo_cli.contracts.states import state_folder
 from tests.test_main import HEAVY
 from tests.two_agents import main_and_explore
 
@@ -174,8 +174,8 @@ def test_no_shard_to_submit_again(rollout, expo):
         (["empty"], 1, "empty/run.json: missing; empty was not made by expo, or not begun"),
         (["main", "empty"], 1, "empty/run.json: missing"),
         (["broken"], 1, "broken/run.json: JSON is malformed"),
-        (["foreign"], 1, "foreign: its run.json knows nothing of 'paint'"),
-        (["hollow"], 1, "hollow: its run.json knows nothing of 'max_train_steps'"),
+        (["foreign"], 1, "foreign: its run.json names an unknown command 'paint'"),
+        (["hollow"], 1, "hollow: its run.json has no 'max_train_steps'"),
         (
             ["checkpoint", "--missing-shards", "4"],
             2,

@@ -203,7 +203,7 @@ def test_without_a_cache_folder_it_is_hashed_again_and_nothing_said(large, tmp_p
 
 def test_a_pipe_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ExpoError, match="pipe: is no regular file"):
+    with pytest.raises(ExpoError, match="pipe: is not a regular file"):
         file_sha256(tmp_path / "pipe")
 
 

@@ -1,11 +1,12 @@
 import json
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from expo_cli.contracts import json_array as module
 from expo_cli.contracts import texts
 from expo_cli.contracts.json_array import json_array
+from expo_cli.errors import ContractError
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
@@ -29,11 +30,17 @@ def test_items_know_their_line(tmp_path):
 
 
 def test_an_array_longer_than_what_is_read_at_once(tmp_path, monkeypatch):
-    """And items longer than that, which begin and end anywhere in it."""
-    monkeypatch.setattr(module, "AHEAD", 40)
+    """Items begin and end, and characters are cut, anywhere in what is read."""
     monkeypatch.setattr(texts, "BYTES_AT_ONCE", 7)
     path = tmp_path / "array.json"
-    items = [f"prompt number {number}, {'x' * (number % 90)}" for number in range(1000)]
+    items = [f"prompt number {number}, {'é' * (number % 90)}" for number in range(1000)]
     items += [number * 7**60 for number in range(100)]
-    path.write_text(json.dumps(items, indent=1))
+    path.write_text(json.dumps(items, indent=1, ensure_ascii=False), encoding="utf-8")
     assert [item for _, item in json_array(path, "array.json")] == items
+
+
+def test_the_line_that_is_not_utf_8_is_named(tmp_path):
+    path = tmp_path / "array.json"
+    path.write_bytes(b'["a",\r\n"b",\r"\xff"]')
+    with pytest.raises(ContractError, match="^array.json:3: not UTF-8"):
+        list(json_array(path, "array.json"))

@@ -134,7 +134,7 @@ def test_parts_without_a_run_are_refused_not_adopted(output, overwrite):
     output.path.mkdir()
     paint(output, 0)
     before = tree(output.path)
-    with pytest.raises(ExpoError, match=r"part-0.png: is there already, and no run.json says"):
+    with pytest.raises(ExpoError, match=r"part-0.png: exists, and no run.json says"):
         output.begin(run(), [], overwrite)
     assert tree(output.path) == before
 
@@ -173,7 +173,7 @@ def test_an_input_is_never_the_output_however_it_is_spelled(output, tmp_path):
     output.begin(run(), [])
     (tmp_path / "x").mkdir()
     for spelling in spellings(output.path, tmp_path):
-        with pytest.raises(UsageError, match="is also --policy .* an input is never an output"):
+        with pytest.raises(UsageError, match="is also --policy .* an input cannot be the output"):
             output.begin(run(), [Input("--policy", type(output.path)(spelling))])
 
 

@@ -64,5 +64,5 @@ def test_a_run_without_a_format_is_of_an_older_version(tmp_path):
 
 def test_a_newer_format_is_refused(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"command": "x", "plan": {}, "format": 99}))
-    with pytest.raises(ContractError, match="is of format 99, this expo knows 2"):
+    with pytest.raises(ContractError, match="has format 99, this expo reads up to 2"):
         read_run(tmp_path)

@@ -28,7 +28,7 @@ def test_lines_are_those_of_the_whole_file(tmp_path, data, bytes_at_once, marked
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(texts, "BYTES_AT_ONCE", bytes_at_once)
         found = list(texts.lines(path))
-        assert "".join(texts.decoded(path, "file")) == plain(data).decode()
+        assert texts.whole_text(path, "file") == plain(data).decode()
     assert [line for _, line in found] == data.splitlines(keepends=True)
     assert [number for number, _ in found] == list(range(1, len(found) + 1))
 

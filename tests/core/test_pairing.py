@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from expo_cli.core.combination import ZScoreSum
+from expo_cli.core.pair_rule import PairRule, Tally, pair_groups
 from expo_cli.core.pairing import (
     AllPairs,
     BestWorst,
@@ -18,7 +19,6 @@ from expo_cli.core.pairing import (
     explore_and_main,
     shuffled,
 )
-from expo_cli.core.pairs import PairRule, Tally, pair_groups
 from expo_cli.registry import PAIRINGS, build
 
 RULE = PairRule(

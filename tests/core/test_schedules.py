@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from expo_cli.contracts.ids import pair_seed
 from expo_cli.core.learning_rate import learning_rate_factor
 from expo_cli.core.negative_prompts import draw_negative_prompt, negative_probability
 from expo_cli.core.noise import training_noise, uniform_timestep
@@ -94,9 +95,11 @@ def test_balanced_visits_number_both_classes_from_0(share):
 
 
 def test_training_noise_is_a_function_of_seed_pair_and_draw():
-    noise, timestep = training_noise(0, "pair", 3, (4, 8, 8), uniform_timestep(1000))
-    again, same_timestep = training_noise(0, "pair", 3, (4, 8, 8), uniform_timestep(1000))
-    other, _ = training_noise(0, "pair", 4, (4, 8, 8), uniform_timestep(1000))
+    noise, timestep = training_noise(pair_seed(0, "pair", 3), (4, 8, 8), uniform_timestep(1000))
+    again, same_timestep = training_noise(
+        pair_seed(0, "pair", 3), (4, 8, 8), uniform_timestep(1000)
+    )
+    other, _ = training_noise(pair_seed(0, "pair", 4), (4, 8, 8), uniform_timestep(1000))
     assert noise.equal(again)
     assert timestep == same_timestep
     assert not noise.equal(other)
@@ -104,7 +107,8 @@ def test_training_noise_is_a_function_of_seed_pair_and_draw():
 
 def test_timesteps_are_uniform():
     timesteps = [
-        training_noise(0, f"pair{n}", 0, (1,), uniform_timestep(10))[1] for n in range(2000)
+        training_noise(pair_seed(0, f"pair{n}", 0), (1,), uniform_timestep(10))[1]
+        for n in range(2000)
     ]
     counts = [timesteps.count(t) for t in range(10)]
     assert min(counts) > 140

@@ -223,7 +223,7 @@ def test_a_full_disk_leaves_the_training_state_before_it(disk):
     assert "No space left on device" in only_line(run.finished())
     disk.ballast.unlink()
     assert [path.name for path in (disk.folder / "checkpoint/state").iterdir()] == ["step-00000001"]
-    assert "going on after step 1" in disk.run(command).errors
+    assert "continuing after step 1" in disk.run(command).errors
     assert not disk.differs("train")
 
 

@@ -15,8 +15,8 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch import Tensor
 
 from expo_cli.config import TrainConfig
-from expo_cli.contracts.checkpoints import saved_steps
 from expo_cli.contracts.records import Sample
+from expo_cli.contracts.states import saved_steps
 from expo_cli.contracts.tensors import read_tensors
 from expo_cli.models.lora import ADAPTER_WEIGHTS
 from expo_cli.stages.train.plan import train_policy

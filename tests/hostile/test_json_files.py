@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from expo_cli.commands.flags import _table
-from expo_cli.contracts.checkpoints import DIGESTS, STATE_FILES, check_state, seal_state
 from expo_cli.contracts.provenance import Run, read_run
 from expo_cli.contracts.sources import ADAPTER_CONFIG, base_source, model_folder
+from expo_cli.contracts.states import DIGESTS, STATE_FILES, check_state, seal_state
 from expo_cli.errors import ExpoError
 from expo_cli.stages.prep_prompts.token_counts import TokenCounter, load_tokenizer
 from tests.hostile.damage import (

@@ -289,9 +289,11 @@ def test_a_size_that_does_not_fit_is_refused(family, folder):
 def test_a_scheduler_belongs_to_a_family():
     assert scheduler_of("StableDiffusionXLPipeline", None) == "ddpm"
     assert scheduler_of("FluxPipeline", None) == "flow-match-euler"
-    with pytest.raises(UsageError, match="ddim cannot draw with a FluxPipeline"):
+    with pytest.raises(UsageError, match="ddim does not work with a FluxPipeline"):
         scheduler_of("FluxPipeline", "ddim")
-    with pytest.raises(UsageError, match="flow-match-euler cannot draw with a StableDiffusionPip"):
+    with pytest.raises(
+        UsageError, match="flow-match-euler does not work with a StableDiffusionPip"
+    ):
         scheduler_of("StableDiffusionPipeline", "flow-match-euler")
 
 
@@ -309,6 +311,6 @@ def test_flow_matching_has_no_kl_and_no_step_candidates(tmp_path):
         ("--num-step-candidates", {"num_step_candidates": 2, "step_reward": "pickscore"}),
     ):
         config = RolloutConfig(policy=policy, **settings)
-        with pytest.raises(UsageError, match=f"{flag} needs Gaussian steps, which a FluxPipeline"):
+        with pytest.raises(UsageError, match=f"{flag} needs Gaussian steps, but a FluxPipeline"):
             roll_out(tmp_path / "prompts.jsonl", tmp_path / "out", config, OPTIONS, "0/1")
     assert not (tmp_path / "out").exists()

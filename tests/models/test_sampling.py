@@ -3,6 +3,7 @@
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from diffusers.schedulers import scheduling_euler_discrete
 
 from expo_cli.core.exploration import SamplingPlan
 from expo_cli.core.noise import generators, normal
@@ -10,7 +11,7 @@ from expo_cli.errors import UsageError
 from expo_cli.models.loading import load_model
 from expo_cli.models.protocol import Conditioning
 from expo_cli.models.sampling import draw, guided
-from expo_cli.models.schedulers import SAMPLERS
+from expo_cli.models.schedulers import SAMPLERS, make_scheduler
 
 CPU = torch.device("cpu")
 SEEDS = [11, 12]
@@ -152,3 +153,10 @@ def test_v_prediction_implies_the_right_noise(tiny_sd_v):
     torch.testing.assert_close(
         model.epsilon(velocity, noisy, timesteps), noise, atol=1e-4, rtol=1e-3
     )
+
+
+def test_a_schedule_that_needs_scipy_says_so(monkeypatch):
+    """diffusers takes beta sigmas from scipy, which need not be installed."""
+    monkeypatch.setattr(scheduling_euler_discrete, "is_scipy_available", lambda: False)
+    with pytest.raises(UsageError, match="--scheduler euler: .*scipy"):
+        make_scheduler("euler", {"use_beta_sigmas": True})

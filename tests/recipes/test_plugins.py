@@ -35,7 +35,7 @@ def folder(tmp_path) -> Path:
 )
 def test_an_example_scores_as_it_says(plugin, label, best, folder, expo):
     source = (PLUGINS / f"{plugin}.py").read_text()
-    assert f"--reward {label}=" in (PROJECT / "README.md").read_text()
+    assert f"--reward {label}=" in (PLUGINS / "README.md").read_text()
     [line] = re.findall(r"^    (.*expo score .*)$", source, re.MULTILINE)
     variables, command = line.split("expo score run/main ")
     environment = dict(word.split("=") for word in shlex.split(variables))
@@ -80,4 +80,4 @@ def test_a_rollout_of_one_s_own_goes_through_every_command(tiny_sd, tiny_clip, e
     subprocess.run(script, cwd=tmp_path, check=True, capture_output=True)
     done = expo("make-pairs", "run/mine", "--out", "run/again.jsonl", cwd=tmp_path)
     assert done.returncode == 1
-    assert "it was drawn anew" in done.stderr
+    assert "it was drawn again" in done.stderr

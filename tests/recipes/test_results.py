@@ -7,11 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from pydantic import TypeAdapter
-
-from expo_cli.contracts.results import PolicyResult, Results
-from expo_cli.core.verdict import largest_shift
-from expo_cli.report.wording import fixed, interval
 
 PROJECT = Path(__file__).parents[2]
 RESULTS = PROJECT / "recipes" / "results"
@@ -38,40 +33,24 @@ def leaves(value: object, place: str = "") -> dict[str, object]:
 def test_table_1_is_made_of_the_kept_runs(made_anew):
     """Sums end in other last bits on other processors."""
     saved, made = (folder / "table1" for folder in (RESULTS, made_anew))
-    assert (saved / "table1.md").read_text() == (made / "table1.md").read_text()
+    assert (saved / "README.md").read_text() == (made / "README.md").read_text()
     figures, again = (leaves(json.loads((f / "table1.json").read_text())) for f in (saved, made))
     assert len(figures) > 1000
     assert again == pytest.approx(figures, rel=1e-9)
 
 
-def test_the_readme_shows_table_1_as_it_is_saved():
-    table, _, _ = (RESULTS / "table1" / "table1.md").read_text().partition("## By style")
-    rows = [line for line in table.splitlines() if line.startswith("|")]
-    assert len(rows) > 10
-    readme = (PROJECT / "README.md").read_text().splitlines()
-    assert [row for row in rows if row not in readme] == []
-
-
-def quickstart_row(policy: PolicyResult) -> str:
-    cells = [policy.label]
-    for reward in ("pickscore", "hpsv2"):
-        figures = policy.rewards[reward]
-        by = figures.difference
-        cells.append(fixed(figures.mean.value, 2))
-        cells.append(f"{fixed(by.value, 2, sign=True)} {interval(by, 2, sign=True)}" if by else "–")
-    wins = policy.rewards["hpsv2"].win_rate
-    name, drift = largest_shift(policy)
-    cells += [
-        fixed(wins.value, 2) if wins else "–",
-        fixed(policy.kl.nats.value, 1),
-        f"{name} {fixed(drift.shift, 2, sign=True)}" if drift.shift else "–",
-    ]
-    return f"| {' | '.join(cells)} |"
+def test_the_quickstarts_page_is_made_of_the_kept_results(tmp_path):
+    saved = RESULTS / "quickstart"
+    shutil.copytree(saved, tmp_path / "quickstart")
+    script = PROJECT / "recipes" / "quickstart" / "tables.py"
+    subprocess.run([sys.executable, script, tmp_path / "quickstart"], check=True, cwd=PROJECT)
+    page = (tmp_path / "quickstart" / "README.md").read_text()
+    assert page == (saved / "README.md").read_text()
+    assert [line for line in page.splitlines() if line.startswith("| iteration-5 |")]
 
 
 def test_the_readme_shows_the_quickstart_as_it_is_saved():
-    saved = (RESULTS / "quickstart" / "results.json").read_bytes()
+    page = (RESULTS / "quickstart" / "README.md").read_text().splitlines()
     readme = (PROJECT / "README.md").read_text().splitlines()
-    rows = [quickstart_row(policy) for policy in TypeAdapter(Results).validate_json(saved).policies]
-    assert len(rows) == 6
-    assert [row for row in rows if row not in readme] == []
+    shown = [line for line in readme if line.startswith(("| base |", "| iteration-"))]
+    assert [row for row in shown if row not in page] == []

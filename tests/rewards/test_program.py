@@ -73,14 +73,17 @@ ANSWER = 'for i in \'abc\': print(\'{"sample_id": "%s", "score": 1}\' % i)\n'
         ("x = {}['key']", "exit code 1: KeyError: 'key'"),
         ("pass", "no score for 3 of 3 samples, the first is a"),
         (ANSWER.replace("'abc'", "'ab'"), "no score for 1 of 3 samples, the first is c"),
-        (ANSWER + "print('loading ...')", "line 4 .* is no score .*'loading ...'"),
-        (ANSWER.replace("'abc'", "'abcd'"), "line 4 .* 'd', which was not asked"),
+        (ANSWER + "print('loading ...')", "line 4 .* is not a score .*'loading ...'"),
+        (ANSWER.replace("'abc'", "'abcd'"), "line 4 .* 'd', which is not among its samples"),
         (ANSWER.replace("'abc'", "'abb'"), "line 3 .* scores b again"),
-        (ANSWER.replace("1}", "NaN}"), "line 1 .* is no score .*NaN"),
-        (ANSWER.replace("1}", "1e999}"), "line 1 .* is no score .*1e999"),
+        (ANSWER.replace("1}", "NaN}"), "line 1 .* is not a score .*NaN"),
+        (ANSWER.replace("1}", "1e999}"), "line 1 .* is not a score .*1e999"),
         (ANSWER.replace("1}", "null}"), r"line 1 .*Expected `float`, got `null`"),
         (ANSWER.replace("score", "value"), "missing required field `score`"),
-        ("print(chr(0xe9))\nimport sys; sys.stdout.buffer.write(bytes([255, 10]))", "is no score"),
+        (
+            "print(chr(0xe9))\nimport sys; sys.stdout.buffer.write(bytes([255, 10]))",
+            "is not a score",
+        ),
     ],
 )
 def test_a_program_that_goes_wrong_is_one_line(program, body, message):

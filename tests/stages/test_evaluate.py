@@ -172,7 +172,7 @@ def test_a_prompt_or_a_category_without_a_good_image_has_no_figures(tmp_path):
         assert policy.diversity.keys() == {"pick", "hps"}
     flat = results.policy("it1").categories["flat"]["pick"]
     assert (flat.num_prompts, flat.difference.low) == (2, None)
-    assert any("No figures of category 'noto'" in note for note in results.notes)
+    assert any("No figures for category 'noto'" in note for note in results.notes)
 
 
 def test_policies_without_a_good_image_to_compare_are_refused(tmp_path):
@@ -317,7 +317,7 @@ def test_settings_of_each_policy_and_reward_are_kept(tmp_path):
     page = (tmp_path / "report" / "report.html").read_text()
     assert "ddpm, 20 steps, guidance 4, eta 0.5, 64x48, seed 7" in page
     assert "ddpm, 20 steps, guidance 4, eta 0.5, negative prompts, 64x48, seed 7" in page
-    assert "2 images a prompt" in page
+    assert "2 images per prompt" in page
     assert "<dt>pick</dt><dd>pick</dd>" in page  # the spec that these scores are made with
 
 
@@ -333,7 +333,7 @@ def test_what_a_reward_is_in_a_line():
         (
             {"scheduler": "ddim", "num_inference_steps": 50, "eta": 1.0},
             "drawn with scheduler ddim instead of ddpm, num inference steps 50 instead of 20, "
-            "eta 1.0 instead of 0.0: differences to base are not those of the weights alone",
+            "eta 1.0 instead of 0.0: differences to base are not due to the weights alone",
         ),
         (
             {"guidance_scale": 7.5, "width": 128},
@@ -360,7 +360,7 @@ def test_policies_drawn_with_other_settings_are_compared_with_a_warning(
     assert (alarm.level, alarm.policy) == ("warning", "it1")
     assert alarm.text.startswith(warning)
     assert f"warning: it1: {warning}" in finished.stderr
-    assert "base: ddpm, 20 steps, guidance 4, 64x64, seed 0, 2 images a prompt" in finished.stderr
+    assert "base: ddpm, 20 steps, guidance 4, 64x64, seed 0, 2 images per prompt" in finished.stderr
     assert warning.replace("'", "&#39;") in (tmp_path / "report" / "report.html").read_text()
 
 
@@ -642,13 +642,13 @@ def test_the_hps_benchmark_is_added_up_as_the_hpsv2_package_does(expo, tmp_path)
     assert as_the_package_does([score("base", n, 0) for n in by_id], 2)[1] != pytest.approx(
         deviation, abs=1e-3
     )
-    assert "The HPS benchmark has 3200 prompts, these figures are of 80." in results.notes
+    assert "The HPS benchmark has 3200 prompts, these figures are from 80." in results.notes
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_prompts": 80, "num_images": 2}, "one image a prompt, not 160 of 80"),
+        ({"num_prompts": 80, "num_images": 2}, "one image per prompt, not 160 of 80"),
         ({"num_prompts": 84, "num_images": 1}, "has 21 images, not a multiple of ten"),
         ({"num_prompts": 79, "num_images": 1}, "'fluent' has 19 images, not the 20 of another"),
     ],

@@ -171,7 +171,7 @@ def test_two_samples_of_one_id_are_refused(pairs, tmp_path):
 
 def test_latents_of_an_unknown_model_need_a_vae(pairs, tmp_path, tiny_sd):
     (tmp_path / "rollout/run.json").unlink()
-    with pytest.raises(ContractError, match="does not say whose latents it holds; give --vae"):
+    with pytest.raises(ContractError, match="does not state the model of its latents; give --vae"):
         make([pairs], tmp_path / "export", export="pick-a-pic")
     make([pairs], tmp_path / "other", export="pick-a-pic", vae=str(tiny_sd), limit=1)
     assert len(parquet_rows(tmp_path / "other")) == 1
@@ -180,7 +180,7 @@ def test_latents_of_an_unknown_model_need_a_vae(pairs, tmp_path, tiny_sd):
 def test_flags_that_do_not_fit(pairs, tmp_path):
     with pytest.raises(UsageError, match="did you mean 'imagefolder'"):
         make([pairs], tmp_path / "export", export="imagefolders")
-    with pytest.raises(UsageError, match="holds an input"):
+    with pytest.raises(UsageError, match="contains an input"):
         make([pairs], tmp_path, export="imagefolder")
     with pytest.raises(ValueError, match="--layout contradicts --export"):
         PairImagesConfig(layout="pick-a-pic", export="pick-a-pic")

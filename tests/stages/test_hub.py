@@ -61,7 +61,7 @@ def test_a_checkpoint_is_uploaded_and_after_a_failure_only_that(hub, train):
     done, out = train("--push-to-hub", "--hub-private-repo", "--quiet", env=environment)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert "me/lora: the upload failed" in done.stderr
-    assert f"the checkpoint is whole in {out}: run the same command again" in done.stderr
+    assert f"the checkpoint is complete in {out}: run the same command again" in done.stderr
     trained = {path.name: path.read_bytes() for path in out.iterdir()}
     assert trained.keys() == PUBLISHED | {"run.json"}
     assert "hf_right" not in trained["run.json"].decode()

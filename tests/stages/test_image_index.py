@@ -65,7 +65,7 @@ def test_parts_are_consecutive_lines(folder):
         ({"image": "red.png"}, ":2: .*prompt"),
         ({"image": 7, "prompt": "x"}, ":2: .*Expected `str`"),
         ({"image": "red.png", "prompt": "x", "sample_id": "../x"}, ":2: .*sample_id"),
-        ({"image": "red.png", "prompt": "a cat"}, ":2: sample .* stands on line 1 already"),
+        ({"image": "red.png", "prompt": "a cat"}, ":2: sample .* is already on line 1"),
     ],
 )
 def test_a_wrong_line_is_named(folder, record, message):

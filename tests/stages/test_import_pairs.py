@@ -252,7 +252,7 @@ UNUSABLE = {
     "missing": (lambda: None, "holds no image"),
     "cmyk": (lambda: png(picture(0, mode="CMYK"), "JPEG"), "is CMYK; convert it"),
     "deep": (lambda: png(Image.new("I;16", (9, 9))), "is I;16; convert it"),
-    "animated": (animated, "has 2 frames; only stills are used"),
+    "animated": (animated, "has 2 frames; only still images are used"),
     "huge": (lambda: png(Image.new("1", (20000, 10000))), "has too many pixels"),
     "long": (lambda: png(Image.new("L", (2000, 3))), "is 2000x3, too long for a crop"),
 }
@@ -321,5 +321,7 @@ def test_flags_that_need_each_other():
 
 def test_no_pairs_at_all(importing, tmp_path):
     path = write_parquet(tmp_path / "in/ties.parquet", pick_a_pic_rows()[2:4])
-    with pytest.raises(ExpoError, match="no pairs left of 2 rows: dropped 1 ties, 1 rows without"):
+    with pytest.raises(
+        ExpoError, match="no pairs left from 2 rows: dropped 1 ties, 1 rows without"
+    ):
         importing(path)

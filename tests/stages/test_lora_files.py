@@ -11,7 +11,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from expo_cli.config import RunOptions, TrainConfig
-from expo_cli.contracts.checkpoints import check_state
+from expo_cli.contracts.states import check_state
 from expo_cli.contracts.tensors import open_tensors, read_tensors, write_tensors
 from expo_cli.models.kohya import KOHYA_WEIGHTS
 from expo_cli.models.loading import load_model

@@ -154,7 +154,7 @@ def test_scores_elsewhere(rollouts, tmp_path):
 def test_a_label_that_stands_for_another_reward(rollouts, tmp_path):
     other = Run(command="score", plan={"spec": "pick:model=other"})
     write_run(rollouts[1] / "scores", other, "pick.run.json")
-    with pytest.raises(ContractError, match="pick is not the reward of that name"):
+    with pytest.raises(ContractError, match="pick is not the same reward"):
         make(rollouts, tmp_path / "pairs.jsonl")
 
 
@@ -191,7 +191,7 @@ class TestSeveralRewards:
     @pytest.mark.parametrize(
         ("flags", "message"),
         [
-            ((), "several rewards; name one by --reward: hps, pick"),
+            ((), "several rewards; choose with --reward: hps, pick"),
             (("pik",), "did you mean 'pick'"),
             (("pick", "pick=2"), "given twice"),
             (("pick=2",), "needs more than one"),
@@ -213,7 +213,7 @@ def test_a_rollout_under_two_names(rollouts, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prompt": "a lion"}, r"explore/part-00000.jsonl:1: prompt_id cat is of another prompt"),
+        ({"prompt": "a lion"}, r"explore/part-00000.jsonl:1: prompt_id cat had another prompt"),
         ({"iteration": 2}, r"explore/part-00000.jsonl:1: iteration 2, but 1"),
         ({"sample_id": "unknown"}, r"part-00000.pick.jsonl:\d+: .* scores of another rollout"),
     ],

@@ -96,7 +96,7 @@ class TestPickAPic:
         path = write_parquet(tmp_path / "t.parquet", [ROW])
         data = path.read_bytes()
         path.write_bytes(data[: int(len(data) * keep) if keep < 1 else keep])
-        with pytest.raises(ContractError, match=r"t.parquet: not a whole parquet file"):
+        with pytest.raises(ContractError, match=r"t.parquet: not a complete parquet file"):
             rankings("pick-a-pic", path)
 
     def test_a_file_that_is_not_there(self, tmp_path):

@@ -140,8 +140,8 @@ def test_noise_and_dropped_captions_come_again(num_draws, pairs, tiny_sd):
         chosen = data.visits(start, 6)
         _, rows = data.rows(chosen)
         found[start] = {
-            visit.item: (rows.noise[place].tolist(), rows.timesteps[place], rows.prompts[place])
-            for place, visit in enumerate(chosen)
+            visit.item: (row.noise.tolist(), row.timestep, row.prompt)
+            for visit, row in zip(chosen, rows[: len(chosen)], strict=True)
         }
     assert (found[0] == found[6]) == (num_draws == 1)
     assert found[6 * num_draws] == found[0]
@@ -156,8 +156,8 @@ def test_distinct_visits_of_images_are_enough(fraction, pairs, tiny_sd):
     data = ImageEvidence(images, objective, model, None, config)
     _, first = data.rows(0, ImageEvidence.distinct_visits(images, objective, config))
     _, many = data.rows(0, 200)
-    assert set(first.keys()) == set(many.keys())
-    assert len(set(many.keys())) == 24
+    assert {row.key() for row in first} == {row.key() for row in many}
+    assert len({row.key() for row in many}) == 24
 
 
 def test_two_processes_fill_one_cache(pairs, tiny_sd, tmp_path, cache):
@@ -269,7 +269,7 @@ def test_a_cache_of_another_reference_or_precision_is_refused(
         )
     assert contents(cache) == before
     (cache / "run.json").unlink()
-    with pytest.raises(ContractError, match="has no run.json to say of what it is"):
+    with pytest.raises(ContractError, match="has no run.json that describes it"):
         fill(pairs, tiny_sd, cache)
 
 
@@ -299,7 +299,7 @@ def test_a_damaged_file_ends_in_what_to_do(damage, pairs, tiny_sd, cache):
     [path] = cache.glob("values-*")
     damage(path)
     [path] = cache.glob("values-*")
-    with pytest.raises(ContractError, match="remove it, and what it held is computed again") as e:
+    with pytest.raises(ContractError, match="remove it, and its values are computed again") as e:
         fill(pairs, tiny_sd, cache, **settings)
     assert str(path) in str(e.value)
     assert "\n" not in str(e.value)
@@ -311,7 +311,7 @@ def test_a_damaged_file_ends_in_what_to_do(damage, pairs, tiny_sd, cache):
     ("flags", "message"),
     [
         (["--shard", "0/2"], "--shard needs a --reference-cache, which it fills"),
-        (["--reference-cache", "c", "--objective", "sft"], "sft has no reference to ask"),
+        (["--reference-cache", "c", "--objective", "sft"], "sft has no reference"),
         (["--reference-cache", "c", "--shard", "0/1", "--overwrite"], "contradicts --shard"),
         (["--noise-draws", "0"], "--noise-draws must be positive"),
     ],

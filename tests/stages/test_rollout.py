@@ -196,7 +196,7 @@ def test_bad_input_is_one_line(arguments, code, message, expo, prompts, tiny_sd,
         ('{"prompt_id": "../a", "prompt": "x"}\n', "prompts.jsonl:1: prompt_id '../a' may hold"),
         (
             '{"prompt_id": "a", "prompt": "x"}\n' * 2,
-            "prompts.jsonl:2: prompt_id a stands on line 1",
+            "prompts.jsonl:2: prompt_id a is already on line 1",
         ),
         ("\n", "prompts.jsonl:1: empty line"),
         ("", "no prompts"),

@@ -377,7 +377,7 @@ def test_a_reward_that_does_not_score_is_one_line(rollout, reward, message):
         (["a.b=pickscore"], "may hold only"),
         (["../a=pickscore"], "may hold only"),
         (["=pickscore"], "may hold only"),
-        (["exec:./a.py", "exec:./b.py"], "'exec' is given twice; tell them apart by LABEL=exec"),
+        (["exec:./a.py", "exec:./b.py"], "'exec' is given twice; distinguish them with LABEL=exec"),
         (["pickscore:x,y"], "not KEY=VALUE"),
         (["no_such_package.Reward"], "cannot be imported"),
     ],
@@ -509,7 +509,9 @@ def test_an_unreadable_image_stops_or_is_dropped_and_counted(tmp_path):
     lines = [{"image": f"{n}.png", "prompt": "x", "sample_id": f"s{n}"} for n in range(4)]
     index.write_text("".join(json.dumps(line) + "\n" for line in lines))
     settings = {"index": str(index), "part_size": 2, "out": tmp_path / "out"}
-    with pytest.raises(ContractError, match=r"index.jsonl:3: .*2.png: .*--unreadable drop goes on"):
+    with pytest.raises(
+        ContractError, match=r"index.jsonl:3: .*2.png: .*--unreadable drop leaves it out"
+    ):
         score(tmp_path, own("Brightness"), **settings)
     result = score(tmp_path, own("Brightness"), **settings, unreadable="drop")
     assert result.dropped == {"unreadable_images": 1}

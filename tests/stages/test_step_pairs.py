@@ -85,7 +85,8 @@ def test_pairs_that_the_reward_is_not_sure_of_are_dropped(rollout, tmp_path):
 def test_when_no_pair_is_left_the_error_says_what_to_do(rollout, tmp_path):
     rewrite_steps(rollout, scores=(1.0, 1.0, 1.0))
     with pytest.raises(
-        ExpoError, match="no pairs left of 2 steps: dropped 2 steps below min confidence; draw more"
+        ExpoError,
+        match="no pairs left from 2 steps: dropped 2 steps below min confidence; draw more",
     ):
         make(rollout, tmp_path / "out.jsonl", "step-best-worst:min_confidence=0.999999", limit=2)
     assert not (tmp_path / "out.jsonl").exists()
@@ -187,7 +188,7 @@ def without_candidates(folder: Path) -> None:
         (break_a_line, "rollout/part-00000.steps.jsonl:3: "),
         (change_a_line(scores=[1.0, math.nan, 0.0]), "part-00000.steps.jsonl:2: "),
         (change_a_line(scores=[1.0, None, 0.0]), "part-00000.steps.jsonl:2: Expected `float`"),
-        (change_a_line(winner=3), "steps.jsonl:2: winner 3 is none of the candidates"),
+        (change_a_line(winner=3), "steps.jsonl:2: winner 3 is not one of the candidates"),
         (change_a_line(winner=0, loser=0), "steps.jsonl:2: "),
         (change_a_line(previous_timestep=999), "steps.jsonl:2: timestep 251 leads to 999"),
         (change_a_line(eta=0), "steps.jsonl:2: eta must be in (0, 1], got 0"),
@@ -208,7 +209,7 @@ def without_candidates(folder: Path) -> None:
             lambda folder: part_path(folder, 1).unlink(),
             "1 of 2 parts are missing (1); run the same `expo rollout` again",
         ),
-        (without_candidates, "has no step candidates; draw it by `expo rollout --num-step-cand"),
+        (without_candidates, "has no step candidates; draw it with `expo rollout --num-step-cand"),
     ],
 )
 def test_one_line_for_every_error(spoil, message, rollout, tmp_path, expo):
@@ -240,4 +241,4 @@ def test_the_command_says_what_was_dropped(rollout, tmp_path, expo):
     rewrite_steps(rollout, scores=(1.0, 1.0, 1.0))
     done = expo("make-pairs", "it1/rollout", "--out", "out.jsonl", "--pairing", ALL, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "out.jsonl\n")
-    assert "17 pairs of 18 steps, dropped 1 steps below min confidence" in done.stderr
+    assert "17 pairs from 18 steps, dropped 1 steps below min confidence" in done.stderr

@@ -20,6 +20,7 @@ from peft.utils import get_peft_model_state_dict
 from torch.nn.utils import parameters_to_vector
 
 from expo_cli.config import RunOptions, TrainConfig
+from expo_cli.contracts.ids import pair_seed
 from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.core.noise import training_noise, uniform_timestep
 from expo_cli.core.objectives import DiffusionDPO, DiffusionKTO, Objective
@@ -104,7 +105,9 @@ def test_the_first_step_is_what_diffusers_would_compute(layout, pairs, tmp_path,
     chosen = [visit.item for visit in visits(0, 6, 0, 2)]
     losses = []
     for n in chosen:
-        noise, timestep = training_noise(0, f"pair{n}", 0, (4, 8, 8), uniform_timestep(1000))
+        noise, timestep = training_noise(
+            pair_seed(0, f"pair{n}", 0), (4, 8, 8), uniform_timestep(1000)
+        )
         clean = torch.stack([latents[f"s{n}-winner"], latents[f"s{n}-loser"]]).float()
         noise = noise.expand_as(clean)
         timesteps = torch.tensor([timestep, timestep])
@@ -198,7 +201,7 @@ def test_an_objective_of_the_users_own(pairs, tiny_sd, tmp_path):
 def test_explore_without_main_is_refused(pairs, tiny_sd, tmp_path):
     first = json.loads(pairs.read_text().splitlines()[0]) | {"main": None}
     pairs.write_text(json.dumps(first) + "\n")
-    with pytest.raises(ContractError, match="jsonl:1: explore and main come together"):
+    with pytest.raises(ContractError, match="jsonl:1: explore and main must be given together"):
         train(pairs, tmp_path / "out", tiny_sd)
 
 
@@ -340,7 +343,7 @@ def test_a_broken_newest_state_costs_steps_and_nothing_else(
     assert contents(stopped) == contents(whole)
     [line] = [line for line in capfd.readouterr().err.splitlines() if "WARNING" in line]
     assert f"{weights}: truncated or damaged" in line
-    assert line.endswith("; going on after step 2")
+    assert line.endswith("; continuing after step 2")
 
 
 def test_a_stopped_run_has_the_status_of_its_newest_state(stopped):
@@ -355,7 +358,7 @@ def test_without_a_whole_state_it_ends_with_what_to_do(stopped, expo, pairs, tin
     done = expo(*command)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert "step-00000004/optimizer.safetensors: cannot be read: No such file" in done.stderr
-    assert "no whole state is left to go on from: put one back" in done.stderr
+    assert "no complete state is left to continue from: restore one" in done.stderr
     assert not (stopped / "model_index.json").exists()
 
 
@@ -548,6 +551,19 @@ def test_a_kept_state_goes_on_to_more_steps_as_if_they_had_been_asked_for(
         train(pairs, out, tiny_sd, max_train_steps=5, **settings)
 
 
+def test_going_on_with_another_number_of_threads_is_said(
+    pairs, tiny_sd, tmp_path, capsys, monkeypatch
+):
+    """And not that of the same number."""
+    for steps, threads in ((1, 1), (2, 1), (3, 2)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        capsys.readouterr()
+        settings = {"max_train_steps": steps, "keep_state": True}
+        train(pairs, tmp_path / "out", tiny_sd, options=RunOptions(), **settings)
+        assert ("goes on with" in capsys.readouterr().err) == (threads == 2)
+    assert json.loads((tmp_path / "out/run.json").read_text())["free"]["threads"] == 2
+
+
 @pytest.mark.parametrize("schedule", [{"warmup_ratio": 0.5}, {"lr_scheduler": "linear"}])
 def test_more_steps_are_refused_where_the_first_would_have_been_others(
     schedule, pairs, tiny_sd, tmp_path
@@ -709,7 +725,7 @@ def test_it_goes_on_with_another_number_of_processes(
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "; going on after step" in done.stderr
+    assert "; continuing after step" in done.stderr
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     check_same_curve(train(pairs, tmp_path / "whole", tiny_sd, **steps, train_batch_size=4), lines)
 
@@ -741,7 +757,7 @@ def test_where_a_batch_is_mixed_its_size_is_part_of_the_plan(tiny_sd):
 
 
 def test_a_launch_that_gives_fewer_processes_than_asked_for_is_refused(pairs, tiny_sd, tmp_path):
-    with pytest.raises(ExpoError, match="2 processes were asked for, 1 launched"):
+    with pytest.raises(ExpoError, match="2 processes were requested, 1 launched"):
         train(pairs, tmp_path / "out", tiny_sd, num_processes=2)
 
 

@@ -240,7 +240,7 @@ def test_caption_dropout_is_refused(step_pairs, tiny_sd, tmp_path):
 
 @pytest.mark.parametrize("objective", ["dpo", "expo", "sft", "kto"])
 def test_step_pairs_are_no_pairs_of_samples(objective, step_pairs, tiny_sd, tmp_path):
-    with pytest.raises(UsageError, match="step-pairs.jsonl: holds step pairs, of which"):
+    with pytest.raises(UsageError, match="step-pairs.jsonl: holds step pairs;"):
         train(step_pairs, tmp_path / "out", tiny_sd, objective=objective)
     assert not (tmp_path / "out").exists()
 
@@ -252,7 +252,7 @@ def test_pairs_of_samples_are_no_step_pairs(tiny_sd, tmp_path, expo):
         *("train", pairs, "--init-from", tiny_sd, "--out", out, "--objective", "spo", "--quiet")
     )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert f"{pairs}: holds pairs, of which --objective spo learns nothing" in done.stderr
+    assert f"{pairs}: holds pairs; --objective spo learns nothing" in done.stderr
     assert not out.exists()
 
 

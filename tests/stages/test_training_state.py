@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 
 from expo_cli.config import RunOptions
-from expo_cli.contracts.checkpoints import check_state, saved_steps, state_folder
+from expo_cli.contracts.states import check_state, saved_steps, state_folder
 from expo_cli.errors import ExpoError
 from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.train.state import (
@@ -100,12 +100,12 @@ def test_falling_back_is_told_in_one_line(network, tmp_path, capfd):
     line = capfd.readouterr().err
     assert line.count("\n") == 1
     assert "step-00000003/state.json: truncated or damaged" in line
-    assert "step-00000002/sha256.json: Input data was truncated; going on after step 1\n" in line
+    assert "step-00000002/sha256.json: Input data was truncated; continuing after step 1\n" in line
 
 
 def test_no_state_is_no_fault_but_no_whole_one_is(network, tmp_path):
     assert newest_whole_state(tmp_path, NOTES) == 0
     save(tmp_path, network, 1)
     (state_folder(tmp_path, 1) / "weights.safetensors").unlink()
-    with pytest.raises(ExpoError, match="weights.safetensors: cannot be read.* put one back from"):
+    with pytest.raises(ExpoError, match="weights.safetensors: cannot be read.* restore one from"):
         newest_whole_state(tmp_path, NOTES)

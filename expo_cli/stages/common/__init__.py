@@ -1,1 +1,1 @@
-"""What the work of several commands shares."""
+"""Code shared by several commands."""

@@ -1,24 +1,24 @@
-"""Work that threads do ahead of whoever needs its results."""
+"""Computes results ahead of their use, in threads."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from expo_cli.threads import usable_cores
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-NUM_THREADS = min(8, os.cpu_count() or 1)
+NUM_THREADS = min(8, usable_cores())
 
 
 def map_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], ahead: int
 ) -> Iterator[Result]:
-    """`function` of each item, in their order, while threads are at the `ahead` next ones.
+    """Yields `function(item)` in order, while threads compute up to `ahead` further items.
 
-    What the function raises is raised in place of its result. Items are taken by the caller's
-    thread, one after the other.
+    An exception is raised in place of its result. `items` is consumed in the caller's thread.
     """
     waiting: deque[Future[Result]] = deque()
     threads = ThreadPoolExecutor(NUM_THREADS)

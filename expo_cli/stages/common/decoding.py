@@ -1,4 +1,4 @@
-"""Latents of a rollout to images."""
+"""Decodes the latents of a rollout to images."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,10 +21,10 @@ class LatentDecoder:
         self.files = TensorFiles()
 
     def images(self, path: Path, digests: Mapping[str, str | None]) -> list[Image.Image]:
-        """The images of samples, by their ids, whose latents are in one safetensors file.
+        """The images of samples whose latents are in one safetensors file, in the order of their ids.
 
-        Raises ContractError when latents are missing, not finite, of another shape than the VAE's,
-        or not those of their digest.
+        Raises ContractError when latents are missing, not finite, do not fit the VAE, or do not
+        match their digest.
         """
         sample_ids = list(digests)
         if not sample_ids:

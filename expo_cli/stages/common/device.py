@@ -13,8 +13,16 @@ def default_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def precisions(device: torch.device) -> list[str]:
+    """Those that the device computes in; a CPU without bf16 instructions is slow in bf16."""
+    if device.type == "cpu":
+        return ["fp32", "bf16"]
+    bf16 = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+    return [name for name in DTYPES if name != "bf16" or bf16]
+
+
 def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype `precision` names; `auto` is the fastest that keeps the result on this device.
+    """The dtype called `precision`; `auto` is the fastest one that is accurate on this device.
 
     Raises UsageError for fp16 on a CPU, which has no fast half precision.
     """

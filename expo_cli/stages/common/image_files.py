@@ -1,4 +1,4 @@
-"""Images written as files, in the formats that rollouts keep and exports hold."""
+"""Writes images as files, in the formats of rollouts and exports."""
 
 import io
 from typing import Literal

@@ -1,4 +1,4 @@
-"""What a launcher (accelerate, torchrun) tells the processes that it started."""
+"""The environment that a launcher (accelerate, torchrun) gives its processes."""
 
 import os
 
@@ -9,5 +9,5 @@ def num_launched() -> int:
 
 
 def is_first() -> bool:
-    """Whether this process is the one of them that writes and speaks."""
+    """Whether this is the process that writes and prints."""
     return os.environ.get("RANK", "0") == "0"

@@ -1,4 +1,4 @@
-"""Rows of a parquet file, a batch at a time, with the file and row of what is wrong."""
+"""Reads the rows of a parquet file in batches, with file and row of every error."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,20 +9,20 @@ import pyarrow.parquet
 
 from expo_cli.errors import ContractError
 
-ROWS_A_BATCH = 4096
-IMAGES_A_BATCH = 16
-# Bytes of a column read at once: without it, those of a row group, which may be a GB of images.
+ROWS_PER_BATCH = 4096
+IMAGES_PER_BATCH = 16
+# Bytes of a column read at once; the default is a whole row group, maybe a GB of images.
 BUFFER = 1 << 20
 
 
 def column_names(path: Path, name: str | None = None) -> list[str]:
-    """Raises ContractError, which calls the file `name`, when it is missing, truncated or another."""
+    """Raises ContractError, which calls the file `name`, when it is missing or not a parquet file."""
     try:
         names = pyarrow.parquet.read_schema(path).names
     except FileNotFoundError as error:
         raise ContractError(f"{name or path}: cannot be read: no such file") from error
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ContractError(f"{name or path}: not a whole parquet file: {error}") from error
+        raise ContractError(f"{name or path}: not a complete parquet file: {error}") from error
     if twice := next((column for column in names if names.count(column) > 1), None):
         raise ContractError(f"{name or path}: has two columns {twice!r}")
     return names
@@ -33,13 +33,13 @@ def rows(
     columns: Sequence[str],
     first: int = 1,
     last: int | None = None,
-    batch_size: int = ROWS_A_BATCH,
+    batch_size: int = ROWS_PER_BATCH,
     name: str | None = None,
 ) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    """Each row's number, from 1, and its values of `columns`, of the rows `first` to `last`.
+    """Yields each row's number, from 1, and its values of `columns`, for rows `first` to `last`.
 
-    Row groups that hold none of these rows are not read. Raises ContractError, which calls the file
-    `name`, at the first row that cannot be.
+    Row groups without these rows are skipped. Raises ContractError, which calls the file `name`, at
+    the first row that cannot be read.
     """
     number = 0
     try:
@@ -57,7 +57,10 @@ def rows(
                             yield number, tuple(cell[i].as_py() for cell in cells)
                         if number == last:
                             return
-    except (UnicodeDecodeError, OverflowError) as error:  # not UTF-8; a date after year 9999
+    except (
+        UnicodeDecodeError,
+        OverflowError,
+    ) as error:  # e.g. not UTF-8, or a date after year 9999
         raise ContractError(f"{name or path}:{number}: cannot be read: {error}") from error
     except (pyarrow.ArrowException, OSError) as error:
-        raise ContractError(f"{name or path}: not a whole parquet file: {error}") from error
+        raise ContractError(f"{name or path}: not a complete parquet file: {error}") from error

@@ -17,7 +17,7 @@ from expo_cli.errors import one_line
 from expo_cli.stages.common.launch import is_first
 
 SECONDS_BETWEEN_LINES = 20.0
-# What libraries that are imported later, and programs that are started, are told by --quiet.
+# Environment by which --quiet silences libraries and child processes.
 SILENCE = {
     "PYTHONWARNINGS": "ignore",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -30,14 +30,19 @@ WIDTH_OF_LOGS = 160
 
 
 def silence_libraries() -> None:
-    """No warnings and no bars of others."""
+    """Silence warnings and progress bars of libraries."""
     os.environ.update(SILENCE)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
 
 
+def seconds_since(started: float) -> float:
+    """Seconds since `time.monotonic()` was `started`, as records hold them."""
+    return round(time.monotonic() - started, 3)
+
+
 class Bar:
-    """Counts finished items. Made by `Notes.bar`."""
+    """Counts finished items; made by `Notes.bar`."""
 
     def __init__(self, total: int, unit: str, done: int) -> None:
         self.total, self.unit, self.done, self.done_before = total, unit, done, done
@@ -45,7 +50,7 @@ class Bar:
 
     @property
     def rate(self) -> float:
-        """Items a second in this run, without those that an earlier one did."""
+        """Items per second in this run, without those of an earlier one."""
         return (self.done - self.done_before) / max(time.monotonic() - self.started, 1e-9)
 
     def advance(self, count: int = 1) -> None:
@@ -80,10 +85,10 @@ class _RichBar(Bar):
 
 
 class Notes:
-    """Everything a stage tells its user while it works."""
+    """Everything a stage prints while it works."""
 
     def __init__(self, options: RunOptions) -> None:
-        # Of several processes that train together, only the first one speaks.
+        # Of several processes that train together, only the first one prints.
         self.quiet = options.quiet or not is_first()
         if self.quiet:
             silence_libraries()
@@ -94,14 +99,14 @@ class Notes:
             self.console.print(one_line(text), markup=False, emoji=False)
 
     def show(self, table: Table) -> None:
-        """A table, in its full width where there is no terminal to fit into."""
+        """Print a table, in full width if stderr is not a terminal."""
         if not self.quiet:
             width = None if self.console.is_terminal else WIDTH_OF_LOGS
             Console(stderr=True, width=width).print(table)
 
     @contextmanager
     def bar(self, total: int, unit: str, done: int = 0) -> Iterator[Bar]:
-        """Progress over `total` items, of which an earlier run finished `done`."""
+        """A progress bar over `total` items, `done` of which an earlier run finished."""
         if self.quiet:
             yield Bar(total, unit, done)
         elif not self.console.is_terminal:

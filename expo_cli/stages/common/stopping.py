@@ -1,4 +1,4 @@
-"""SIGTERM, SIGUSR1 and SIGUSR2 stop a stage at its next safe place, with exit code 75."""
+"""SIGTERM, SIGUSR1 and SIGUSR2 stop a stage at its next safe point, with exit code 75."""
 
 import signal
 from collections.abc import Iterator
@@ -11,15 +11,15 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class StopRequest:
-    """Whether a signal asked to stop. Made by `stop_on_signal`."""
+    """Whether a signal asked to stop; made by `stop_on_signal`."""
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
 
     def check(self) -> None:
-        """Raise Interrupted if a signal came. Call where everything finished is on disk."""
+        """Raise Interrupted if a signal arrived. Call it when all finished work is on disk."""
         if self.signal_name:
-            raise Interrupted(f"stopped by {self.signal_name}; run the same command to go on")
+            raise Interrupted(f"stopped by {self.signal_name}; run the same command to continue")
 
 
 @contextmanager

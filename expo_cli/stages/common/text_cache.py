@@ -1,10 +1,12 @@
-"""What large text encoders said of prompts, on disk: they need not share memory with the network.
+"""A cache of prompt embeddings on disk, so that large text encoders need not share memory with the
+network.
 
-T5 of SD 3 and FLUX weighs 9.5 GB in bf16, so it is asked once for each prompt, before the network
-is loaded. CLIP, which is asked in less time than a file is read, has no cache.
+T5 of SD 3 and FLUX takes 9.5 GB in bf16, so each prompt is encoded once, before the network is
+loaded. CLIP is faster than reading a file and has no cache.
 
-A folder of `ab/abcd....safetensors`, each a prompt's conditioning, named by the prompt's sha256;
-what determines it beside that is the plan in `run.json`. Any number of workers add to it at once.
+The folder holds one `ab/abcd....safetensors` per prompt, named by the prompt's sha256. Everything
+else that determines the embeddings is in the plan of `run.json`. Any number of workers can add
+entries at the same time.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +17,7 @@ from pathlib import Path
 import torch
 from accelerate.utils.memory import clear_device_cache
 
-from expo_cli.contracts.identity import TEXT, listing_sha256, pipeline_sha256s
+from expo_cli.contracts.identity import TEXT, parts_sha256, pipeline_sha256s
 from expo_cli.contracts.kinds import Cache
 from expo_cli.contracts.parts import Shard
 from expo_cli.contracts.provenance import Run
@@ -31,13 +33,13 @@ WHOLE = Shard()
 
 
 class TextCache:
-    """The text encoder of a model source; see `models.protocol.TextEncoder`."""
+    """The cached text encoder of a model source; see `models.protocol.TextEncoder`."""
 
     def __init__(self, folder: Path, source: str, device: torch.device, dtype: torch.dtype) -> None:
-        """Raises ContractError when the folder is of other encoders or another precision."""
+        """Raises ContractError when the folder belongs to other encoders or another precision."""
         self.folder, self.source, self.device, self.dtype = folder, source, device, dtype
         self.cut: set[str] = set()
-        encoders = listing_sha256(pipeline_sha256s(pipeline_folder(source), TEXT).items())
+        encoders = parts_sha256(pipeline_sha256s(pipeline_folder(source), TEXT).items())
         plan = {
             "the sha256 of text encoders and tokenizers": encoders,
             "precision": str(dtype).removeprefix("torch."),
@@ -51,7 +53,7 @@ class TextCache:
         return self.folder / name[:2] / f"{name}.safetensors"
 
     def fill(self, prompts: Iterable[str], notes: Notes, shard: Shard) -> None:
-        """Ask for the prompts of a shard that are not there, then let go of the encoders.
+        """Encode the shard's missing prompts, then free the encoders.
 
         Raises Interrupted, between two prompts, when a signal asks to stop.
         """
@@ -75,8 +77,8 @@ class TextCache:
         clear_device_cache(garbage_collection=True)
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """What `fill` wrote of each. Raises ExpoError where there is no such file, ContractError
-        where it is damaged."""
+        """The cached conditioning. Raises ExpoError for a prompt without an entry, ContractError
+        for a damaged one."""
         return Conditioning.concatenate([self.read(prompt) for prompt in prompts])
 
     def read(self, prompt: str) -> Conditioning:
@@ -99,7 +101,7 @@ def ask_ahead(
     notes: Notes,
     shard: Shard = WHOLE,
 ) -> TextCache | None:
-    """The cache in `folder`, with all prompts of the shard; None where there is no folder."""
+    """The cache in `folder`, filled with all prompts of the shard; None without a folder."""
     if folder is None:
         return None
     cache = TextCache(Path(folder), source, device, dtype)

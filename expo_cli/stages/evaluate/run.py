@@ -1,4 +1,4 @@
-"""`expo evaluate`: scored rollouts of several policies in, figures and a report out."""
+"""`expo evaluate`: turns scored rollouts of several policies into figures and a report."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -19,10 +19,10 @@ from expo_cli.contracts.outputs import Input
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import check_id
 from expo_cli.contracts.results import EvaluatedSample, Results
+from expo_cli.core.alarms import alarms, verdict
 from expo_cli.core.evaluation import PolicySamples, compare
 from expo_cli.core.hps_benchmark import with_group_std
 from expo_cli.core.statistics import estimates
-from expo_cli.core.verdict import alarms, verdict
 from expo_cli.errors import UsageError
 from expo_cli.registry import nearest
 from expo_cli.report.contact_sheet import contact_sheet
@@ -31,7 +31,7 @@ from expo_cli.report.page import render_page
 from expo_cli.report.plots import draw_plots
 from expo_cli.report.terminal import settings_lines, style_table, summary_table
 from expo_cli.stages.common.inputs import note_unchecked
-from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.common.progress import Notes, seconds_since
 from expo_cli.stages.evaluate.remarks import provenance, remarks
 from expo_cli.stages.evaluate.scored_rollouts import (
     Draw,
@@ -45,14 +45,14 @@ from expo_cli.stages.evaluate.scored_rollouts import (
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """`path` is the report; `results` is what results.json holds, or the plan of a dry run."""
+    """`path` is the report; `results` the contents of results.json, or the plan of a dry run."""
 
     path: Path
     results: dict[str, Any]
 
 
 def parse_policies(texts: Sequence[str]) -> dict[str, Path]:
-    """`LABEL=FOLDER` each. Raises UsageError for one of another form and for equal labels."""
+    """Parse `LABEL=FOLDER` texts. Raises UsageError for any other form and for equal labels."""
     policies: dict[str, Path] = {}
     for text in texts:
         label, equals, folder = text.partition("=")
@@ -71,7 +71,7 @@ def parse_policies(texts: Sequence[str]) -> dict[str, Path]:
 def evaluate_policies(
     texts: Sequence[str], out: Path, config: EvaluateConfig, options: RunOptions
 ) -> EvaluateResult:
-    """Compare scored rollouts of the same prompts and seeds; write figures and report into `out`."""
+    """Compare scored rollouts of the same prompts and seeds; write figures and report to `out`."""
     started = time.monotonic()
     notes = Notes(options)
     folders = parse_policies(texts)
@@ -151,7 +151,7 @@ def evaluate_policies(
                     name: each["sha256"] for name, each in results.provenance["policies"].items()
                 },
                 counts={"prompts": results.num_prompts, "samples": len(draws) * len(policies)},
-                seconds=round(time.monotonic() - started, 3),
+                seconds=seconds_since(started),
                 files=files,
             )
         )
@@ -169,7 +169,7 @@ def evaluate_policies(
 def ordered_rewards(rewards: Sequence[str], config: EvaluateConfig) -> list[str]:
     """The training reward first, then the held-out one, then the others by label.
 
-    Raises UsageError when one that is named has no scores.
+    Raises UsageError when a named reward has no scores.
     """
     named = {
         "--training-reward": config.training_reward,
@@ -185,8 +185,8 @@ def ordered_rewards(rewards: Sequence[str], config: EvaluateConfig) -> list[str]
 def read_comparable(
     scored: Sequence[ScoredRollout], limit: int | None, notes: Notes
 ) -> tuple[list[Draw], list[str], list[PolicySamples]]:
-    """The samples that all policies share, their prompt_ids in the order of the first policy's
-    rollout, and what each policy made of them.
+    """The draws that all policies share, their prompt_ids in the order of the first policy's
+    rollout, and the samples of each policy.
 
     Raises ExpoError when they are not the same draws.
     """
@@ -203,7 +203,7 @@ def read_comparable(
 
 
 def prompts_of(draws: Sequence[Draw]) -> tuple[Prompts, dict[str, NDArray[np.bool_]]]:
-    """The prompts in prompt_id order, and which of them each category has, [prompts]."""
+    """The prompts in prompt_id order, and a mask [prompts] for each category."""
     by_id = {draw.prompt_id: draw for draw in draws}
     ids = sorted(by_id)
     number = {prompt_id: i for i, prompt_id in enumerate(ids)}
@@ -243,7 +243,7 @@ def evaluated_samples(
 def write_evaluation(
     out: Path, results: Results, gallery: Gallery, samples: Iterator[EvaluatedSample]
 ) -> list[str]:
-    """Each file replaces the one of an earlier evaluation, whole; returns their names."""
+    """Atomically replace the files of an earlier evaluation; returns their names."""
     plots = draw_plots(results)
     contents = {
         f"plots/{name}.{file_format}": content

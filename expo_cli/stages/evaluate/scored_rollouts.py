@@ -1,4 +1,4 @@
-"""Scored rollouts of several policies, read into columns and checked to be comparable."""
+"""Reads scored rollouts of several policies into columns, and checks that they are comparable."""
 
 import hashlib
 import math
@@ -15,7 +15,7 @@ from expo_cli.contracts.kinds import SCORES, ScoreParts
 from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.provenance import Run, read_run
 from expo_cli.contracts.records import Sample
-from expo_cli.contracts.results import DRIFT_FIGURES, SAMPLER_SETTINGS, Sampling
+from expo_cli.contracts.results import DRIFT_FIGURES, SAMPLER_SETTINGS, SamplerSettings
 from expo_cli.contracts.rollouts import (
     Rollout,
     embeddings_path,
@@ -34,7 +34,7 @@ from expo_cli.stages.common.progress import Bar
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
-    """What was to be drawn: it must be equal for two policies to be compared."""
+    """What was drawn, apart from the policy; it must be equal in all compared policies."""
 
     sample_id: str
     prompt_id: str
@@ -50,7 +50,7 @@ Settings: TypeAlias = tuple[Any, ...]  # the values of SAMPLER_SETTINGS
 
 @dataclass(frozen=True)
 class ScoredRollout:
-    """A rollout whose every part has the scores of `rewards`, in `scores`."""
+    """A rollout whose parts all have scores by `rewards`, in the folder `scores`."""
 
     label: str
     rollout: Rollout
@@ -66,7 +66,7 @@ class ScoredRollout:
         return self.rollout.folder
 
     def input_files(self) -> list[Path]:
-        """Everything the figures are computed from, in a fixed order."""
+        """All files that the figures are computed from, in a fixed order."""
         parts = [part_path(self.folder, part) for part in range(self.rollout.num_parts)]
         return parts + [
             score_path(self.scores, part, reward)
@@ -90,7 +90,7 @@ def open_scored(label: str, folder: Path) -> ScoredRollout:
 
 
 def check_same_rewards(first: ScoredRollout, other: ScoredRollout) -> None:
-    """Raises ExpoError that names the first reward that only one has, or that differs."""
+    """Raises ExpoError that names the first reward that only one of them has, or that differs."""
     for reward in sorted(set(first.rewards) ^ set(other.rewards)):
         has, lacks = (first, other) if reward in first.rewards else (other, first)
         raise ExpoError(
@@ -104,18 +104,18 @@ def check_same_rewards(first: ScoredRollout, other: ScoredRollout) -> None:
             if settings.get(key) != others.get(key):
                 raise ExpoError(
                     f"{other.scores}: {reward} was made with {key}={others.get(key)!r}, for "
-                    f"{first.label} with {settings.get(key)!r}; scores compare only when made alike"
+                    f"{first.label} with {settings.get(key)!r}; scores need equal settings to compare"
                 )
 
 
 def read_samples(
     scored: ScoredRollout, limit: int | None, bar: Bar
 ) -> tuple[list[Draw], list[str], PolicySamples]:
-    """The samples of a policy's first `limit` prompts (of all by default), ordered by sample_id, and
-    their prompt_ids in the order in which the rollout has them.
+    """The samples of a policy's first `limit` prompts (default: all), ordered by sample_id, and their
+    prompt_ids in the order of the rollout.
 
-    A sample that is flagged needs no score, and is NaN whatever score it has. Raises ContractError
-    when a sample stands there twice, or a good one has no score.
+    A flagged sample needs no score, and its score is ignored. Raises ContractError for a duplicate
+    sample, and for a good one without a score.
     """
     draws: list[Draw] = []
     images: list[str | None] = []
@@ -155,7 +155,7 @@ def read_samples(
     draws = [draws[i] for i in order]
     for previous, draw in zip(draws, draws[1:], strict=False):
         if previous.sample_id == draw.sample_id:
-            raise ContractError(f"{scored.folder}: sample {draw.sample_id} stands there twice")
+            raise ContractError(f"{scored.folder}: sample {draw.sample_id} is duplicated")
     is_flagged = np.array(flagged, dtype=bool)[order]
 
     def column(values: Sequence[float | None]) -> Floats:
@@ -193,7 +193,7 @@ def check_same_draws(
     first: str, draws: Sequence[Draw], other: str, other_draws: Sequence[Draw]
 ) -> None:
     """Raises ExpoError that names the first sample in which two policies are not comparable."""
-    advice = "compare rollouts of the same prompts, seed and images a prompt"
+    advice = "compare rollouts of the same prompts, seed and images per prompt"
     ids, other_ids = ({draw.sample_id for draw in some} for some in (draws, other_draws))
     if ids != other_ids:
         sample_id = min(ids ^ other_ids)
@@ -213,10 +213,10 @@ def _settings(sample: Sample) -> Settings:
     return tuple(getattr(sample, name) for name in SAMPLER_SETTINGS)
 
 
-def _sampling(settings: Settings, negative_prompts: Mapping[str, str]) -> Sampling:
+def _sampling(settings: Settings, negative_prompts: Mapping[str, str]) -> SamplerSettings:
     """`negative_prompts` are those of all samples drawn with these settings, by sample_id."""
     listing = "".join(f"{name}\x1f{negative_prompts[name]}\n" for name in sorted(negative_prompts))
-    return Sampling(
+    return SamplerSettings(
         **dict(zip(SAMPLER_SETTINGS, settings, strict=True)),
         num_samples=len(negative_prompts),
         negative_prompts=hashlib.sha256(listing.encode()).hexdigest()
@@ -226,7 +226,7 @@ def _sampling(settings: Settings, negative_prompts: Mapping[str, str]) -> Sampli
 
 
 def _seed(rollout: Rollout) -> int | None:
-    """None in rollouts that something else than `expo rollout` made."""
+    """None in rollouts that `expo rollout` did not make."""
     seed = rollout.run.plan.get("seed")
     return seed if isinstance(seed, int) else None
 
@@ -234,7 +234,7 @@ def _seed(rollout: Rollout) -> int | None:
 def _scores(
     scored: ScoredRollout, part: int, reward: str, samples: Sequence[Sample]
 ) -> dict[str, float]:
-    """The scores of a part; errors as `scores_by_sample`, and for a good sample without one."""
+    """The scores of a part; errors as `scores_by_sample`, and for a good sample without a score."""
     scores = scores_by_sample(scored.scores, part, reward, samples)
     for sample in samples:
         if sample.sample_id not in scores and not sample.checks.flagged:
@@ -246,7 +246,7 @@ def _scores(
 
 
 def _sum_of_kl_steps(samples: Sequence[Sample]) -> Floats | None:
-    """Nats of each step, summed over samples: [steps]; None when they are not all recorded."""
+    """Nats of each step, summed over samples: [steps]; None if any is missing."""
     steps = [sample.kl_steps for sample in samples]
     if None in steps or len({len(each) for each in steps}) != 1:
         return None
@@ -260,7 +260,7 @@ def _mean_kl_steps(sums: Sequence[Floats | None], num_samples: int) -> list[floa
 
 
 def _num_dimensions(rollout: Rollout) -> int | None:
-    """Elements of one sample's latents; None when the latents are not kept."""
+    """Number of elements of a sample's latents; None if the latents are gone."""
     path = rollout.latents_path(0)
     if not path.exists():
         return None
@@ -274,9 +274,9 @@ def _num_dimensions(rollout: Rollout) -> int | None:
 def _diversities(
     scored: ScoredRollout, part: int, reward: str, samples: Sequence[Sample]
 ) -> dict[str, float]:
-    """The diversity of each prompt of a part, NaN for a single image; none without embeddings.
+    """The diversity of each prompt of a part, NaN for a single image; empty without embeddings.
 
-    Raises ContractError when one of the samples has no embedding, or one that is no direction.
+    Raises ContractError for a sample without an embedding, or with one of length 0 or not finite.
     """
     path = embeddings_path(scored.scores, part, reward)
     if not path.exists():
@@ -308,9 +308,9 @@ def _of_all_prompts(
     prompt_ids: Collection[str],
     thinned: Collection[str],
 ) -> dict[str, Floats]:
-    """Diversities in prompt_id order by the reward whose embeddings they are; NaN of `thinned`.
+    """Reward with embeddings -> diversities in prompt_id order, NaN for prompts in `thinned`.
 
-    A reward is left out when it wrote no embeddings, or another prompt has a single image.
+    A reward is left out if it wrote no embeddings, or if another prompt has a single image.
     """
     excused = np.array([prompt_id in thinned for prompt_id in sorted(prompt_ids)])
     known = {

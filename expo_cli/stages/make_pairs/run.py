@@ -1,5 +1,5 @@
-"""`expo make-pairs`: pairs of the samples of each prompt, of the candidates of each step, or of
-images that people have judged."""
+"""`expo make-pairs`: makes pairs of each prompt's samples, of each step's candidates, or of images
+that people have judged."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ from expo_cli.core.pairing import Pairing
 from expo_cli.errors import UsageError
 from expo_cli.registry import PAIRINGS, build
 from expo_cli.stages.common.inputs import note_unchecked
-from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.common.progress import Notes, seconds_since
 from expo_cli.stages.common.stopping import stop_on_signal
 from expo_cli.stages.make_pairs.sample_pairs import SamplePairs
 from expo_cli.stages.make_pairs.scored_groups import PairSource
@@ -28,11 +28,11 @@ from expo_cli.stages.preferences.import_pairs import ImportResult, import_pairs
 
 
 class PairMaker(Protocol):
-    """How one kind of pairs is made of rollouts."""
+    """Makes one kind of pairs from rollouts."""
 
     sources: Sequence[PairSource]
     plan: dict[str, Any]
-    """What determines the pairs, beside the command's settings."""
+    """What determines the pairs, in addition to the command's settings."""
 
     def __init__(
         self,
@@ -43,19 +43,19 @@ class PairMaker(Protocol):
     ) -> None: ...
 
     def inputs(self) -> dict[str, str]:
-        """sha256 of what is read."""
+        """The sha256 of all inputs."""
 
     def pairs(self, part_done: Callable[[], None]) -> Iterator[Pair | StepPair]:
-        """All pairs. Calls `part_done` for each part; raises ExpoError at the end if there are none."""
+        """Yields all pairs. Calls `part_done` for each part; raises ExpoError at the end if there are none."""
 
     def counts(self) -> dict[str, Any]:
-        """What went in, came out and was dropped, once all pairs are made."""
+        """Counts of the input, the output and the drops, once all pairs are made."""
 
     def summary(self) -> str:
-        """The same for the user."""
+        """The counts as text."""
 
 
-# By what a pairing pairs.
+# `Pairing.pairs` -> class.
 MAKERS: dict[str, type[PairMaker]] = {
     "samples": SamplePairs,
     "steps": StepPairs,
@@ -77,14 +77,14 @@ def make_pairs(
     options: RunOptions,
     shard_text: str,
 ) -> MakePairsResult | ImportResult | ExportResult:
-    """Write the pairs of rollouts, or of images in a layout, to the file `out`, or those of pair
-    files with their images into the folder `out`; errors as those of each."""
+    """Write the pairs of rollouts or of a layout's images to the file `out`, or export pair files with
+    their images to the folder `out`; errors as in each case."""
     if images.export is not None:
         return export_pairs(inputs, out, config, images, options, shard_text)
     if images.layout is not None:
         return import_pairs(inputs, out, config, images, options, shard_text)
     if parse_shard(shard_text).count > 1:
-        raise UsageError("--shard needs --layout or --export: pairs of rollouts are made at once")
+        raise UsageError("--shard needs --layout or --export: pairs of rollouts are made in one go")
     return pair_rollouts(inputs, out, config, options)
 
 
@@ -94,7 +94,7 @@ def pair_rollouts(
     """Write the pairs of rollouts to `out`; `-` is standard output.
 
     Raises ExpoError when parts are missing or no pair is left, UsageError for flags that do not
-    fit the rollouts, ContractError for files that contradict each other.
+    fit the rollouts, ContractError for inconsistent files.
     """
     notes = Notes(options)
     started = time.monotonic()
@@ -132,7 +132,7 @@ def pair_rollouts(
         jsonl.write(out, maker.pairs(part_done))
     counts = maker.counts()
     if not to_stdout:
-        seconds = round(time.monotonic() - started, 3)
+        seconds = seconds_since(started)
         output.finish(replace(run, counts=counts, seconds=seconds))
     notes.say(f"make-pairs: {maker.summary()}")
     return MakePairsResult(out, plan, counts)

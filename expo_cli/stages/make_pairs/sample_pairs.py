@@ -1,4 +1,4 @@
-"""Pairs of samples: those of each prompt, over all rollouts, by their scores."""
+"""Pairs of samples: of each prompt, over all rollouts, by their scores."""
 
 import itertools
 import math
@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from expo_cli.config import MakePairsConfig
-from expo_cli.contracts.files import sha256_of_all
+from expo_cli.contracts.files import files_sha256
 from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.records import Pair
 from expo_cli.contracts.rollouts import score_path, scored_rewards
+from expo_cli.core.pair_rule import PairRule, Tally, pair_groups
 from expo_cli.core.pairing import Pairing
-from expo_cli.core.pairs import PairRule, Tally, pair_groups
 from expo_cli.errors import ExpoError, UsageError
 from expo_cli.registry import COMBINATIONS, build, nearest
 from expo_cli.stages.make_pairs.scored_groups import (
@@ -34,7 +34,7 @@ class SamplePairs:
         config: MakePairsConfig,
     ) -> None:
         """Raises ExpoError when parts are missing, UsageError for flags that do not fit the scores,
-        ContractError when a label stands for several rewards."""
+        ContractError when a label is used for different rewards."""
         self.sources = open_sources(folders, config.scores, pairs_folder)
         self.limit = config.limit
         self.weights = choose_rewards(config.reward, self.sources)
@@ -62,8 +62,8 @@ class SamplePairs:
         yield from pair_groups(itertools.islice(groups, self.limit), self.rule, tally)
         if not tally.num_pairs:
             raise ExpoError(
-                f"no pairs left of {tally.num_prompts} prompts and {tally.num_samples} samples: "
-                f"dropped {tally.drops()}; draw more samples a prompt, lower --min-margin "
+                f"no pairs left from {tally.num_prompts} prompts and {tally.num_samples} samples: "
+                f"dropped {tally.drops()}; draw more samples per prompt, lower --min-margin "
                 f"({self.rule.min_margin:g}) or choose another --combine"
             )
 
@@ -73,7 +73,7 @@ class SamplePairs:
     def summary(self) -> str:
         tally, counts = self.tally, self.tally.counts()
         return (
-            f"{tally.num_pairs} pairs of {tally.num_prompts} prompts and {tally.num_samples} samples, "
+            f"{tally.num_pairs} pairs from {tally.num_prompts} prompts and {tally.num_samples} samples, "
             f"dropped {tally.drops()}; mean margin {counts['mean_margin']:.4g}; explore drew "
             f"{counts['explore_share_of_samples']:.0%} of the samples, "
             f"{counts['explore_share_of_winners']:.0%} of the winners, "
@@ -82,9 +82,9 @@ class SamplePairs:
 
 
 def choose_rewards(flags: Sequence[str], sources: Sequence[PairSource]) -> dict[str, float]:
-    """The weight of each reward to pair by, out of `LABEL[=WEIGHT]` flags or the only one there.
+    """Label -> weight of the rewards to pair by, from `LABEL[=WEIGHT]` flags or the only reward.
 
-    Raises UsageError for an unknown label, a bad weight, or several rewards and no flag.
+    Raises UsageError for an unknown label, a bad weight, or several rewards without a flag.
     """
     known = sorted({label for source in sources for label in scored_rewards(source.scores)})
     if not known:
@@ -94,7 +94,7 @@ def choose_rewards(flags: Sequence[str], sources: Sequence[PairSource]) -> dict[
         )
     if not flags and len(known) > 1:
         raise UsageError(
-            f"the scores are of several rewards; name one by --reward: {', '.join(known)}"
+            f"there are scores by several rewards; choose with --reward: {', '.join(known)}"
         )
     weights: dict[str, float] = {}
     for flag in flags or known:
@@ -120,13 +120,13 @@ def parse_weight(flag: str, text: str) -> float:
 
 
 def input_digests(sources: Sequence[PairSource], labels: Sequence[str]) -> dict[str, str]:
-    """One sha256 for the records of each rollout and one for its scores by each reward."""
+    """One sha256 per rollout for its records, and one for its scores by each reward."""
     digests = {}
     for source in sources:
         parts = range(source.rollout.num_parts)
         records = [part_path(source.rollout.folder, part) for part in parts]
-        digests[source.relative] = sha256_of_all(records)
+        digests[source.relative] = files_sha256(source.rollout.folder, records)
         for label in labels:
             scores = [score_path(source.scores, part, label) for part in parts]
-            digests[f"{source.relative}: {label}"] = sha256_of_all(scores)
+            digests[f"{source.relative}: {label}"] = files_sha256(source.scores, scores)
     return digests

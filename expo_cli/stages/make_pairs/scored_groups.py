@@ -1,7 +1,7 @@
-"""Groups: all usable samples of each prompt with their scores, out of one or more rollouts.
+"""Groups: all usable samples of each prompt with their scores, from one or more rollouts.
 
 Rollouts of the same prompts in parts of the same size are read together, part by part, so that
-memory holds one part of each. Otherwise all samples are held, as `Candidate`s.
+memory holds one part per rollout. Otherwise all samples are held, as `Candidate`s.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,22 +26,22 @@ from expo_cli.errors import ContractError, UsageError
 
 @dataclass(frozen=True)
 class PairSource:
-    """A rollout to make pairs of, its scores, and its path relative to the folder of the pairs."""
+    """A rollout to make pairs from, its scores, and its path relative to the folder of the pairs."""
 
     rollout: Rollout
     scores: Path
     relative: str
 
     def read(self) -> list[Input]:
-        """Where what is read lies."""
+        """The folders that are read."""
         return [Input("a rollout", self.rollout.folder), Input("its scores", self.scores)]
 
     def reference(self, part: int) -> str:
-        """What a SampleRef calls the part's safetensors file."""
+        """The `SampleRef.part` of samples in this part."""
         return Path(self.relative, f"{part_name(part)}.safetensors").as_posix()
 
     def require_complete(self, labels: Sequence[str]) -> None:
-        """Raises ExpoError that names missing records, latents or scores, and what makes them."""
+        """Raises ExpoError that names missing records, latents or scores, and the command that makes them."""
         self.rollout.require()
         for label in labels:
             command = f"score {self.rollout.folder} --reward {label}"
@@ -53,13 +53,13 @@ def open_sources(
 ) -> list[PairSource]:
     """Open rollouts and their score folders (FOLDER/scores by default) for pairs in a folder.
 
-    Raises UsageError when the score folders are not one a rollout, a rollout is given twice, or
-    one does not lie below `pairs_folder`; others as `open_rollout`.
+    Raises UsageError when there is not one score folder per rollout, a rollout is given twice, or
+    one is not below `pairs_folder`; other errors as `open_rollout`.
     """
     if scores and len(scores) != len(folders):
         raise UsageError(
             f"--scores is given {len(scores)} times for {len(folders)} rollouts; "
-            "give one a rollout, in their order, or none"
+            "give one per rollout, in the same order, or none"
         )
     resolved = [folder.resolve() for folder in folders]
     for number, folder in enumerate(folders):
@@ -67,7 +67,7 @@ def open_sources(
             raise UsageError(f"{folder} is given twice")
         if not resolved[number].is_relative_to(pairs_folder.resolve()):
             raise UsageError(
-                f"{folder} does not lie below {pairs_folder.resolve()}: paths in pairs.jsonl may "
+                f"{folder} is not below {pairs_folder.resolve()}: paths in pairs.jsonl may "
                 "not leave its folder, so it must be written to a folder above all rollouts"
             )
     return [
@@ -81,7 +81,7 @@ def open_sources(
 
 
 def check_same_judges(sources: Sequence[PairSource], labels: Sequence[str]) -> None:
-    """Raises ContractError when a label stands for different rewards in two rollouts' scores."""
+    """Raises ContractError when a label is used for different rewards in two rollouts' scores."""
     first, *others = sources
     for label in labels:
         expected = read_run(first.scores, reward_run_name(label))
@@ -89,17 +89,17 @@ def check_same_judges(sources: Sequence[PairSource], labels: Sequence[str]) -> N
             found = read_run(source.scores, reward_run_name(label))
             if (found.plan, found.inputs) != (expected.plan, expected.inputs):
                 raise ContractError(
-                    f"{source.scores / reward_run_name(label)}: {label} is not the reward of that "
-                    f"name in {first.scores}; score both rollouts alike"
+                    f"{source.scores / reward_run_name(label)}: {label} is not the same "
+                    f"reward as in {first.scores}; score both rollouts alike"
                 )
 
 
 def read_groups(
     sources: Sequence[PairSource], labels: Sequence[str], part_done: Callable[[], None]
 ) -> Iterator[Group]:
-    """Every prompt's group, in the prompt order of the rollouts. Calls `part_done` for each part.
+    """Yields every prompt's group, in the rollouts' prompt order. Calls `part_done` for each part.
 
-    Raises ContractError for records that contradict each other, naming file and line.
+    Raises ContractError, with file and line, for inconsistent records.
     """
     earlier: set[str] = set()
     for parts in parts_read_together(sources):
@@ -118,7 +118,7 @@ def read_groups(
 def parts_read_together(
     sources: Sequence[PairSource],
 ) -> list[list[tuple[PairSource, int]]]:
-    """Sets of parts such that no prompt is in two of the sets."""
+    """Sets of parts that share no prompts."""
     first, *others = [layout(source.rollout) for source in sources]
     if not others or (None not in first and all(other == first for other in others)):
         num_parts = sources[0].rollout.num_parts
@@ -127,9 +127,9 @@ def parts_read_together(
 
 
 def layout(rollout: Rollout) -> tuple[object, ...]:
-    """What is equal for two rollouts that keep the same prompts in the same parts.
+    """A key that is equal for rollouts with the same prompts in the same parts.
 
-    The prompts' sha256 is None when they came from standard input.
+    The prompts' sha256 is None if they came from standard input.
     """
     plan = rollout.run.plan
     return (
@@ -175,13 +175,13 @@ def add_part(
 
 
 def contradiction(sample: Sample, group: Group) -> str | None:
-    """What keeps the sample out of its prompt's group, if anything does."""
+    """The problem with adding the sample to its prompt's group, None if there is none."""
     if sample.prompt != group.prompt:
-        return f"prompt_id {sample.prompt_id} is of another prompt before: {group.prompt!r}"
+        return f"prompt_id {sample.prompt_id} had another prompt before: {group.prompt!r}"
     if sample.iteration != group.iteration:
         return (
             f"iteration {sample.iteration}, but {group.iteration} in a sample of the same prompt "
-            "before; make the pairs of each iteration by themselves"
+            "before; make the pairs of each iteration separately"
         )
     if sample.sample_id in group.candidates:
         other = group.candidates[sample.sample_id].part

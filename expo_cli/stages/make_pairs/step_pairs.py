@@ -1,4 +1,4 @@
-"""Pairs of step candidates: the best and the worst of each denoising step, as the rollout judged them."""
+"""Pairs of step candidates: the best and the worst of each denoising step, as judged by the rollout."""
 
 import itertools
 from collections import Counter
@@ -9,7 +9,7 @@ from typing import Any
 
 from expo_cli.config import MakePairsConfig
 from expo_cli.contracts import jsonl
-from expo_cli.contracts.files import sha256_of_all
+from expo_cli.contracts.files import files_sha256
 from expo_cli.contracts.outputs import count_lines
 from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.records import StepCandidates, StepPair
@@ -18,7 +18,7 @@ from expo_cli.core.pairing import StepBestWorst, confidence
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.stages.make_pairs.scored_groups import PairSource, open_sources
 
-# Settings of pairs of samples.
+# Settings that apply only to pairs of samples.
 OTHERS = ("reward", "scores", "combine", "source", "min_margin")
 
 
@@ -56,7 +56,7 @@ class StepPairs:
             records = [
                 path for n in parts for path in (part_path(folder, n), steps_path(folder, n))
             ]
-            digests[source.relative] = sha256_of_all(records)
+            digests[source.relative] = files_sha256(folder, records)
         return digests
 
     def pairs(self, part_done: Callable[[], None]) -> Iterator[StepPair]:
@@ -73,12 +73,12 @@ class StepPairs:
                 yield pair
         if not self.num_pairs:
             raise ExpoError(
-                f"no pairs left of {self.num_steps} steps: dropped {self.drops()}; draw more step "
+                f"no pairs left from {self.num_steps} steps: dropped {self.drops()}; draw more step "
                 f"candidates or lower min_confidence ({self.pairing.min_confidence:g})"
             )
 
     def steps(self, part_done: Callable[[], None]) -> Iterator[tuple[str, StepCandidates, bool]]:
-        """Every step, what a StepPair calls its part, and whether it led to a NaN or black image.
+        """Yields every step, its `StepPair.part`, and whether it led to a NaN or black image.
 
         Raises ContractError for a step of a sample that its part does not have.
         """
@@ -106,7 +106,7 @@ class StepPairs:
                 part_done()
 
     def drops(self) -> str:
-        """What was dropped, as text."""
+        """The drops as text."""
         reasons = [f"{count} {name.replace('_', ' ')}" for name, count in self.dropped.items()]
         return ", ".join(reasons) or "nothing"
 
@@ -120,17 +120,17 @@ class StepPairs:
 
     def summary(self) -> str:
         return (
-            f"{self.num_pairs} pairs of {self.num_steps} steps, dropped {self.drops()}; mean "
+            f"{self.num_pairs} pairs from {self.num_steps} steps, dropped {self.drops()}; mean "
             f"confidence {self.confidences / self.num_pairs:.3g}"
         )
 
 
 def require_steps(source: PairSource) -> None:
-    """Raises ExpoError when it has no step candidates, or parts are missing."""
+    """Raises ExpoError when the rollout has no step candidates, or parts are missing."""
     rollout = source.rollout
     if rollout.run.plan.get("num_step_candidates") is None:
         raise ExpoError(
-            f"{rollout.folder}: has no step candidates; draw it by `expo rollout "
+            f"{rollout.folder}: has no step candidates; draw it with `expo rollout "
             "--num-step-candidates N --step-reward SPEC`"
         )
     rollout.require()

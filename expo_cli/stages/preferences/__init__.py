@@ -1,1 +1,1 @@
-"""`expo make-pairs --layout` and `--export`: preference data of others, in and out."""
+"""`expo make-pairs --layout` and `--export`: imports and exports preference data."""

@@ -1,7 +1,7 @@
-"""Images to latents, as the scripts of Diffusion-DPO make them before each step; here only once.
+"""Encodes images to latents once, which the Diffusion-DPO scripts repeat before each step.
 
 Resize the short side (bilinear), crop the centre, scale to [-1, 1], encode, times scaling_factor:
-diffusers' train_diffusion_dpo.py with --no_hflip, whose draw of the posterior is one by seed here.
+as in diffusers' train_diffusion_dpo.py with --no_hflip, but sampling the posterior by seed.
 """
 
 import io
@@ -32,20 +32,20 @@ from expo_cli.models.loading import load_encoder
 from expo_cli.models.protocol import Encoder
 from expo_cli.stages.common.ahead import map_ahead
 from expo_cli.stages.common.device import default_device, resolve_dtype
-from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.common.progress import Notes, seconds_since
 from expo_cli.stages.common.stopping import stop_on_signal
 from expo_cli.stages.preferences.protocol import NeededImage, Preferences, flipped
 
-# Longer images are no pictures, and their short side cannot be enlarged within memory.
+# Enlarging the short side of a longer image could exceed the memory.
 MAX_ASPECT = 20
-# Images that are decoded ahead of the encoder.
+# Number of images to decode ahead of the encoder.
 AHEAD = 64
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image to decode: its contents, or where it lies, or None where there is none. Messages
-    call it `source`."""
+    """An image to decode: its contents, its path, or None if it is missing. Messages call it
+    `source`."""
 
     sample_id: str
     source: str
@@ -54,17 +54,17 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image to encode: its record, and its pixels [3, size, size] in [-1, 1] if it is usable."""
+    """An image to encode: its record and, if it is usable, its pixels [3, size, size] in [-1, 1]."""
 
     record: EncodedImage
     pixels: Tensor | None
 
 
 class LatentEncoder:
-    """Encodes with the VAE of `config`, for its seed."""
+    """Encodes images with the VAE of `config`."""
 
     def __init__(self, config: PairImagesConfig, seed: int) -> None:
-        """Raises UsageError for a resolution that the model cannot halve."""
+        """Raises UsageError for a resolution that does not fit the model."""
         self.device = default_device()
         dtype = resolve_dtype(config.dtype, self.device)
         self.encoder: Encoder = load_encoder(config.vae, self.device, dtype)
@@ -76,7 +76,7 @@ class LatentEncoder:
             )
 
     def latents(self, images: Sequence[Prepared]) -> dict[str, Tensor]:
-        """fp16 latents [channels, height, width] by sample_id, mirrored ones under their own.
+        """sample_id -> fp16 latents [channels, height, width]; mirrored images have their own ids.
 
         Raises ExpoError when they are not finite.
         """
@@ -111,10 +111,10 @@ def encode_parts(
     seed: int,
     notes: Notes,
 ) -> None:
-    """Encode the images of the given parts of the output that `run` began; each appears whole.
+    """Encode the images of the given parts of the output that `run` began; parts are atomic.
 
-    Raises ContractError, with input and row, at an image that cannot be used, unless those are
-    dropped; Interrupted, between two batches, when a signal asks to stop.
+    Raises ContractError, with input and row, at an unusable image, unless these are dropped;
+    Interrupted, between two batches, when a signal asks to stop.
     """
     encoder, folder = LatentEncoder(config, seed), output.path
     items = list(needed.items())
@@ -144,10 +144,12 @@ def encode_parts(
                     "images": len(records),
                     "unreadable": sum(bool(r.problem) for r in records),
                 },
-                seconds=round(time.monotonic() - started, 3),
+                seconds=seconds_since(started),
             )
             write_part_run(folder, part, part_run)
-            jsonl.write(part_path(folder, part), records)  # which makes the part exist
+            jsonl.write(
+                part_path(folder, part), records
+            )  # written last: this file marks the part as done
             stop.check()
 
 
@@ -167,14 +169,14 @@ def require_usable(
         if image.record.problem:
             place = preferences.place(needed[image.record.sample_id])
             raise ContractError(
-                f"{place}: {image.record.problem}; --unreadable drop goes on without its pairs"
+                f"{place}: {image.record.problem}; --unreadable drop leaves out its pairs"
             )
 
 
 def prepared(
     preferences: Preferences, images: Iterable[tuple[str, NeededImage]], size: int
 ) -> Iterator[Prepared]:
-    """The images in their order, read one after the other, decoded by threads."""
+    """Yields the images in order, read one by one and decoded in threads."""
 
     def files() -> Iterator[ImageFile]:
         for number, group in groupby(images, key=lambda item: item[1].input):
@@ -205,7 +207,7 @@ def prepare(file: ImageFile, size: int) -> Prepared:
 
 
 def to_pixels(image: Image.Image, size: int) -> Tensor:
-    """The centre [3, size, size] in [-1, 1] of the image whose short side has become `size`."""
+    """The centre crop [3, size, size] in [-1, 1] of the image, with its short side resized to `size`."""
     image = functional.resize(image, size, InterpolationMode.BILINEAR)
     image = functional.center_crop(image, size)
     return functional.normalize(functional.to_tensor(image), [0.5], [0.5])

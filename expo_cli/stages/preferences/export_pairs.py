@@ -1,10 +1,10 @@
-"""`expo make-pairs --export`: pairs with their images, in a layout that other programs read."""
+"""`expo make-pairs --export`: writes pairs with their images in a layout of other programs."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from expo_cli.config import MakePairsConfig, PairImagesConfig, RunOptions
 from expo_cli.contracts import jsonl
@@ -14,39 +14,14 @@ from expo_cli.contracts.kinds import ExportParts
 from expo_cli.contracts.outputs import Input
 from expo_cli.contracts.parts import num_parts, parse_shard
 from expo_cli.contracts.provenance import Run
-from expo_cli.contracts.records import Pair
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.registry import EXPORTS, build
-from expo_cli.stages.common.image_files import ImageFormat
 from expo_cli.stages.common.inputs import check_overwrite, model_inputs
 from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.common.stopping import stop_on_signal
-from expo_cli.stages.preferences.pair_images import ImageFile, PairImages
+from expo_cli.stages.preferences.pair_images import PairImages
+from expo_cli.stages.preferences.protocol import Export, ExportedPair
 from expo_cli.stages.train.records import TrainingPair, read_pairs
-
-
-@dataclass(frozen=True)
-class ExportedPair:
-    """A pair with its images. `number` counts the pairs; `num_of_prompt` those of its prompt."""
-
-    number: int
-    num_of_prompt: int
-    pair: Pair
-    winner: ImageFile
-    loser: ImageFile
-
-
-class Export(Protocol):
-    """How pairs lie on disk for others. Its dataclass fields are the options of --export."""
-
-    images: ImageFormat
-    """What images become that are not kept as files already."""
-
-    def write(self, path: Path, pairs: Sequence[ExportedPair]) -> None:
-        """Write a part, the file `path` last."""
-
-    def finish(self, folder: Path, parts: Sequence[Path]) -> None:
-        """Write what belongs to all parts, once they are done."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +43,7 @@ def export_pairs(
 ) -> ExportResult:
     """Write the missing parts of this shard into the folder `out`.
 
-    Raises ContractError for pairs or images that are wrong, UsageError for flags that do not fit,
+    Raises ContractError for bad pairs or images, UsageError for flags that do not fit,
     Interrupted, between two parts, when a signal asks to stop.
     """
     notes = Notes(options)
@@ -79,9 +54,9 @@ def export_pairs(
     for field in fields(config):
         if field.name not in ("seed", "limit") and getattr(config, field.name) != field.default:
             flag = field.name.replace("_", "-")
-            raise UsageError(f"--{flag} contradicts --export: the pairs are made")
+            raise UsageError(f"--{flag} contradicts --export: the pairs exist already")
     if any(path.resolve().is_relative_to(out.resolve()) for path in inputs):
-        raise UsageError(f"--out {out}: holds an input; choose a folder for the export alone")
+        raise UsageError(f"--out {out}: contains an input; choose a separate folder for the export")
     pairs = read_pairs(inputs, config.limit)
     require_distinct_samples(pairs)
     count = num_parts(len(pairs), images.part_size)
@@ -158,7 +133,7 @@ def with_images(
 
 
 def require_distinct_samples(pairs: Sequence[TrainingPair]) -> None:
-    """Raises ContractError when two samples have one id, which would be one image to readers."""
+    """Raises ContractError when two samples have the same id, which readers would take for one image."""
     parts: dict[str, Path] = {}
     for item in pairs:
         for ref in (item.pair.winner, item.pair.loser):
@@ -166,5 +141,5 @@ def require_distinct_samples(pairs: Sequence[TrainingPair]) -> None:
             if parts.setdefault(ref.sample_id, part) != part:
                 raise ContractError(
                     f"{part}: {ref.sample_id} is another sample in {parts[ref.sample_id]}; export "
-                    "their pairs into folders of their own"
+                    "their pairs to separate folders"
                 )

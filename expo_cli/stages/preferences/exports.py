@@ -1,4 +1,5 @@
-"""The layouts that `expo make-pairs --export` writes; `layouts` reads them again, `contracts.kinds` names its files."""
+"""The layouts that `expo make-pairs --export` writes; `layouts` reads them, `contracts.kinds` names
+the files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +12,13 @@ import pyarrow.parquet
 from expo_cli.contracts.files import atomic
 from expo_cli.contracts.ids import digest
 from expo_cli.stages.common.image_files import ImageFormat
-from expo_cli.stages.preferences.export_pairs import ExportedPair
-from expo_cli.stages.preferences.pair_images import ImageFile
+from expo_cli.stages.preferences.pair_images import EncodedFile
+from expo_cli.stages.preferences.protocol import ExportedPair
 
-ROWS_A_GROUP = 100
+ROWS_PER_GROUP = 100
 
 
-# As `datasets` gives Pick-a-Pic's columns.
+# The types of Pick-a-Pic's columns in `datasets`.
 PICK_A_PIC = pa.schema(
     [
         ("are_different", pa.bool_()),
@@ -47,8 +48,8 @@ class PickAPicExport:
     """`data/train-00000-of-00004.parquet` with Pick-a-Pic's columns, which diffusers' and
     Salesforce's Diffusion-DPO scripts read as `--dataset_name FOLDER`.
 
-    The winner is on either side by hash, so that a side tells nothing. jpg_0 and jpg_1 hold images
-    of any format; what EXPO does not know (times, URLs, users) is empty.
+    A hash decides on which side the winner is, so that sides carry no information. jpg_0 and jpg_1
+    hold images of any format; columns unknown to EXPO (times, URLs, users) are empty.
     """
 
     images: ImageFormat = "png"
@@ -56,7 +57,7 @@ class PickAPicExport:
     def write(self, path: Path, pairs: Sequence[ExportedPair]) -> None:
         table = pa.Table.from_pylist([self.row(pair) for pair in pairs], schema=PICK_A_PIC)
         with atomic(path) as file:
-            pyarrow.parquet.write_table(table, file, row_group_size=ROWS_A_GROUP)
+            pyarrow.parquet.write_table(table, file, row_group_size=ROWS_PER_GROUP)
 
     def row(self, exported: ExportedPair) -> dict[str, object]:
         pair = exported.pair
@@ -84,7 +85,7 @@ class PickAPicExport:
 
 @dataclass(frozen=True)
 class ImageFolderExport:
-    """Image files and a `metadata.jsonl` of `winner_file_name`, `loser_file_name` and `prompt`,
+    """Image files and a `metadata.jsonl` with `winner_file_name`, `loser_file_name` and `prompt`,
     which `datasets` loads as an imagefolder with the columns winner, loser and prompt."""
 
     images: ImageFormat = "png"
@@ -94,7 +95,7 @@ class ImageFolderExport:
         for exported in pairs:
             pair, names = exported.pair, {}
             for role in ("winner", "loser"):
-                image: ImageFile = getattr(exported, role)
+                image: EncodedFile = getattr(exported, role)
                 name = f"{getattr(pair, role).sample_id}.{image.ending}"
                 with atomic(path.with_suffix("") / name) as file:
                     file.write(image.data)

@@ -1,8 +1,8 @@
-"""`expo make-pairs --layout`: preferences over images become pairs of latents.
+"""`expo make-pairs --layout`: turns preferences over images into pairs of latents.
 
-The rows are read without their images first, which says which images are needed. Each of these is
-encoded once, in parts that any number of workers share; the pairs follow when all parts are there.
-Everything here is known before torch is imported.
+First the rows are read without their images, to find which images are needed. Each image is encoded
+once, in parts that any number of workers share. The pairs are written when all parts exist. Nothing
+here needs torch.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ import msgspec
 
 from expo_cli.config import MakePairsConfig, PairImagesConfig, RunOptions
 from expo_cli.contracts import jsonl
-from expo_cli.contracts.identity import VAE, file_sha256, listing_sha256, model_sha256s
+from expo_cli.contracts.identity import VAE, file_sha256, model_sha256s, parts_sha256
 from expo_cli.contracts.kinds import LatentParts, Pairs, latents_folder
 from expo_cli.contracts.outputs import Input
 from expo_cli.contracts.parts import num_parts, parse_shard, part_name, part_path
@@ -25,24 +25,24 @@ from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import EncodedImage, Pair, SampleRef
 from expo_cli.contracts.sources import written_down
 from expo_cli.core.combination import ZScoreSum
-from expo_cli.core.pairs import PairRule, Tally
+from expo_cli.core.pair_rule import PairRule, Tally
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.registry import LAYOUTS, PAIRINGS, build
 from expo_cli.stages.common.inputs import check_overwrite, model_inputs
-from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.common.progress import Notes, seconds_since
 from expo_cli.stages.preferences.protocol import Layout, NeededImage, Preferences, flipped
 
-# What the preferences are by, as a pair's `reward` says.
+# The `reward` of a pair made from human preferences.
 REWARD = "human"
-# Settings of pairs of rollouts.
+# Settings that apply only to pairs from rollouts.
 OTHERS = ("reward", "scores", "combine", "source")
-# How things are spelled, and what may change: what becomes of an unreadable image changes no latents.
+# Paths as given, and settings that a later run may change: `unreadable` does not affect latents.
 FREE = ("layout", "vae", "export", "unreadable")
 
 
 @dataclass(frozen=True)
 class ImportResult:
-    """`path` is the pairs' file, or the folder of latents while parts of that are missing."""
+    """`path` is the file of pairs, or the folder of latents while parts are missing."""
 
     path: Path
     plan: dict[str, Any]
@@ -61,7 +61,7 @@ def import_pairs(
 ) -> ImportResult:
     """Encode the missing parts of this shard; write the pairs to `out` once no part is missing.
 
-    Raises ContractError for a row or an image that is wrong, ExpoError when no pair is left,
+    Raises ContractError for a bad row or image, ExpoError when no pair is left,
     UsageError for flags that do not fit.
     """
     started = time.monotonic()
@@ -70,7 +70,7 @@ def import_pairs(
     preferences = open_preferences(inputs, out, config, images)
     needed, tally, sha256 = needed_images(preferences)
     count = num_parts(len(needed), images.part_size)
-    # What becomes of an unreadable image changes no latents, so that one may change one's mind.
+    # `unreadable` does not affect latents, so a later run may change it.
     settings = {name: value for name, value in asdict(images).items() if name not in FREE}
     plan = settings | {
         "layout": images.layout.partition(":")[0],
@@ -84,7 +84,7 @@ def import_pairs(
     }
     folder = latents_folder(out)
     notes.say(
-        f"make-pairs: {tally.num_pairs} pairs of {tally.num_prompts} rows, dropped {tally.drops()}; "
+        f"make-pairs: {tally.num_pairs} pairs from {tally.num_prompts} rows, dropped {tally.drops()}; "
         f"{len(needed)} images in {count} parts"
     )
     run = Run(
@@ -113,13 +113,15 @@ def import_pairs(
             notes.say(f"make-pairs: nothing to do, {out} is made")
             return ImportResult(out, plan, finished.counts, parts_encoded=0, parts_missing=0)
         if todo:
-            # Imported here: what is encoded already needs no torch.
+            # Imported here: if all parts are encoded, torch is not needed.
             from expo_cli.stages.preferences.encoding import encode_parts
 
             encode_parts(preferences, needed, parts, run, todo, images, config.seed, notes)
     missing = parts.missing()
     if missing:
-        notes.say(f"make-pairs: {len(missing)} parts are left to other shards; {out} follows them")
+        notes.say(
+            f"make-pairs: {len(missing)} parts are left to other shards; {out} is written after them"
+        )
         return ImportResult(folder, plan, {}, len(todo), len(missing))
     tally = Tally()
     with output.making(run, options.overwrite):
@@ -130,7 +132,7 @@ def import_pairs(
         "num_images": len(needed),
         "dropped": dict(tally.dropped),
     }
-    seconds = round(time.monotonic() - started, 3)
+    seconds = seconds_since(started)
     output.finish(replace(run, counts=counts, seconds=seconds))
     notes.say(f"make-pairs: {tally.num_pairs} pairs, dropped {tally.drops()}")
     return ImportResult(out, plan, counts, len(todo), 0)
@@ -139,16 +141,18 @@ def import_pairs(
 def open_preferences(
     inputs: Sequence[Path], out: Path, config: MakePairsConfig, images: PairImagesConfig
 ) -> Preferences:
-    """Raises UsageError for an unknown layout, and for flags that have no meaning here."""
+    """Raises UsageError for an unknown layout, and for flags that do not apply."""
     for path in inputs:
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise UsageError(f"{path}: is no regular file; preferences are read several times")
+            raise UsageError(f"{path}: is not a regular file; preferences are read several times")
     layout: Layout = build(LAYOUTS, images.layout)
     pairing = build(PAIRINGS, config.pairing)
     if pairing.pairs != "samples":
         raise UsageError(f"--pairing {config.pairing} contradicts --layout: images have no steps")
     if out == jsonl.STANDARD_STREAM:
-        raise UsageError("--out - contradicts --layout: the latents need a folder beside the pairs")
+        raise UsageError(
+            "--out - contradicts --layout: the latents need a folder next to the pairs"
+        )
     Pairs(out).check_place([])
     for name in OTHERS:
         if getattr(config, name) != getattr(MakePairsConfig, name):
@@ -165,8 +169,8 @@ def open_preferences(
 
 
 def needed_images(preferences: Preferences) -> tuple[dict[str, NeededImage], Tally, str]:
-    """The images of all pairs by sample_id, in the order of their first pair; what the rows tell;
-    and one sha256 over the pairs and the places of their images (which are not hashed).
+    """The images of all pairs by sample_id, in the order of their first pair; the counts of rows; and
+    one sha256 over the pairs and the places of their images (which are not hashed).
 
     Raises ExpoError when there is no pair.
     """
@@ -177,12 +181,12 @@ def needed_images(preferences: Preferences) -> tuple[dict[str, NeededImage], Tal
             needed.setdefault(ref.sample_id, images[ref.sample_id])
         listing.update(msgspec.json.encode([pair, *images.values()]))
     if not needed:
-        raise ExpoError(f"no pairs left of {tally.num_prompts} rows: dropped {tally.drops()}")
+        raise ExpoError(f"no pairs left from {tally.num_prompts} rows: dropped {tally.drops()}")
     return needed, tally, listing.hexdigest()
 
 
 def images_sha256(preferences: Preferences, needed: Mapping[str, NeededImage]) -> str:
-    """Of the files that hold the images: image files, or the inputs that they are columns of."""
+    """The sha256 of the files with the images: image files, or the inputs with image columns."""
     listing = []
     for number, group in groupby(needed.values(), key=lambda image: image.input):
         path, places = preferences.inputs[number], [image.place for image in group]
@@ -192,7 +196,7 @@ def images_sha256(preferences: Preferences, needed: Mapping[str, NeededImage]) -
         for place, file in zip(places, preferences.layout.read(path, places), strict=True):
             if file.is_file():
                 listing.append((f"{number}/{place.name}", file_sha256(file)))
-    return listing_sha256(listing)
+    return parts_sha256(listing)
 
 
 def finished_pairs(
@@ -202,7 +206,7 @@ def finished_pairs(
     images: PairImagesConfig,
     tally: Tally,
 ) -> Iterator[Pair]:
-    """Every pair whose images could be read, each followed by its mirror image if asked for."""
+    """Yields every pair whose images were readable, each followed by its mirror image with --flip."""
     count = num_parts(len(needed), images.part_size)
     unreadable, digests = set(), {}
     for part in range(count):
@@ -231,11 +235,11 @@ def finished_pairs(
             yield one
     tally.num_pairs = num_pairs
     if not num_pairs:
-        raise ExpoError(f"no pairs left of {tally.num_prompts} rows: dropped {tally.drops()}")
+        raise ExpoError(f"no pairs left from {tally.num_prompts} rows: dropped {tally.drops()}")
 
 
 def encoded_images(folder: Path, part: int, count: int) -> list[EncodedImage]:
-    """The records of a part. Raises ContractError when they are not as many as were encoded."""
+    """The records of a part. Raises ContractError when their number is not the encoded one."""
     path = part_path(folder, part)
     images = list(jsonl.read(path, EncodedImage))
     if len(images) != count:

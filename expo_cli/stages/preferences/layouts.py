@@ -1,4 +1,4 @@
-"""The layouts of preference data that `expo make-pairs --layout` knows."""
+"""The layouts of preference data that `expo make-pairs --layout` reads."""
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,24 +15,24 @@ from expo_cli.stages.common import parquet
 from expo_cli.stages.preferences.protocol import ImagePlace, NoRanking, Ranking
 
 NO_PROMPT = NoRanking("rows_without_prompt")
-# What label_0 and label_1 may be: a choice, or a tie.
+# Valid (label_0, label_1): a choice, or a tie.
 LABELS = ((1.0, 0.0), (0.0, 1.0), (0.5, 0.5))
 
 
 @dataclass(frozen=True)
 class PickAPic:
-    """Pick-a-Pic v1 and v2 (Kirstain et al., arXiv 2305.01569) as parquet, and what has its columns.
+    """Pick-a-Pic v1 and v2 (Kirstain et al., arXiv 2305.01569) as parquet, or data with its columns.
 
-    Needed are caption, jpg_0, jpg_1, label_0 and label_1 (1 and 0, or 0.5 each for a tie). Where
-    they are there, has_label is heeded, and image_0_uid and image_1_uid tell that an image of
-    several rows is the same one.
+    Required columns are caption, jpg_0, jpg_1, label_0 and label_1 (1 and 0, or 0.5 each for a
+    tie). Optional ones are has_label, and image_0_uid and image_1_uid, which identify an image that
+    is in several rows.
     """
 
     def rankings(self, path: Path) -> Iterator[Ranking | NoRanking]:
         names = parquet.column_names(path)
         if "jpg_0" not in names and "image_0_url" in names:
             raise ContractError(
-                f"{path}: is of a `_no_images` variant of Pick-a-Pic, which has only URLs; take "
+                f"{path}: is a `_no_images` variant of Pick-a-Pic, which has only URLs; use "
                 "the variant with the columns jpg_0 and jpg_1"
             )
         require_columns(path, names, "caption", "jpg_0", "jpg_1", "label_0", "label_1")
@@ -64,7 +64,7 @@ class PickAPic:
 
 @dataclass(frozen=True)
 class ImagePreferences:
-    """Parquet with a column of preferred and one of other images, as open-image-preferences has.
+    """Parquet with a column of preferred and one of other images, as in open-image-preferences.
 
     The options name the columns; an image is a struct {bytes, path}, or bytes.
     """
@@ -86,9 +86,9 @@ class ImagePreferences:
 
 @dataclass(frozen=True)
 class HPDv2:
-    """HPDv2's `train.json` and `test.json` (Wu et al., arXiv 2306.09341), and a folder of images.
+    """HPDv2's `train.json` and `test.json` (Wu et al., arXiv 2306.09341), with its folder of `images`.
 
-    `images` is the folder. An item lists its files as file_path (train.json) or image_path (test.json), and
+    An item lists its files as file_path (train.json) or image_path (test.json), and
     human_preference (train.json, higher is better) or rank (test.json, lower is better).
     """
 
@@ -123,7 +123,7 @@ class HPDv2:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """A folder with a `metadata.jsonl`, as HF's imagefolder loads it; the options name its keys."""
+    """A folder with a `metadata.jsonl`, as in the imagefolder of `datasets`; the options name its keys."""
 
     prompt: str = "prompt"
     winner: str = "winner_file_name"
@@ -150,7 +150,7 @@ def metadata_path(path: Path) -> Path:
 
 
 def require_columns(place: object, present: Collection[str], *needed: str) -> None:
-    """Raises ContractError, with the nearest name, for the first one that is missing."""
+    """Raises ContractError, with the nearest name, for the first missing column."""
     for name in needed:
         if name not in present:
             hint = nearest(name, list(present)) if present else "there is none"
@@ -166,7 +166,7 @@ def is_list_of(value: object, kind: type) -> bool:
 def ranking(
     place: str, row: int, prompt: object, images: Sequence[ImagePlace], scores: Sequence[float]
 ) -> Ranking | NoRanking:
-    """The ranking of a row, or why it is none.
+    """The ranking of a row, or the reason why it has none.
 
     Raises ContractError, which begins with `place`, when the prompt is not text or a score is not
     finite.
@@ -184,7 +184,7 @@ def ranking(
 
 
 def folder_images(path: Path, folder: Path, places: Sequence[ImagePlace]) -> Iterator[Path]:
-    """See `Layout.read`: files of a folder, named by `path`."""
+    """`Layout.read` for files of a folder, named by `path`."""
     for place in places:
         try:
             yield inside(folder, place.name)
@@ -193,19 +193,19 @@ def folder_images(path: Path, folder: Path, places: Sequence[ImagePlace]) -> Ite
 
 
 def parquet_images(path: Path, places: Sequence[ImagePlace]) -> Iterator[bytes | None]:
-    """See `Layout.read`: bytes in a column of bytes or of structs {bytes, path}."""
+    """`Layout.read` for a column of bytes or of structs {bytes, path}."""
     columns = sorted({place.name for place in places})
     first, last = places[0].row, places[-1].row
     waiting = iter(places)
     place = next(waiting)
-    for row, cells in parquet.rows(path, columns, first, last, parquet.IMAGES_A_BATCH):
+    for row, cells in parquet.rows(path, columns, first, last, parquet.IMAGES_PER_BATCH):
         record = dict(zip(columns, cells, strict=True))
         while place is not None and place.row == row:
-            yield image_bytes(record[place.name])
+            yield cell_bytes(record[place.name])
             place = next(waiting, None)
 
 
-def image_bytes(cell: object) -> bytes | None:
-    """None for an empty cell, and for a struct that has only the path of a file elsewhere."""
+def cell_bytes(cell: object) -> bytes | None:
+    """The bytes of a cell; None if it is empty, or a struct with only the path of another file."""
     data = cell.get("bytes") if isinstance(cell, Mapping) else cell
     return data if isinstance(data, bytes) else None

@@ -1,5 +1,5 @@
-"""Preferences over images that exist: what a layout of such data is to `expo make-pairs`, the rows
-of all inputs, and the pairs that they make."""
+"""Preferences over existing images: the interface of their layouts, the rows of all inputs, and the
+pairs that they form."""
 
 import itertools
 from collections import Counter
@@ -10,18 +10,19 @@ from typing import Protocol
 
 from expo_cli.contracts.ids import digest, prompt_id
 from expo_cli.contracts.records import ID, Pair
+from expo_cli.core.pair_rule import PairRule, Tally, pair_group
 from expo_cli.core.pairing import Candidate, Group
-from expo_cli.core.pairs import PairRule, Tally, pair_group
+from expo_cli.stages.common.image_files import ImageFormat
+from expo_cli.stages.preferences.pair_images import EncodedFile
 
 FLIPPED = "-flip"
 
 
 @dataclass(frozen=True, slots=True)
 class ImagePlace:
-    """Where an image is: in row `row` of an input, under `name` (a column, or a file's path).
+    """The place of an image: row `row` of an input, under `name` (a column, or a file's path).
 
-    `identity` tells it from all other images, wherever it stands again; "" where only its place
-    does.
+    `identity` identifies the image wherever it occurs; "" if only its place identifies it.
     """
 
     row: int
@@ -31,7 +32,7 @@ class ImagePlace:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """A row: two or more images of one prompt, and a score of each; higher is better."""
+    """A row: two or more images of one prompt, each with a score; higher is better."""
 
     row: int
     prompt: str
@@ -41,32 +42,31 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class NoRanking:
-    """A row that says nothing, by the name under which it is counted."""
+    """A row without a ranking; `reason` is the name of its count."""
 
     reason: str
 
 
 class Layout(Protocol):
-    """How preferences over images lie on disk. Its dataclass fields are the options of --layout."""
+    """A layout of preferences over images. Its dataclass fields are the options of --layout."""
 
     def rankings(self, path: Path) -> Iterator[Ranking | NoRanking]:
-        """Every row of an input, without reading its images.
+        """Yields every row of an input, without reading its images.
 
-        Raises ContractError, with the input and its row, at the first one that is not of this
+        Raises ContractError, with the input and row, at the first row that does not fit the
         layout.
         """
 
     def read(self, path: Path, places: Sequence[ImagePlace]) -> Iterator[bytes | Path | None]:
-        """The encoded image, or its file, at each place; None where there is nothing.
+        """Yields the encoded image, or its file, at each place; None for a missing one.
 
-        The places are in the order of their rows. Raises ContractError for a file that is not
-        below its folder.
+        Places are in row order. Raises ContractError for a file outside its folder.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class NeededImage:
-    """An image to encode: the number of its input, and where it is there."""
+    """An image to encode: the number of its input, and its place in it."""
 
     input: int
     place: ImagePlace
@@ -74,7 +74,7 @@ class NeededImage:
 
 @dataclass(frozen=True)
 class Preferences:
-    """The rows of all inputs, read anew each time."""
+    """The rows of all inputs, read again at each use."""
 
     inputs: Sequence[Path]
     layout: Layout
@@ -83,10 +83,10 @@ class Preferences:
     flip: bool
 
     def pairs(self, tally: Tally) -> Iterator[tuple[Pair, dict[str, NeededImage]]]:
-        """Every pair, and its row's images by sample_id; the pair's parts are yet unknown.
+        """Yields every pair, with its row's images by sample_id; the parts are not known yet.
 
         Two pairs of the same images are two judgements: the second one's id ends in -1. `tally`
-        counts rows as prompts. Raises ContractError, with input and row, at the first wrong one.
+        counts rows as prompts. Raises ContractError, with input and row, at the first bad row.
         """
         earlier: Counter[str] = Counter()
         for number, row in itertools.islice(self.rows(), self.limit):
@@ -108,9 +108,9 @@ class Preferences:
                 yield number, row
 
     def sample_id(self, number: int, at: ImagePlace) -> str:
-        """An image's own identity where that can be one, else a hash of it or of its place.
+        """The image's own identity if it is a valid id, else a hash of it or of its place.
 
-        A mirrored image that comes from outside is none of those that --flip makes.
+        An imported id that looks like one made by --flip is hashed too.
         """
         own = ID.fullmatch(at.identity) and at.name != at.identity
         if own and not (self.flip and at.identity.endswith(FLIPPED)):
@@ -119,17 +119,17 @@ class Preferences:
         return f"{digest('image', number, input_name(self.inputs[number]), *place):016x}"
 
     def place(self, image: NeededImage) -> str:
-        """Where an image is, for errors: its input, row, and column or file."""
+        """The place of an image for error messages: its input, row, and column or file."""
         return f"{self.inputs[image.input]}:{image.place.row}: {image.place.name}"
 
     def source(self, image: NeededImage) -> str:
-        """The same without folders, for records: it is equal wherever the input lies."""
+        """The place of an image for records, without folders: independent of the input's location."""
         name = input_name(self.inputs[image.input])
         return f"{name}:{image.place.row}: {image.place.name}"
 
 
 def input_name(path: Path) -> str:
-    """The name of a file, or of a folder whatever it is called from where we are."""
+    """The name of a file or folder, also for relative paths such as `.`."""
     return path.name or path.resolve().name
 
 
@@ -142,5 +142,29 @@ def group_of(row: Ranking, images: Mapping[str, NeededImage]) -> Group:
 
 
 def flipped(identity: str) -> str:
-    """The id of a mirrored image, or of a pair of these."""
+    """The id of a mirrored image or pair."""
     return f"{identity}{FLIPPED}"
+
+
+@dataclass(frozen=True)
+class ExportedPair:
+    """A pair with its images. `number` counts the pairs; `num_of_prompt` those of its prompt."""
+
+    number: int
+    num_of_prompt: int
+    pair: Pair
+    winner: EncodedFile
+    loser: EncodedFile
+
+
+class Export(Protocol):
+    """A layout of pairs for other programs. Its dataclass fields are the options of --export."""
+
+    images: ImageFormat
+    """Format for images that exist only as latents."""
+
+    def write(self, path: Path, pairs: Sequence[ExportedPair]) -> None:
+        """Write a part, the file `path` last."""
+
+    def finish(self, folder: Path, parts: Sequence[Path]) -> None:
+        """Write the files shared by all parts, once these are done."""

@@ -1,1 +1,1 @@
-"""`expo prep-prompts`: reads prompts of any source and drops what is not wanted."""
+"""`expo prep-prompts`: reads prompts from files, filters and samples them."""

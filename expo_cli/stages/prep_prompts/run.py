@@ -1,7 +1,7 @@
-"""`expo prep-prompts`: prompts out of any files, each once, short enough, split and sampled.
+"""`expo prep-prompts`: reads prompts, drops duplicates and long ones, splits and samples them.
 
-Prompts wait on disk until the last input is read, so that a bad row leaves no output. Memory holds
-a hash of each distinct prompt, not the prompts.
+Prompts are kept in a temporary file until the last input is read, so that a bad row leaves no
+output. Memory holds a hash of each distinct prompt, not the prompts.
 """
 
 import itertools
@@ -25,20 +25,20 @@ from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.sources import shipped
 from expo_cli.core.prompts import is_heldout
 from expo_cli.errors import ExpoError, UsageError
-from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.common.progress import Notes, seconds_since
 from expo_cli.stages.common.stopping import stop_on_signal
 from expo_cli.stages.prep_prompts.sieve import Pool, Sieve
 from expo_cli.stages.prep_prompts.sources import PromptFile, Row, read_rows, resolve_layout
 from expo_cli.stages.prep_prompts.token_counts import load_tokenizer, vocabulary_sha256
 
-ROWS_A_BATCH = 4096
+ROWS_PER_BATCH = 4096
 
 
 @dataclass(frozen=True)
 class PrepPromptsResult:
     """`counts` add up: num_rows = num_empty + num_duplicates + num_too_long + num_not_sampled +
-    num_train + num_heldout; `first_dropped` says where the first of each kind stand. `num_cleaned`
-    rows held control characters, which are left out.
+    num_train + num_heldout; `first_dropped` has the places of the first ones of each kind.
+    `num_cleaned` rows contained control characters, which were removed.
     """
 
     path: Path
@@ -66,7 +66,7 @@ def prepare_prompts(
         raise UsageError("--json contradicts --out -: both would write to standard output")
     heldout_path = choose_heldout_path(out, heldout_out, config)
     layouts = [resolve_layout(name, config.layout) for name in inputs]
-    # Records name the file that they come from, so that its own name matters.
+    # Records name the file that they come from, so its name affects the output.
     plan = {name: value for name, value in asdict(config).items() if name != "tokenizer"} | {
         "inputs": [Path(name).name for name in inputs]
     }
@@ -107,13 +107,13 @@ def prepare_prompts(
             if heldout_path:
                 jsonl.write(heldout_path, heldout.chosen())
             jsonl.write(out, train.chosen())
-    seconds = round(time.monotonic() - started, 3)
+    seconds = seconds_since(started)
     for output in outputs:
         output.finish(replace(run, counts=counts, seconds=seconds))
     notes.say(f"prep-prompts: {summary(counts, config.max_tokens)}")
     if counts["num_cleaned"]:
         notes.say(
-            f"prep-prompts: {counts['num_cleaned']} rows held control characters, which are left out"
+            f"prep-prompts: {counts['num_cleaned']} rows contained control characters, which were removed"
         )
     if config.sample and counts["num_train"] < config.sample:
         notes.say(f"prep-prompts: fewer prompts than --sample {config.sample} asks for")
@@ -123,7 +123,7 @@ def prepare_prompts(
 def choose_heldout_path(
     out: Path, heldout_out: Path | None, config: PrepPromptsConfig
 ) -> Path | None:
-    """Where held-out prompts go: `heldout_out`, or `heldout.jsonl` beside `out`.
+    """The file for held-out prompts: `heldout_out`, or `heldout.jsonl` next to `out`.
 
     Raises UsageError when the flags contradict each other.
     """
@@ -160,14 +160,16 @@ def local_file(name: str) -> Iterator[Path]:
 
 @contextmanager
 def temporary_space() -> Iterator[None]:
-    """Errors of the temporary folder as ExpoError, which names it."""
+    """Turn an OSError of the temporary folder into ExpoError that names it."""
     try:
         yield
-    except BrokenPipeError:  # that is standard output
+    except BrokenPipeError:  # the error is one of standard output
         raise
     except OSError as error:
         folder = os.environ.get("TMPDIR") or "the temporary folder"
-        raise ExpoError(f"{folder}: {error.strerror or error}; TMPDIR names another") from error
+        raise ExpoError(
+            f"{folder}: {error.strerror or error}; set TMPDIR to another folder"
+        ) from error
 
 
 def sort_rows(
@@ -177,13 +179,13 @@ def sort_rows(
     train: Pool,
     heldout: Pool,
 ) -> None:
-    """Put every prompt that passes the sieve where it belongs.
+    """Put every prompt that passes the sieve into its pool.
 
     Raises Interrupted when a signal asks to stop, ExpoError when the temporary folder is full.
     """
     rows = itertools.islice(located_rows(files, config), config.limit)
     with stop_on_signal() as stop:
-        while batch := list(itertools.islice(rows, ROWS_A_BATCH)):
+        while batch := list(itertools.islice(rows, ROWS_PER_BATCH)):
             prompts = list(sieve.passed(batch))
             with temporary_space():
                 for prompt in prompts:
@@ -195,7 +197,7 @@ def sort_rows(
 def located_rows(
     files: Sequence[PromptFile], config: PrepPromptsConfig
 ) -> Iterator[tuple[str, Row]]:
-    """Each row and where it stands, as NAME:NUMBER without folders."""
+    """Each row with its place, as NAME:NUMBER without folders."""
     for file in files:
         name = Path(file.name).name
         for row in read_rows(file, config.prompt_column, config.category_column):

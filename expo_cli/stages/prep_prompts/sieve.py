@@ -1,4 +1,4 @@
-"""Which rows become prompts, and where those wait until the last row is read."""
+"""Filters rows into prompts, and holds these until the last row is read."""
 
 import tempfile
 from array import array
@@ -18,14 +18,14 @@ from expo_cli.core.prompts import identity, normalise, sample_rank, without_cont
 from expo_cli.stages.prep_prompts.sources import Row
 from expo_cli.stages.prep_prompts.token_counts import TokenCounter
 
-# Longer prompts are too long without being counted.
+# Longer prompts are dropped without counting tokens.
 MOST_CHARACTERS = 1 << 20
-# How many dropped rows provenance names for each reason.
+# Number of dropped rows that run.json names for each reason.
 NUM_EXAMPLES = 10
 
 
 class Dropped:
-    """Rows that one reason dropped: how many, and where the first of them stand."""
+    """Rows dropped for one reason: their number, and the places of the first ones."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -38,10 +38,10 @@ class Dropped:
 
 
 class Sieve:
-    """Passes each prompt once, if it is not empty and not too long; counts what it holds back.
+    """Passes each prompt once, if it is not empty and not too long; counts the others.
 
-    With `keep_all` it holds back only what is empty, or longer than MOST_CHARACTERS; a prompt that
-    passes again has another id. `num_cleaned` counts the rows that held control characters.
+    With `keep_all` it drops only prompts that are empty or longer than MOST_CHARACTERS; a repeated
+    prompt gets another id. `num_cleaned` counts the rows with control characters.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int, keep_all: bool = False) -> None:
@@ -53,7 +53,7 @@ class Sieve:
         self._copies: Counter[str] = Counter()
 
     def passed(self, rows: Sequence[tuple[str, Row]]) -> Iterator[Prompt]:
-        """The prompts of a batch of rows, each with where it stands, that are new and fit."""
+        """Yields the new prompts of a batch of (place, row) that are short enough."""
         self.num_rows += len(rows)
         new: list[tuple[str, Row, str]] = []
         for where, row in rows:
@@ -91,7 +91,7 @@ class Sieve:
         return name if self._copies[name] == 1 else f"{name}-{self._copies[name]}"
 
     def _is_new(self, text: str) -> bool:
-        # 64 bits of sha256, as in prompt_id: two prompts that collide could not share a file.
+        # 64 bits of sha256, as in prompt_id: colliding prompts could not share a file anyway.
         key = int(prompt_id(identity(text)), 16)
         if key in self._seen:
             return False
@@ -100,7 +100,7 @@ class Sieve:
 
 
 class Pool:
-    """Prompts on their way to one output: their lines on disk, in memory their sample ranks."""
+    """Prompts for one output: their lines in a temporary file, their sample ranks in memory."""
 
     def __init__(self, sample: int | None, seed: int) -> None:
         self.sample, self.seed, self.count = sample, seed, 0
@@ -111,7 +111,7 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):  # what a full disk did not take is needed no more
+        with suppress(OSError):  # data lost to a full disk is no longer needed
             self._file.close()
 
     def add(self, prompt: Prompt) -> None:
@@ -129,7 +129,7 @@ class Pool:
         return self.count - self.num_chosen
 
     def chosen(self) -> Iterator[msgspec.Raw]:
-        """The lines of the sample, in the order they came."""
+        """The lines of the sample, in input order."""
         self._file.seek(0)
         lines = (msgspec.Raw(line.removesuffix(b"\n")) for line in self._file)
         if not self.num_left_out:

@@ -1,4 +1,4 @@
-"""Reading prompts out of the files people have, a row at a time."""
+"""Reads prompts from files in common formats, row by row."""
 
 import csv
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,13 +22,13 @@ LAYOUT_OF_ENDING = {
     ".parquet": "parquet",
 }
 
-# Of prompt and category, where they are called otherwise. PartiPrompts is a tsv.
+# Layouts with other column names for prompt and category. PartiPrompts is a tsv.
 COLUMNS = {"pick-a-pic": ("caption", "category"), "parti-prompts": ("Prompt", "Category")}
 
 
 @dataclass(frozen=True)
 class PromptFile:
-    """An input: what the user calls it, where its bytes are, and how they are laid out."""
+    """An input: its name as given, the path of its bytes, and its layout."""
 
     name: str
     path: Path
@@ -37,9 +37,9 @@ class PromptFile:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of an input; `number` counts its lines, or items where one line may hold many.
+    """One row of an input; `number` counts lines, or items where a line may have several.
 
-    `too_long` is one of a line that is too long to hold: then it has no text.
+    A `too_long` row exceeds the longest line that is read, and has no text.
     """
 
     number: int
@@ -51,7 +51,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a row's fields stand. A category that nobody asked for by name may be missing."""
+    """The columns of a row. A category column that the user did not name may be missing."""
 
     prompt: str
     category: str = "category"
@@ -63,7 +63,7 @@ class Columns:
         return self.prompt, self.category, self.negative_prompt
 
     def check(self, present: Collection[str], place: str) -> None:
-        """Raises ContractError, with the nearest name, for a column that is needed and missing."""
+        """Raises ContractError, with the nearest name, for a missing required column."""
         if self.prompt not in present:
             raise ContractError(
                 f"{place}: no column {self.prompt!r}; {nearest(self.prompt, list(present))} "
@@ -85,9 +85,9 @@ class Columns:
 
 
 def resolve_layout(name: str, layout: str) -> str:
-    """The layout of an input; `auto` goes by its ending, and is JSONL for standard input.
+    """The layout of an input; `auto` goes by the file extension, and is JSONL for standard input.
 
-    Raises UsageError when the ending says nothing.
+    Raises UsageError for an unknown extension.
     """
     if layout != "auto":
         return layout
@@ -95,16 +95,16 @@ def resolve_layout(name: str, layout: str) -> str:
         return "jsonl"
     ending = Path(name).suffix.lower()
     if ending == ".json":
-        raise UsageError(f"{name}: say which JSON with --layout hpdv2 or --layout hps-benchmark")
+        raise UsageError(f"{name}: for JSON give --layout hpdv2 or --layout hps-benchmark")
     if ending not in LAYOUT_OF_ENDING:
-        raise UsageError(f"{name}: its ending names no layout; say --layout txt, csv, jsonl, ...")
+        raise UsageError(f"{name}: unknown file extension; give --layout txt, csv, jsonl, ...")
     return LAYOUT_OF_ENDING[ending]
 
 
 def read_rows(
     file: PromptFile, prompt_column: str | None, category_column: str | None
 ) -> Iterator[Row]:
-    """The rows of one input, empty ones too.
+    """The rows of one input, including empty ones.
 
     Raises ContractError with file and line at the first row that cannot be read.
     """
@@ -134,7 +134,7 @@ def read_rows(
 
 
 def _table_rows(file: PromptFile, columns: Columns) -> Iterator[Row]:
-    """A row of which a line is too long to hold is passed over, however many lines it has."""
+    """A row with a line that is too long is reported as such, however many lines it has."""
     skipped: list[int] = []
 
     def lines() -> Iterator[str]:
@@ -144,7 +144,7 @@ def _table_rows(file: PromptFile, columns: Columns) -> Iterator[Row]:
             yield "\n" if line is None else line
 
     if file.layout != "csv":
-        # Nothing is quoted in these: PartiPrompts has a prompt that begins with a quotation mark.
+        # No quoting: PartiPrompts has a prompt that begins with a quotation mark.
         reader = csv.reader(lines(), delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
         reader = csv.reader(lines(), strict=True)
@@ -173,7 +173,7 @@ def _table_rows(file: PromptFile, columns: Columns) -> Iterator[Row]:
 
 
 def check_header(header: Sequence[str], columns: Columns, delimiter: str, place: str) -> None:
-    """Raises ContractError for a column that stands there twice, or is needed and missing."""
+    """Raises ContractError for a duplicate column, or a missing required one."""
     if twice := next((name for name in header if name and header.count(name) > 1), None):
         raise ContractError(f"{place}: has two columns {twice!r}")
     others = [
@@ -204,7 +204,7 @@ def _jsonl_rows(file: PromptFile, columns: Columns) -> Iterator[Row]:
 
 
 def _parquet_rows(file: PromptFile, columns: Columns) -> Iterator[Row]:
-    """Only the columns that are needed are read, so images beside them cost nothing."""
+    """Only the required columns are read, so image columns cost nothing."""
     names = parquet.column_names(file.path, file.name)
     columns.check(names, file.name)
     wanted = [name for name in columns.names if name in names]
@@ -223,7 +223,7 @@ def _object_rows(file: PromptFile, columns: Columns) -> Iterator[Row]:
 
 
 def _string_rows(file: PromptFile) -> Iterator[Row]:
-    """The HPS benchmark's `anime.json`: an array of prompts, its category the file's name."""
+    """The HPS benchmark's `anime.json`: an array of prompts; their category is the file's name."""
     for number, (line, item) in enumerate(json_array(file.path, file.name), start=1):
         if not isinstance(item, str):
             raise ContractError(

@@ -1,4 +1,4 @@
-"""How many tokens a text encoder sees of a prompt, counted offline and without torch."""
+"""Counts a prompt's tokens, offline and without torch."""
 
 import gzip
 import json
@@ -9,26 +9,26 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from expo_cli.contracts.files import sha256
-from expo_cli.contracts.identity import listing_sha256
+from expo_cli.contracts.identity import parts_sha256
 from expo_cli.contracts.sources import model_folder
 from expo_cli.errors import ContractError
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 NUM_MERGES = 48_894
-# Bounds the memory of counting: some 10 MB.
+# Bounds the memory for counting to about 10 MB.
 NUM_WORDS_KEPT = 100_000
 
 
 def clip_vocabulary() -> Path:
-    """The merges that OpenAI published with CLIP, as open_clip ships them."""
-    # find_spec does not import open_clip, which would bring torch.
+    """The merges that OpenAI published with CLIP, as shipped by open_clip."""
+    # find_spec does not import open_clip, which would import torch.
     [package] = find_spec("open_clip").submodule_search_locations
     return Path(package) / "bpe_simple_vocab_16e6.txt.gz"
 
 
 def clip_tokenizer() -> Tokenizer:
-    """CLIP's byte-pair encoding; the same ids as Stable Diffusion's CLIPTokenizer."""
+    """CLIP's byte-pair encoding, with the same ids as Stable Diffusion's CLIPTokenizer."""
     lines = gzip.decompress(clip_vocabulary().read_bytes()).decode().split("\n")
     merges = [tuple(line.split()) for line in lines[1 : 1 + NUM_MERGES]]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -37,7 +37,7 @@ def clip_tokenizer() -> Tokenizer:
 
 
 def byte_pairs(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> Tokenizer:
-    """CLIP's way of cutting text into words and those into `vocabulary`, with both end marks."""
+    """CLIP's tokenizer: splits text into words and these into `vocabulary`, with start and end token."""
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, end_of_word_suffix="</w>", unk_token=END))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
@@ -56,9 +56,9 @@ def byte_pairs(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> Tok
 
 
 def load_tokenizer(source: str | None) -> tuple[Tokenizer, Path]:
-    """The tokenizer of a model or tokenizer folder or hub id, and the file it was read from.
+    """The tokenizer of a model folder, tokenizer folder or hub id, and the file it was read from.
 
-    None is CLIP's own. Raises ExpoError when there is no such folder, ContractError when it holds
+    None is CLIP's own tokenizer. Raises ExpoError when there is no such folder, ContractError when it holds
     neither `tokenizer.json` nor the `vocab.json` and `merges.txt` of a CLIPTokenizer.
     """
     if source is None:
@@ -87,18 +87,17 @@ def load_tokenizer(source: str | None) -> tuple[Tokenizer, Path]:
 
 
 def vocabulary_sha256(vocabulary: Path) -> str:
-    """Of the file that a tokenizer was read from, and of its merges where they stand beside it."""
+    """The sha256 of a tokenizer's file, including the merges next to it."""
     merges = vocabulary.with_name("merges.txt")
     files = {vocabulary, merges} if merges.exists() else {vocabulary}
-    return listing_sha256((path.name, sha256(path)) for path in files)
+    return parts_sha256((path.name, sha256(path)) for path in files)
 
 
 class TokenCounter:
-    """Counts the tokens of texts, end marks included.
+    """Counts the tokens of texts, including start and end token.
 
-    CLIP cuts a text at its blanks before anything else, so that a text has the tokens of its words,
-    and prompts consist of few distinct words: each is cut into tokens once. Other tokenizers
-    get whole texts.
+    CLIP first splits a text into words, and prompts have few distinct words, so each word is
+    tokenised once. Other tokenizers get whole texts.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -121,12 +120,12 @@ class TokenCounter:
 
 
 def cuts_at_blanks(tokenizer: Tokenizer) -> bool:
-    """Whether it first cuts text into CLIP's words, of which none holds a blank."""
+    """Whether the tokenizer first splits text into CLIP's words, which contain no blanks."""
     if tokenizer.pre_tokenizer is None:
         return False
     steps = json.loads(tokenizer.pre_tokenizer.__getstate__())
     match steps.get("pretokenizers", [steps])[0]:
         case {"type": "Split", "behavior": "Removed", "invert": True, "pattern": {"Regex": regex}}:
-            # transformers saves it with the two end marks in front.
+            # transformers saves it with the start and end token first.
             return regex.endswith(WORDS)
     return False

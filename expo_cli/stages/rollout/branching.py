@@ -1,4 +1,4 @@
-"""Steps drawn several times: candidates, what a reward sees in each, and how a sample goes on."""
+"""Steps with several candidates: draws them, judges them, and continues the sample from one."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from expo_cli.stages.score.run import judge
 class BranchedStep:
     """A step of one sample: its record and its tensors by name, fp32 [channels, height, width].
 
-    They are not rounded, so that whoever has the policy can draw the same candidates again.
+    They are not rounded, so that anyone with the policy can draw the same candidates again.
     """
 
     record: StepCandidates
@@ -33,7 +33,7 @@ class BranchedStep:
 
 @dataclass(frozen=True)
 class StepJudge:
-    """A loaded reward, what records call it, and the decoder of what it judges."""
+    """A loaded reward, its label in records, and the decoder of its images."""
 
     label: str
     reward: Reward
@@ -42,11 +42,11 @@ class StepJudge:
     def scores(
         self, samples: Sequence[Sample], clean: Tensor, timestep: int, stop: StopRequest
     ) -> list[float]:
-        """Scores of the finished latents that the policy sees at a timestep, one a sample.
+        """Scores of the final latents that the policy predicts at a timestep, one per sample.
 
         Raises ExpoError when one is not a number.
         """
-        # A policy that draws NaN is told of by the sample's checks.
+        # The sample's checks report a policy that draws NaN.
         images = to_images(self.decoder.decode(clean).nan_to_num())
         judgement = judge(
             self.label, partial(self.judge_at, timestep=timestep), samples, images, stop
@@ -62,9 +62,9 @@ class StepJudge:
 class CandidateSteps:
     """SPO's sampling of one batch (Liang et al., arXiv 2406.04314, section 3.3).
 
-    From every step's x_t come several candidates for x_{t-1}, each with noise of its own, and each
-    judged by what the policy sees in it at the next timestep; any of them, whatever its score, is
-    where the sample goes on.
+    Each step draws several candidates for x_{t-1} from the same x_t with different noise. A
+    candidate is judged by the final image that the policy predicts from it at the next timestep.
+    The sample continues from a random candidate, whatever its score.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class CandidateSteps:
         self.steps: list[list[BranchedStep]] = [[] for _ in samples]
 
     def choose(self, fork: Fork) -> tuple[Tensor, Tensor | None]:
-        """See `models.sampling.Branching`. One forward pass a candidate, each of the whole batch."""
+        """See `models.sampling.Branching`. One forward pass of the whole batch per candidate."""
         drawn, views, scores = [], [], []
         for candidate in range(self.num_candidates):
             self.stop.check()
@@ -106,7 +106,7 @@ class CandidateSteps:
         return pick(drawn, continued), known
 
     def noise(self, fork: Fork, candidate: int) -> Tensor:
-        """Standard normal noise of a candidate of each sample, in the shape of the batch's latents."""
+        """Standard normal noise for one candidate of each sample, in the shape of the batch's latents."""
         seeds = [candidate_seed(sample.seed, fork.number, candidate) for sample in self.samples]
         shape = tuple(fork.latents.shape[1:])
         noise = [normal(generator, shape) for generator in generators(seeds)]
@@ -143,5 +143,5 @@ def step_record(
 
 
 def pick(alternatives: Sequence[Tensor], chosen: Sequence[int]) -> Tensor:
-    """Row i of the alternative that `chosen` names for it; each is [batch, ...]."""
+    """Row i of alternative `chosen[i]`, for each i; all are [batch, ...]."""
     return torch.stack([alternatives[choice][row] for row, choice in enumerate(chosen)])

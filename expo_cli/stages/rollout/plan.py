@@ -1,6 +1,6 @@
-"""`expo rollout`: which parts there are, which are missing, and who draws them.
+"""`expo rollout`: plans the parts, and finds the missing ones and the policy that draws them.
 
-Everything here is known before torch is imported, so a finished part costs nothing.
+Nothing here imports torch, so finished parts cost nothing.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -43,8 +43,8 @@ from expo_cli.rewards.protocol import Reward, whole_identity
 from expo_cli.stages.common.inputs import check_overwrite, model_inputs, spec_inputs
 from expo_cli.stages.common.progress import Notes
 
-# How inputs are spelled, and what changes nothing: what they are is among the run's inputs, and what
-# an explorer makes of the sampling is in the plan.
+# Paths of inputs, whose identity is among the run's inputs, and settings that do not affect the
+# result; the explorer's sampler settings are in the plan.
 FREE_SETTINGS = (
     "prompts",
     "drawn_by",
@@ -63,8 +63,8 @@ FREE_SETTINGS = (
 class RolloutResult:
     """`num_flagged` of the samples that this run drew are NaN or black.
 
-    `missing_parts` are the numbers of the parts that are still to be drawn (of a dry run: by this
-    shard), `missing_shards` the shards, of as many as --shard says, that have any of all to draw.
+    `missing_parts` are the numbers of the parts still to be drawn (in a dry run: by this shard),
+    `missing_shards` the shards, out of those of --shard, that have any missing part.
     """
 
     path: Path
@@ -80,7 +80,7 @@ class RolloutResult:
 
 
 def read_prompts(path: Path, limit: int | None) -> list[Prompt]:
-    """The prompts of a file. Raises ContractError when an id stands there twice."""
+    """The prompts of a file. Raises ContractError for a duplicate id."""
     source = shipped(str(path))
     check_not_cut(source)
     prompts, lines = [], {}
@@ -88,7 +88,7 @@ def read_prompts(path: Path, limit: int | None) -> list[Prompt]:
         if prompt.prompt_id in lines:
             first = lines[prompt.prompt_id]
             raise ContractError(
-                f"{source}:{number}: prompt_id {prompt.prompt_id} stands on line {first} already; "
+                f"{source}:{number}: prompt_id {prompt.prompt_id} is already on line {first}; "
                 "`expo prep-prompts` drops duplicates"
             )
         lines[prompt.prompt_id] = number
@@ -101,7 +101,7 @@ def read_prompts(path: Path, limit: int | None) -> list[Prompt]:
 
 
 def read_negative_prompts(path: str) -> list[str]:
-    """The non-empty lines of a text file. Errors as `texts.text_lines`; ContractError without any."""
+    """The non-empty lines of a text file. Errors as `texts.text_lines`; ContractError if there are none."""
     source = shipped(path)
     negative_prompts = []
     for number, line in text_lines(source):
@@ -151,7 +151,9 @@ def roll_out(
             f"--explorer {config.explorer}: eta belongs to ddim, not {sampling.scheduler}"
         )
     if not sampling.is_guided and config.neg_schedule != "none":
-        raise UsageError(f"--explorer {config.explorer}: without guidance no negative prompt works")
+        raise UsageError(
+            f"--explorer {config.explorer}: negative prompts have no effect without guidance"
+        )
     if config.kl_to:
         sampling.gaussian_eta()
     step_reward = build_step_reward(config, sampling)
@@ -169,7 +171,7 @@ def roll_out(
         f"rollout: {len(prompts)} prompts x {config.num_images_per_prompt} images by {policy}, "
         f"{sampling.scheduler} {sampling.num_inference_steps} steps, guidance "
         f"{sampling.guidance_scale:g}, negative prompts {probability:.0%}, {count} parts"
-        + (f", {config.num_step_candidates} candidates a step" if step_reward else "")
+        + (f", {config.num_step_candidates} candidates per step" if step_reward else "")
     )
     inputs = model_sha256s("drawn_by", policy, (*NETWORK, *TEXT, *SCHEDULER, *VAE))
     if config.kl_to:
@@ -205,7 +207,7 @@ def roll_out(
     with output.begun(run, read, options.overwrite):
         todo, num_flagged = [n for n in output.missing() if shard.takes(n)], 0
         if todo:
-            # Imported here: when nothing is left to draw, torch and diffusers need not load.
+            # Imported here: if nothing is left to draw, torch and diffusers are not needed.
             from expo_cli.stages.rollout.run import Drawing, draw_parts
 
             drawing = Drawing(
@@ -242,9 +244,9 @@ def pipeline_of(source: str) -> str:
 
 
 def build_step_reward(config: RolloutConfig, sampling: SamplingPlan) -> tuple[str, Reward] | None:
-    """The label and the reward that judges step candidates, if there are any.
+    """The label and the reward of step candidates, None without candidates.
 
-    Raises UsageError for steps that cannot be branched, or an unknown reward.
+    Raises UsageError for a sampler without Gaussian steps, or an unknown reward.
     """
     if config.num_step_candidates is None:
         return None

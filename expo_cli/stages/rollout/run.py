@@ -1,4 +1,4 @@
-"""The work of `expo rollout`: batches across prompts, latents and checks into parts."""
+"""The work of `expo rollout`: draws batches across prompts, and writes latents and checks in parts."""
 
 import itertools
 import time
@@ -30,7 +30,7 @@ from expo_cli.rewards.protocol import Reward, StepReward
 from expo_cli.stages.common.device import default_device, resolve_dtype
 from expo_cli.stages.common.image_files import image_bytes
 from expo_cli.stages.common.inputs import note_cut
-from expo_cli.stages.common.progress import Bar, Notes
+from expo_cli.stages.common.progress import Bar, Notes, seconds_since
 from expo_cli.stages.common.stopping import StopRequest, stop_on_signal
 from expo_cli.stages.common.text_cache import ask_ahead
 from expo_cli.stages.rollout.branching import (
@@ -42,7 +42,7 @@ from expo_cli.stages.rollout.branching import (
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """What the parts of a rollout share."""
+    """The settings that all parts of a rollout share."""
 
     prompts: Sequence[Prompt]
     negative_prompts: Sequence[str]
@@ -55,7 +55,7 @@ class Drawing:
     """The label and the reward of --step-reward."""
 
     def negative_prompt(self, prompt: Prompt) -> str:
-        """What the schedule draws for this prompt, else the prompt's own, else nothing."""
+        """The schedule's negative prompt for this prompt, else the prompt's own, else None."""
         drawn = draw_negative_prompt(
             self.negative_prompts,
             self.negative_probability,
@@ -66,18 +66,18 @@ class Drawing:
         return drawn or prompt.negative_prompt or ""
 
     def texts(self, prompt: Prompt) -> tuple[str, str]:
-        """What is encoded of a prompt."""
+        """The text of a prompt that is encoded."""
         return prompt.prompt, self.negative_prompt(prompt)
 
 
 def draw_parts(
     drawing: Drawing, output: RolloutParts, run: Run, parts: Sequence[int], notes: Notes
 ) -> int:
-    """Draw the given parts of the output that `run` began, one after the other; each appears whole.
-    Returns how many samples are flagged.
+    """Draw the given parts of the output that `run` began, one by one; each is written atomically.
+    Returns the number of flagged samples.
 
     Raises Interrupted, between two batches, when a signal asks to stop; ContractError when another
-    command has started the output anew.
+    command has replaced the output.
     """
     config, folder = drawing.config, output.path
     device = default_device()
@@ -105,29 +105,31 @@ def draw_parts(
             if judge is not None:
                 write_steps(folder, part, steps)
             samples = finish_samples(drawing, folder, part, planned, trajectory, model)
-            seconds = round(time.monotonic() - started, 3)
+            seconds = seconds_since(started)
             flagged = sum(sample.checks.flagged for sample in samples)
             num_flagged += flagged
             counts = {"samples": len(planned)} | ({"steps": len(steps)} if steps else {})
             counts |= {"flagged": flagged} if flagged else {}
             part_run = Run(command="rollout", plan={"part": part}, counts=counts, seconds=seconds)
             write_part_run(folder, part, part_run)
-            jsonl.write(part_path(folder, part), samples)  # which makes the part exist
+            jsonl.write(
+                part_path(folder, part), samples
+            )  # written last: this file marks the part as done
             stop.check()
     note_cut(notes, "rollout", model.text)
     if num_flagged:
         hint = "" if dtype == torch.float32 else "; try --dtype fp32"
         notes.say(
             f"rollout: {num_flagged} of {total} images are NaN or black; score, make-pairs and "
-            f"evaluate pass over them{hint}"
+            f"evaluate skip them{hint}"
         )
     return num_flagged
 
 
 def load_step_judge(drawing: Drawing, model: DiffusionModel, notes: Notes) -> StepJudge | None:
-    """The judge of step candidates, where they are asked for.
+    """The judge of step candidates, None without candidates.
 
-    It judges in fp32: candidates of one step differ by little.
+    It judges in fp32, because candidates of one step differ little.
     """
     if drawing.step_reward is None:
         return None
@@ -135,7 +137,7 @@ def load_step_judge(drawing: Drawing, model: DiffusionModel, notes: Notes) -> St
     reward.load(model.device, torch.float32)
     if not isinstance(reward, StepReward):
         notes.say(
-            f"rollout: note: {label} knows no timesteps; what the policy sees in a candidate is "
+            f"rollout: note: {label} is not step-aware; the predicted final image of a candidate is "
             "judged as if it were finished"
         )
     return StepJudge(label, reward, model)
@@ -144,7 +146,7 @@ def load_step_judge(drawing: Drawing, model: DiffusionModel, notes: Notes) -> St
 def plan_samples(
     drawing: Drawing, prompts: Sequence[Prompt], width: int, height: int
 ) -> list[Sample]:
-    """The records of a part's samples, complete but for what only drawing them can tell."""
+    """The records of a part's samples, without the fields that are known only after drawing."""
     config, sampling = drawing.config, drawing.sampling
     unknown = Checks(
         nan=False, black=False, saturation=0, contrast=0, colorfulness=0, clipped=0, edge_energy=0
@@ -183,7 +185,7 @@ def batches(samples: Sequence[Sample], size: int) -> Iterator[tuple[Sample, ...]
 def encode_once(
     model: DiffusionModel, texts: Sequence[str], batch_size: int
 ) -> tuple[Conditioning, dict[str, int]]:
-    """The conditioning of each distinct text, and the row where it stands."""
+    """The conditioning of the distinct texts, and the row of each text in it."""
     distinct = list(dict.fromkeys(texts))
     encoded = [
         model.encode(distinct[start : start + batch_size])
@@ -201,8 +203,7 @@ def draw_samples(
     bar: Bar,
     stop: StopRequest,
 ) -> tuple[Trajectory, list[BranchedStep]]:
-    """Draw a part's samples, and with a judge their step candidates too, in batches that run across
-    its prompts."""
+    """Draw a part's samples and, with a judge, their step candidates, in batches across its prompts."""
     config = drawing.config
     batch_size = config.batch_size
     texts = [s.prompt for s in samples] + [s.negative_prompt for s in samples]
@@ -266,7 +267,7 @@ def finish_samples(
         for offset, (sample, checks) in enumerate(
             zip(planned[rows], image_checks(images), strict=True)
         ):
-            # A policy that draws NaN has no KL; `checks` tells of it.
+            # A policy that draws NaN has no KL; `checks` reports it.
             known = kl is not None and kl[start + offset].isfinite().all()
             steps = tuple(kl[start + offset].tolist()) if known else None
             sample = replace(
@@ -282,7 +283,7 @@ def finish_samples(
 
 
 def write_image(path: Path, image: Tensor) -> str:
-    """Write an image [3, height, width] in [0, 1] in the format of the path's ending; returns its
+    """Write an image [3, height, width] in [0, 1] in the format of the file extension; returns the
     file's digest."""
     pixels = (image.nan_to_num() * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     content = image_bytes(Image.fromarray(pixels), path.suffix.removeprefix("."))

@@ -1,1 +1,1 @@
-"""`expo score`: judges the images of rollouts and of plain folders."""
+"""`expo score`: judges the images of rollouts and image folders."""

@@ -1,4 +1,4 @@
-"""Images that no rollout made: a folder and a JSONL index of it."""
+"""An image folder with a JSONL index."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,10 +24,9 @@ from expo_cli.stages.common.ahead import map_ahead
 
 @dataclass(frozen=True)
 class ImageIndex:
-    """The images that the lines of `path` name, `samples_per_part` of them a part.
+    """The images named by the lines of `path`, `samples_per_part` per part; made by `read_index`.
 
-    `lines` are the line numbers by sample_id. `read_index` makes one. With `drop_unreadable` an
-    image that cannot be used is passed over.
+    `lines` are the line numbers by sample_id. With `drop_unreadable` an unusable image is skipped.
     """
 
     folder: Path
@@ -62,9 +61,9 @@ class ImageIndex:
         return self.entries[start : start + self.samples_per_part]
 
     def images(self, entries: Sequence[ImageEntry], ahead: int) -> Iterator[Image.Image | None]:
-        """Their images, of which threads open the `ahead` next ones; None for a dropped one.
+        """Yields their images, opened ahead in threads; None for a dropped one.
 
-        Raises ContractError, with the index and its line, at an image that cannot be used.
+        Raises ContractError, with the index and line, at an unusable image.
         """
         return map_ahead(self.image, entries, ahead)
 
@@ -78,11 +77,11 @@ class ImageIndex:
         except ContractError as error:
             if self.drop_unreadable:
                 return None
-            advice = ContractError(f"{error}; --unreadable drop goes on without it")
+            advice = ContractError(f"{error}; --unreadable drop leaves it out")
             raise self.located(entry, advice) from error
 
     def digest(self, entry: ImageEntry) -> str | None:
-        """Of the image's file, which need not be there where unreadable ones are dropped."""
+        """The digest of the image's file; it may be missing if unreadable images are dropped."""
         try:
             return sha256(inside(self.folder, entry.image))[:16]
         except ExpoError as error:
@@ -103,8 +102,8 @@ def read_index(
 ) -> ImageIndex:
     """The index at `path` (`-`: standard input) of the images in `folder`.
 
-    A missing prompt_id follows from the prompt, a missing sample_id from the prompt and `image`.
-    Raises ContractError, with its line, for a record that is wrong or stands there twice.
+    A missing prompt_id is derived from the prompt, a missing sample_id from the prompt and `image`.
+    Raises ContractError, with the line, for a bad or duplicate record.
     """
     entries: list[ImageEntry] = []
     lines: dict[str, int] = {}
@@ -113,8 +112,8 @@ def read_index(
         sample = entry.sample_id or f"{prompt}-{digest('image', entry.image):016x}"
         if sample in lines:
             raise ContractError(
-                f"{path}:{number}: sample {sample} ({entry.image}) stands on line {lines[sample]} "
-                "already; give each line its own sample_id"
+                f"{path}:{number}: sample {sample} ({entry.image}) is already on line {lines[sample]}; "
+                "give each line its own sample_id"
             )
         lines[sample] = number
         entries.append(replace(entry, prompt_id=prompt, sample_id=sample))
@@ -124,7 +123,7 @@ def read_index(
 
 
 def check_judged_images(index: ImageIndex, out: Path, labels: Sequence[str], shard: Shard) -> None:
-    """Raises ContractError when an image of a part that has scores is another one than was judged."""
+    """Raises ContractError when an image of a scored part was changed since it was judged."""
     count = num_parts(index.num_samples, index.samples_per_part)
     for parts in (ScoreParts(out, label, count) for label in labels):
         missing = parts.missing()
@@ -138,5 +137,5 @@ def check_judged_images(index: ImageIndex, out: Path, labels: Sequence[str], sha
                 if old is not None and old != new:
                     raise ContractError(
                         f"{path}: {parts.label} judged {index.folder / entry.image} when it was {old}, "
-                        f"now it is {new}; --overwrite to score anew"
+                        f"now it is {new}; --overwrite to score again"
                     )

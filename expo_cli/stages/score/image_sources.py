@@ -1,4 +1,4 @@
-"""What `expo score` can score: the samples of a rollout, or an image folder with an index."""
+"""The inputs of `expo score`: the samples of a rollout, or an image folder with an index."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,31 +17,31 @@ from expo_cli.stages.score.image_index import read_index
 
 
 class ImageSource(Protocol):
-    """Samples in parts. What reading their images needs beside, `stages.score.run` knows."""
+    """Samples in parts; `stages.score.run.image_reader` opens their images."""
 
     num_samples: int
     samples_per_part: int
     unusable: str
-    """What samples without an image to judge are counted as."""
+    """The name under which samples without an image are counted."""
 
     def plan(self) -> dict[str, Any]:
-        """The settings that scores of these images depend on."""
+        """The settings that determine the scores of these images."""
 
     def free(self) -> dict[str, Any]:
-        """How they are spelled."""
+        """The paths of the images as given."""
 
     def inputs(self) -> dict[str, str]:
-        """sha256 of what determines the images."""
+        """The sha256 of everything that determines the images."""
 
     def read(self) -> list[Input]:
-        """Where what is read lies."""
+        """The folders and files that are read."""
 
     def samples(self, part: int) -> Sequence[Sample | ImageEntry]: ...
 
 
 @dataclass(frozen=True)
 class RolloutImages:
-    """The samples of a rollout, or the first `limit`, to be decoded by the VAE of `vae`."""
+    """The samples of a rollout (the first `limit`), decoded by the VAE of `vae`."""
 
     rollout: Rollout
     vae: str
@@ -64,7 +64,7 @@ class RolloutImages:
         return {"vae": self.vae, "rollout": str(self.rollout.folder)}
 
     def inputs(self) -> dict[str, str]:
-        """The samples' own digests say which latents were judged."""
+        """Does nothing: each score has the digest of the judged latents."""
         run = self.rollout.run
         settings = {"rollout": json_sha256([run.plan, run.inputs])}
         return settings | model_sha256s("vae", self.vae, VAE)
@@ -75,13 +75,13 @@ class RolloutImages:
         return own + model_inputs("--vae", self.vae)
 
     def samples(self, part: int) -> list[Sample]:
-        """Raises ContractError when they are not as many as were drawn."""
+        """The samples of a part. Raises ContractError when their number is not the planned one."""
         first = part * self.samples_per_part
         return self.rollout.samples(part)[: self.num_samples - first]
 
 
 def open_images(folder: Path, config: ScoreConfig) -> ImageSource:
-    """The images that a command line means; errors as `open_rollout` and `read_index`."""
+    """The images given on a command line; errors as `open_rollout` and `read_index`."""
     if config.index is not None:
         drop = config.unreadable == "drop"
         return read_index(folder, Path(config.index), config.part_size, config.limit, drop)
@@ -89,13 +89,15 @@ def open_images(folder: Path, config: ScoreConfig) -> ImageSource:
         rollout = open_rollout(folder)
     except ContractError:
         raise
-    except ExpoError as error:  # there is no run, perhaps because there are only images
+    except ExpoError as error:  # no run.json, perhaps because it is an image folder
         raise ExpoError(
             f"{error}; `expo score {folder} --index FILE` scores an image folder"
         ) from error
     vae = config.vae or maker_of_latents(folder, rollout.run)
     if vae is None:
-        raise ContractError(f"{folder}: its run.json does not say who drew it; give --vae")
+        raise ContractError(
+            f"{folder}: its run.json does not state the policy that drew it; give --vae"
+        )
     if config.vae is None:
         check_same_vae(folder, rollout.run, vae)
     return RolloutImages(rollout, vae, config.limit)

@@ -1,6 +1,6 @@
-"""`expo score`: which scores there are, which are missing, and under which label.
+"""`expo score`: finds which scores exist and which are missing, by label.
 
-Everything here is known before torch is imported, so scores that exist cost nothing.
+Nothing here imports torch, so existing scores cost nothing.
 """
 
 import time
@@ -17,7 +17,7 @@ from expo_cli.contracts.tensors import open_tensors
 from expo_cli.errors import UsageError
 from expo_cli.registry import REWARDS, build, split_label
 from expo_cli.stages.common.inputs import check_overwrite, note_unchecked, spec_inputs
-from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.common.progress import Notes, seconds_since
 from expo_cli.stages.score.image_index import ImageIndex, check_judged_images
 from expo_cli.stages.score.image_sources import ImageSource, RolloutImages, open_images
 from expo_cli.stages.score.scores import NamedReward, Scores
@@ -25,11 +25,11 @@ from expo_cli.stages.score.scores import NamedReward, Scores
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """Specs, samples scored by this run, and parts without scores, each by reward label; `dropped`
-    counts the samples that this run read and did not judge, by the reason.
+    """Specs, samples scored by this run, and parts without scores, each by reward label. `dropped`
+    counts the samples that this run read but did not judge, by reason.
 
-    `missing_parts` are the numbers of the parts that lack the scores of some reward,
-    `missing_shards` the shards, of as many as --shard says, that take any of them.
+    `missing_parts` are the numbers of the parts that lack scores of some reward, `missing_shards`
+    the shards, out of those of --shard, that take any of them.
     """
 
     path: Path
@@ -45,16 +45,16 @@ class ScoreResult:
 
 
 def check_can_be_made(images: ImageSource, parts: Sequence[int]) -> None:
-    """Before scores that are there are removed. Raises ContractError for parts that were cut."""
+    """Called before existing scores are removed. Raises ContractError for truncated parts."""
     for part in parts:
         images.samples(part)
         if isinstance(images, RolloutImages):
-            # Their header alone: it says how long the file must be.
+            # The header suffices: it states the file's length.
             open_tensors(images.rollout.latents_path(part), "numpy", checked=True)
 
 
 def named_rewards(specs: Sequence[str]) -> list[NamedReward]:
-    """Raises UsageError for unknown rewards or options, and for labels that are wrong or equal."""
+    """Raises UsageError for unknown rewards or options, and for bad or equal labels."""
     named: dict[str, NamedReward] = {}
     for text in specs:
         label, spec = split_label(text)
@@ -64,7 +64,7 @@ def named_rewards(specs: Sequence[str]) -> list[NamedReward]:
             )
         if label in named:
             raise UsageError(
-                f"--reward {text}: {label!r} is given twice; tell them apart by LABEL={spec}"
+                f"--reward {text}: {label!r} is given twice; distinguish them with LABEL={spec}"
             )
         named[label] = NamedReward(label, spec, build(REWARDS, spec))
     return list(named.values())
@@ -73,7 +73,7 @@ def named_rewards(specs: Sequence[str]) -> list[NamedReward]:
 def score_folder(
     folder: Path, out: Path, config: ScoreConfig, options: RunOptions, shard_text: str
 ) -> ScoreResult:
-    """Score what is missing of this shard's parts, each reward under its label, into `out`."""
+    """Score the missing parts of this shard by each reward, and write the scores to `out`."""
     started = time.monotonic()
     notes = Notes(options)
     shard = parse_shard(shard_text)
@@ -104,14 +104,14 @@ def score_folder(
             if isinstance(images, ImageIndex):
                 check_judged_images(images, out, [r.label for r in rewards], shard)
             if todo:
-                # Imported here: scores that exist need no torch.
+                # Imported here: existing scores do not need torch.
                 from expo_cli.stages.score.run import score_parts
 
                 by_label = {r.label: r.reward for r in rewards}
                 done = score_parts(images, by_label, todo, scores, config, notes)
                 num_scored |= done.num_scored
                 dropped = done.dropped
-        scores.finish(num_scored, images.num_samples, round(time.monotonic() - started, 3))
+        scores.finish(num_scored, images.num_samples, seconds_since(started))
     missing = scores.missing()
     return ScoreResult(
         path=out,

@@ -1,4 +1,4 @@
-"""The work of `expo score`: one pass over the images of each part, by all rewards it lacks."""
+"""The work of `expo score`: one pass over the images of each part, by all missing rewards."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,13 +25,13 @@ from expo_cli.stages.score.image_sources import ImageSource
 from expo_cli.stages.score.scores import Scores
 
 Samples = Sequence[Sample | ImageEntry]
-# The images of some samples of a part, one after the other; None for one that is not judged.
+# Yields the images of some samples of a part; None for one that is not judged.
 ImageReader = Callable[[int, Samples], Iterator[Image | None]]
 
 
 @dataclass(frozen=True)
 class ScoredParts:
-    """How many samples were scored, by label, and how many were not, as what they are counted."""
+    """Number of scored samples by label, and of dropped samples by reason."""
 
     num_scored: dict[str, int]
     dropped: dict[str, int]
@@ -45,7 +45,7 @@ def score_parts(
     config: ScoreConfig,
     notes: Notes,
 ) -> ScoredParts:
-    """Write, for each part in `todo`, the scores by the labels there.
+    """Write the scores of each part in `todo` by the rewards with its labels.
 
     Raises Interrupted, between two batches, when a signal asks to stop.
     """
@@ -91,7 +91,7 @@ def image_reader(
 ) -> ImageReader:
     if isinstance(source, ImageIndex):
         return lambda part, samples: source.images(samples, ahead=batch_size)
-    # Imported here: only a rollout needs diffusers, whose import is slow.
+    # Imported here: only rollouts need diffusers, which is slow to import.
     from expo_cli.stages.common.decoding import LatentDecoder
 
     decoder = LatentDecoder(source.vae, device, dtype)
@@ -116,10 +116,10 @@ def judge_part(
     bar: Bar,
     stop: StopRequest,
 ) -> tuple[Samples, dict[str, list[Judgement]]]:
-    """The part's samples that have an image to judge, and each reward's judgements of these, in
-    their order; each image is read once.
+    """The part's samples with an image, and each reward's judgements of them, in order; each image
+    is read once.
 
-    Batches never run across parts, so that a part's bytes do not depend on what else was scored.
+    Batches never span parts, so that a part's bytes do not depend on what else was scored.
     """
     judged: dict[str, list[Judgement]] = {label: [] for label in rewards}
     whole = [label for label, reward in rewards.items() if reward.whole_parts]
@@ -151,7 +151,7 @@ def judge(
     images: Sequence[Image],
     stop: StopRequest,
 ) -> Judgement:
-    """One judgement. Raises ExpoError when it lacks a score or holds one that is not finite."""
+    """One judgement. Raises ExpoError when a score is missing or not finite."""
     batch = Batch(
         sample_ids=[sample.sample_id for sample in samples],
         prompts=[sample.prompt for sample in samples],
@@ -160,7 +160,7 @@ def judge(
     try:
         judgement = judge_batch(batch)
     except ExpoError:
-        # SLURM signals outside programs too; their end is then no failure.
+        # SLURM also signals external programs; then their exit is not a failure.
         stop.check()
         raise
     if len(judgement.raw) != len(samples):
@@ -172,7 +172,7 @@ def judge(
 
 
 def digests_of(source: ImageSource, samples: Samples) -> list[str | None]:
-    """Of what was judged: a sample's latents, or an image's file."""
+    """The digest of what was judged: a sample's latents, or an image file."""
     if isinstance(source, ImageIndex):
         return [source.digest(entry) for entry in samples]
     return [sample.digest for sample in samples]
@@ -202,7 +202,7 @@ def scores_of_part(
 def write_part(
     out: Path, part: int, label: str, scores: Sequence[Score], judgements: Sequence[Judgement]
 ) -> None:
-    """Write a part's image embeddings, where there are any, then its scores: they make it exist."""
+    """Write a part's image embeddings, if any, then its scores, which mark the part as done."""
     if judgements and all(judgement.embeddings is not None for judgement in judgements):
         rows = torch.cat([judgement.embeddings for judgement in judgements]).half()
         embeddings = {score.sample_id: row for score, row in zip(scores, rows, strict=True)}

@@ -1,4 +1,4 @@
-"""The score folder of a command line: the scores by each of its rewards, begun and continued."""
+"""The score folder of a command line, with the scores by each of its rewards."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,7 +15,7 @@ from expo_cli.rewards.protocol import Reward, whole_identity
 
 @dataclass(frozen=True)
 class NamedReward:
-    """A reward, what the command line calls it, and what files and tables call it."""
+    """A reward, its spec on the command line, and its label in files and tables."""
 
     label: str
     spec: str
@@ -23,7 +23,7 @@ class NamedReward:
 
 
 class Scores:
-    """The parts of each reward in the folder `path`, whose run.json says of which images they are."""
+    """The parts of each reward in the folder `path`; its run.json identifies the scored images."""
 
     def __init__(
         self,
@@ -46,18 +46,18 @@ class Scores:
             )
             for r in rewards
         }
-        # Scores of other images are replaced only with all that are there.
+        # Scores of other images may only be replaced all together.
         self.anew = overwrite and set(self.folder.labels()) <= set(self.parts)
 
     def check(self) -> None:
-        """Errors as `Output.check`, of the folder and of each reward; writes nothing."""
+        """Errors as `Output.check`, for the folder and each reward; writes nothing."""
         self.folder.check(self.of_images, self.read, self.anew)
         for label, parts in self.parts.items():
             parts.check(self.runs[label], self.read, self.overwrite)
 
     @contextmanager
     def begun(self) -> Iterator[None]:
-        """Begin or continue all of it; see `Output.begun`."""
+        """Begin or continue the folder and all rewards; see `Output.begun`."""
         with ExitStack() as stack:
             stack.enter_context(self.folder.begun(self.of_images, self.read, self.anew))
             for label, parts in self.parts.items():
@@ -71,11 +71,11 @@ class Scores:
         self.parts[label].claim(self.runs[label])
 
     def missing(self) -> dict[str, list[int]]:
-        """The parts without scores, by label."""
+        """label -> parts without scores."""
         return {label: parts.missing() for label, parts in self.parts.items()}
 
     def to_make(self, shard: Shard) -> dict[int, list[str]]:
-        """By part of a shard, the labels by which it is to be scored."""
+        """part of the shard -> labels that it lacks."""
         missing = self.missing()
         todo: dict[int, list[str]] = {}
         for label, parts in self.parts.items():
@@ -85,9 +85,9 @@ class Scores:
         return dict(sorted(todo.items()))
 
     def finish(self, num_scored: Mapping[str, int], num_samples: int, seconds: float) -> None:
-        """Write down counts and seconds of those that are complete by now."""
+        """Write counts and seconds of the rewards that are complete now."""
         for label, parts in self.parts.items():
-            # A worker that was killed after the last part left no counts.
+            # A worker that was killed after the last part wrote no counts.
             counted = parts.run().counts
             if not parts.missing() and (num_scored[label] or not counted):
                 counts = {"samples": num_samples, "parts": parts.count}

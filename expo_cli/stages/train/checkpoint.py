@@ -1,6 +1,5 @@
-"""The finished checkpoint: a folder that diffusers loads."""
+"""Writes the finished checkpoint: a folder that diffusers loads."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from peft import LoraConfig
 from torch import Tensor
 
-from expo_cli.contracts.files import atomic, atomic_folder
+from expo_cli.contracts.files import atomic, atomic_folder, write_json
 from expo_cli.contracts.kinds import ADAPTER_FILES, METRICS, MODEL_CARD
 from expo_cli.contracts.sources import MODEL_INDEX
 from expo_cli.contracts.tensors import write_tensors
@@ -22,11 +21,11 @@ from expo_cli.stages.train.origin import Origin, lora_metadata
 
 
 def write_pipeline(model: DiffusionModel, weights: dict[str, Tensor], out: Path) -> list[Path]:
-    """Write the trained network (fp32) and the pipeline's other parts; the index comes last.
-    Returns all files.
+    """Write the trained network (fp32) and the pipeline's other parts, the index last; returns all
+    files.
 
-    The index names no part that is not there, such as the safety checker of a hub snapshot:
-    diffusers would fail to load it.
+    The index does not name missing parts, such as the safety checker of a hub snapshot, which
+    diffusers would fail to load.
     """
     index, written = read_index(model.folder), [out / MODEL_INDEX]
     for name, value in index.items():
@@ -39,14 +38,13 @@ def write_pipeline(model: DiffusionModel, weights: dict[str, Tensor], out: Path)
         with atomic_folder(out / name) as folder:
             if name == model.network_name:
                 model.network.save_config(folder)
-                # With what is fixed, such as position embeddings.
+                # Including buffers such as position embeddings.
                 whole = {**model.network.state_dict(), **weights}
                 write_tensors(folder / WEIGHTS, whole, {"format": "pt"})
             else:
                 shutil.copytree(part, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
         written += [path for path in (out / name).rglob("*") if path.is_file()]
-    with atomic(out / MODEL_INDEX) as file:
-        file.write(json.dumps(index, indent=2).encode() + b"\n")
+    write_json(out / MODEL_INDEX, index)
     return written
 
 
@@ -59,8 +57,8 @@ def write_checkpoint(
     origin: Origin,
     measured: Mapping[str, Any],
 ) -> list[str]:
-    """Write a whole pipeline, or the adapter alone when there is one, after its model card; returns
-    the names of all files of the checkpoint.
+    """Write the model card, then the whole pipeline or only the adapter if there is one; returns the
+    names of all files of the checkpoint.
 
     `measured` is the last line of metrics.
     """

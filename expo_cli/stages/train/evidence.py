@@ -1,4 +1,4 @@
-"""The base class of the kinds of evidence, and what they share."""
+"""The base class of the kinds of evidence, and shared code."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,29 +12,32 @@ from torch import Tensor
 
 from expo_cli.config import TrainConfig
 from expo_cli.contracts.files import inside
-from expo_cli.contracts.ids import digest
+from expo_cli.contracts.ids import digest, pair_seed
 from expo_cli.contracts.records import SampleRef
 from expo_cli.contracts.tensors import TensorFiles
+from expo_cli.core.noise import training_noise
 from expo_cli.core.objectives import Errors, Objective, denoising_error
+from expo_cli.core.visits import drops_caption
 from expo_cli.errors import ContractError
 from expo_cli.models.protocol import Conditioning, DiffusionModel
 from expo_cli.stages.train.reference import Reference
 
-# Below this share of its weight at z = 0 an item hardly moves the policy any more: z above 2.94
-# where the weight is sigmoid(-z).
+# Below this fraction of its weight at z = 0 an item hardly moves the policy: z above 2.94 for the
+# weight sigmoid(-z).
 SATURATED_SHARE = 0.1
 
 
 class EvidenceStream(ABC):
     """The records of all files as an endless stream of visits, turned into evidence.
 
-    What is visited when, with which noise, is a function of the seed and the place in the stream,
-    so that a resumed run needs no memory.
+    Items and noise are functions of the seed and the place in the stream, so that a resumed run
+    needs no state.
     """
 
     favoured: ClassVar[str]
-    """Whom the policy should draw; training stops when `{favoured}_error` runs away from
-    `reference_{favoured}_error`, where these are measured."""
+    other: ClassVar[str]
+    """Names of the errors of samples that the policy should and should not draw. Training stops when
+    `{favoured}_error` greatly exceeds `reference_{favoured}_error`."""
 
     @abstractmethod
     def __init__(
@@ -45,10 +48,10 @@ class EvidenceStream(ABC):
         reference: Reference | None,
         config: TrainConfig,
     ) -> None:
-        """`records` as the kind's reader returns them (see `records.EVIDENCE`); checked to fit the
-        policy as far as that needs no pass over all of them.
+        """`records` come from the kind's reader (see `records.EVIDENCE`). They are checked against
+        the policy, as far as that needs no pass over all of them.
 
-        The reference is None for an objective that needs none.
+        The reference is None if the objective needs none.
         """
 
     @staticmethod
@@ -56,38 +59,37 @@ class EvidenceStream(ABC):
     def prompts(
         records: Sequence[Any], objective: Objective, config: TrainConfig, start: int, count: int
     ) -> Iterable[str]:
-        """All texts that visits `start` to `start + count` of the stream may condition on."""
+        """All texts that visits `start` to `start + count` of the stream may be conditioned on."""
 
     @staticmethod
     @abstractmethod
     def distinct_visits(
         records: Sequence[Any], objective: Objective, config: TrainConfig
     ) -> int | None:
-        """The number of visits after which the reference hears nothing new, if there is one."""
+        """The number of visits after which the reference's inputs repeat, None if they never do."""
 
     @abstractmethod
     def batch(self, start: int, count: int) -> Any:
-        """What the objective's `terms` takes, of visits `start` to `start + count` of the stream:
+        """The argument of the objective's `terms` for visits `start` to `start + count` of the stream:
         tensors [count], those of the policy with gradients."""
 
     @abstractmethod
     def refer(self, start: int, count: int) -> None:
-        """Ask the reference what `batch` of the same visits would ask, and nothing of the
-        policy's network."""
+        """Query the reference as `batch` does for these visits, without the policy's network."""
 
     @abstractmethod
     def measure(self, evidence: Any) -> Mapping[str, Tensor]:
-        """Scalars for `metrics.jsonl`, beside the loss and its terms.
+        """Scalars for `metrics.jsonl`, in addition to the loss and its terms.
 
-        A name may be missing where a micro-batch has nothing to say on it.
+        A micro-batch may lack some of them.
         """
 
 
 class Latents:
-    """Final latents of samples. The first one's shape is the shape of all."""
+    """Reads final latents of samples, which must all have the shape of the first one."""
 
     def __init__(self, folder: Path, first: SampleRef, policy: DiffusionModel) -> None:
-        """Raises ContractError when the policy does not draw such latents."""
+        """Raises ContractError when the policy draws another number of channels."""
         self.files = TensorFiles()
         self.shape = tuple(self._load(folder, first).shape)
         channels = policy.latent_shape(policy.image_size(), policy.image_size())[0]
@@ -104,9 +106,9 @@ class Latents:
             raise ContractError(f"{error} (a record in {folder} refers to it)") from error
 
     def get(self, folder: Path, ref: SampleRef) -> Tensor:
-        """fp32 [channels, height, width].
+        """A sample's latents, fp32 [channels, height, width].
 
-        Raises ContractError when their shape is another one, or they are not finite.
+        Raises ContractError when they have another shape or are not finite.
         """
         latents = self._load(folder, ref)
         place = f"{folder / ref.part}: latents {ref.sample_id}"
@@ -120,7 +122,7 @@ class Latents:
 
 
 class PromptEmbeddings:
-    """Conditioning of prompts, each encoded once while it is among the latest, `capacity` bytes."""
+    """Conditioning of prompts, in a least-recently-used cache of `capacity` bytes."""
 
     def __init__(self, model: DiffusionModel, capacity: int = 1 << 28) -> None:
         self.model, self.capacity = model, capacity
@@ -129,7 +131,7 @@ class PromptEmbeddings:
     def rows(self, prompts: Sequence[str]) -> Conditioning:
         """The conditioning of each prompt, in order."""
         for prompt in prompts:
-            # Each alone: a batch's size changes the last bits, and a resumed run would see others.
+            # One by one: the batch size changes the last bits, so a resumed run would differ.
             if prompt not in self.cache:
                 self.cache[prompt] = self.model.encode([prompt])
         conditioning = Conditioning.concatenate([self.cache[prompt] for prompt in prompts])
@@ -139,31 +141,48 @@ class PromptEmbeddings:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Latents to denoise: `latents` and `noise` are fp32 [rows, channels, height, width],
-    `timesteps` [rows]. `seeds` are those of noise and timestep."""
+class Row:
+    """Latents to denoise: `latents` and `noise` are fp32 [channels, height, width]. `seed`
+    determines noise and timestep."""
 
     latents: Tensor
     noise: Tensor
-    timesteps: Tensor
-    prompts: Sequence[str]
-    seeds: Sequence[int]
+    timestep: int | float
+    prompt: str
+    seed: int
 
-    def keys(self) -> list[int]:
-        """Of each row a hash of all that a frozen model's error depends on.
+    def key(self) -> int:
+        """A hash of everything that a frozen model's error depends on.
 
-        The noise by its seed, which is the same on every machine; its last bits need not be.
+        Noise is represented by its seed, as its last bits may differ between machines.
         """
-        rows = zip(self.seeds, self.timesteps.tolist(), self.prompts, self.latents, strict=True)
-        return [
-            digest("error", seed, timestep, prompt, tensor_sha256(latents))
-            for seed, timestep, prompt, latents in rows
-        ]
+        return digest("error", self.seed, self.timestep, self.prompt, tensor_sha256(self.latents))
+
+
+class RowMaker:
+    """Makes rows: an image with the noise, timestep and caption dropout of a visit."""
+
+    def __init__(self, config: TrainConfig, policy: DiffusionModel, latents: Latents) -> None:
+        self.config, self.latents = config, latents
+        self.draw_timestep = policy.training_timestep
+
+    def row(
+        self, folder: Path, ref: SampleRef, prompt: str, item_id: str, noise_id: str, draw: int
+    ) -> Row:
+        """`item_id` and draw decide on caption dropout, `noise_id` and draw on noise and timestep.
+
+        Errors as `Latents.get`.
+        """
+        seed = pair_seed(self.config.seed, noise_id, draw)
+        noise, timestep = training_noise(seed, self.latents.shape, self.draw_timestep)
+        dropped = drops_caption(self.config.seed, item_id, draw, self.config.caption_dropout)
+        latents = self.latents.get(folder, ref)
+        return Row(latents, noise, timestep, "" if dropped else prompt, seed)
 
 
 @dataclass(frozen=True)
 class NoisyRows:
-    """What a model is given of some rows, on its device, and what it should say."""
+    """A model's input for some rows, on its device, with the prediction target."""
 
     noisy: Tensor
     timesteps: Tensor
@@ -185,51 +204,52 @@ class NoisyRows:
 
 
 class Denoiser:
-    """The policy and its reference, at work on the same noisy latents."""
+    """The errors of the policy and its reference on the same noisy latents."""
 
     def __init__(self, policy: DiffusionModel, reference: Reference | None) -> None:
         self.policy, self.reference = policy, reference
         self.prompts = PromptEmbeddings(policy)
 
-    def errors(self, rows: Rows) -> Errors:
-        """Errors [rows], the policy's with gradients; without a reference its errors are 0."""
+    def errors(self, rows: Sequence[Row]) -> Errors:
+        """Errors [rows], the policy's with gradients; without a reference, the reference's are 0."""
         noisy = self.noisy(rows)
         error = noisy.errors(self.policy)
         if self.reference is None:
             return Errors(error, torch.zeros_like(error))
         return Errors(error, self.reference_errors(rows, noisy).to(error.device))
 
-    def refer(self, rows: Rows) -> None:
-        """Ask the reference for its errors alone."""
+    def refer(self, rows: Sequence[Row]) -> None:
+        """Compute only the reference's errors."""
         self.reference_errors(rows, self.noisy(rows))
 
-    def noisy(self, rows: Rows) -> NoisyRows:
+    def noisy(self, rows: Sequence[Row]) -> NoisyRows:
         policy = self.policy
-        latents, noise = rows.latents.to(policy.device), rows.noise.to(policy.device)
-        timesteps = rows.timesteps.to(policy.device)
+        latents = torch.stack([row.latents for row in rows]).to(policy.device)
+        noise = torch.stack([row.noise for row in rows]).to(policy.device)
+        timesteps = torch.tensor([row.timestep for row in rows]).to(policy.device)
         return NoisyRows(
             policy.add_noise(latents, noise, timesteps),
             timesteps,
-            self.prompts.rows(rows.prompts),
+            self.prompts.rows([row.prompt for row in rows]),
             policy.target(latents, noise, timesteps),
         )
 
-    def reference_errors(self, rows: Rows, noisy: NoisyRows) -> Tensor:
+    def reference_errors(self, rows: Sequence[Row], noisy: NoisyRows) -> Tensor:
         def ask(model: DiffusionModel, asked: list[int] | None) -> Tensor:
             return (noisy if asked is None else noisy.rows(asked)).errors(model)[:, None]
 
-        return self.reference.values(rows.keys, ask)[:, 0]
+        return self.reference.values(lambda: [row.key() for row in rows], ask)[:, 0]
 
 
 def tensor_sha256(tensor: Tensor) -> str:
-    """Of the shape and the contents of a tensor on the CPU."""
+    """The sha256 of the shape and contents of a tensor on the CPU."""
     return sha256(f"{list(tensor.shape)}".encode() + tensor.numpy().tobytes()).hexdigest()
 
 
 def saturation(objective: Objective, evidence: Any) -> dict[str, Tensor]:
     """`saturation`: the share of items whose gradient weight is below a tenth of that at z = 0.
 
-    Empty for an objective without weights.
+    Empty if the objective has no weights.
     """
     weight = objective.weight(evidence)
     if weight is None:

@@ -1,4 +1,4 @@
-"""Asking the reference before training: the inference-only jobs of `expo train --shard`."""
+"""Fills the reference cache before training: the inference-only jobs of `expo train --shard`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from expo_cli.stages.train.records import EVIDENCE, TrainingRecord
 from expo_cli.stages.train.reference import Reference, ReferenceCache, cache_run
 from expo_cli.stages.train.settings import global_batch_size
 
-# Visits a part: what a shard takes and a file holds.
+# Visits per part; a shard takes whole parts, and a cache file holds one.
 PART_VISITS = 256
 
 
@@ -26,10 +26,10 @@ def fill_cache(
     shard: Shard,
     notes: Notes,
 ) -> tuple[int, int]:
-    """Ask the reference what training will ask, as far as it is this shard's part and not known;
-    returns how many values were computed and how many were there.
+    """Compute this shard's missing values of the reference for the coming training; returns how many
+    were computed and how many were cached.
 
-    The same forward passes as in training, so that the values are the same to the bit. Raises
+    The forward passes are those of training, so that the values are bitwise equal. Raises
     Interrupted, between two batches, when a signal asks to stop; finished parts are kept.
     """
     device = default_device()

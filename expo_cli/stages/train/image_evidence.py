@@ -1,4 +1,4 @@
-"""Training data of the objectives that learn from labelled images."""
+"""Evidence for objectives that learn from labelled images."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,25 +8,30 @@ import torch
 from torch import Tensor
 
 from expo_cli.config import TrainConfig
-from expo_cli.contracts.ids import pair_seed
-from expo_cli.core.noise import training_noise
 from expo_cli.core.objectives import DiffusionKTO, Errors, ImageErrors
-from expo_cli.core.visits import Visit, balanced, drops_caption, visits
+from expo_cli.core.visits import Visit, balanced, visits
 from expo_cli.errors import UsageError
 from expo_cli.models.protocol import DiffusionModel
-from expo_cli.stages.train.evidence import Denoiser, EvidenceStream, Latents, Rows, saturation
+from expo_cli.stages.train.evidence import (
+    Denoiser,
+    EvidenceStream,
+    Latents,
+    Row,
+    RowMaker,
+    saturation,
+)
 from expo_cli.stages.train.records import TrainingImage
 from expo_cli.stages.train.reference import Reference
 
 
 class ImageEvidence(EvidenceStream):
-    """The errors of single images, each under noise of its own.
+    """The errors of single images, each with its own noise.
 
-    Of every five visits, with the usual share of 0.8, four are to desirable images, in epochs of
-    their own, and one is to an undesirable image.
+    Desirable and undesirable images have separate epochs. With the default share of 0.8, four of
+    every five visits are to desirable images.
     """
 
-    favoured = "desirable"
+    favoured, other = "desirable", "undesirable"
 
     def __init__(
         self,
@@ -41,8 +46,7 @@ class ImageEvidence(EvidenceStream):
             raise UsageError("reference_point=mismatched needs a --train-batch-size of at least 2")
         self.by_label = by_label(images)
         self.objective, self.config = objective, config
-        self.training_timestep = policy.training_timestep
-        self.latents = Latents(images[0].folder, images[0].ref, policy)
+        self.maker = RowMaker(config, policy, Latents(images[0].folder, images[0].ref, policy))
         self.denoiser = Denoiser(policy, reference)
 
     @staticmethod
@@ -83,29 +87,23 @@ class ImageEvidence(EvidenceStream):
         if self.mismatched:
             self.denoiser.refer(under_other_prompts(rows))
 
-    def rows(self, start: int, count: int) -> tuple[list[TrainingImage], Rows]:
-        """The micro-batch of some visits, an image a row."""
-        seed, dropout = self.config.seed, self.config.caption_dropout
-        images, noises, timesteps, prompts, seeds = [], [], [], [], []
+    def rows(self, start: int, count: int) -> tuple[list[TrainingImage], list[Row]]:
+        """The micro-batch of some visits, one row per image."""
+        images, rows = [], []
         for image, visit in image_visits(self.by_label, self.objective, self.config, start, count):
-            noise, timestep = training_noise(
-                seed, image.image_id, visit.draw, self.latents.shape, self.training_timestep
-            )
-            dropped = drops_caption(seed, image.image_id, visit.draw, dropout)
+            name = image.image_id
             images.append(image)
-            noises.append(noise)
-            timesteps.append(timestep)
-            prompts.append("" if dropped else image.prompt)
-            seeds.append(pair_seed(seed, image.image_id, visit.draw))
-        latents = torch.stack([self.latents.get(image.folder, image.ref) for image in images])
-        return images, Rows(latents, torch.stack(noises), torch.tensor(timesteps), prompts, seeds)
+            rows.append(
+                self.maker.row(image.folder, image.ref, image.prompt, name, name, visit.draw)
+            )
+        return images, rows
 
     def measure(self, errors: ImageErrors) -> dict[str, Tensor]:
         """Means over a micro-batch.
 
         desirable_error, undesirable_error and the reference's; their changes against the
-        reference; implicit_accuracy: share of images whose error moved as their label asks,
-        counted from the reference point, which is there too; saturation.
+        reference; the reference point; implicit_accuracy: share of images whose error moved
+        as their label asks, relative to the reference point; saturation.
         """
         values = {}
         for name, chosen in (("desirable", errors.desirable), ("undesirable", ~errors.desirable)):
@@ -143,6 +141,7 @@ def image_visits(
         yield candidates[visit.item], visit
 
 
-def under_other_prompts(rows: Rows) -> Rows:
-    """The same noisy latents, each under its neighbour's prompt."""
-    return replace(rows, prompts=[*rows.prompts[1:], rows.prompts[0]])
+def under_other_prompts(rows: Sequence[Row]) -> list[Row]:
+    """The same noisy latents, each with its neighbour's prompt."""
+    neighbours = [*rows[1:], rows[0]]
+    return [replace(row, prompt=other.prompt) for row, other in zip(rows, neighbours, strict=True)]

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: what `expo train` measures."""
+"""`metrics.jsonl`: the measurements of `expo train`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ def floats(scalars: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def means(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each measurement over those that hold it, by name."""
+    """The mean of each measurement over the dicts that contain it."""
     values: dict[str, list[float]] = {}
     for one in measured:
         for name, value in one.items():
@@ -26,13 +26,13 @@ def means(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 class MetricsLog:
-    """The lines of `metrics.jsonl`, written whole. They hold no times: reruns give equal bytes.
+    """The lines of `metrics.jsonl`, written atomically. They contain no times, so reruns give equal bytes.
 
-    A line's measurements are means over the steps since the line before.
+    A line's measurements are means over the steps since the previous line.
     """
 
     def __init__(self, out: Path, writes: bool) -> None:
-        """Of several processes that train together, one `writes`."""
+        """Of several processes that train together, only one `writes`."""
         self.path, self.writes = out / "metrics.jsonl", writes
         self.lines: list[dict[str, Any]] = []
         self.collected: list[dict[str, float]] = []
@@ -44,18 +44,18 @@ class MetricsLog:
         collected: list[dict[str, float]],
         between: dict[str, Any] | None,
     ) -> None:
-        """Go on from what a state remembers, whatever the file holds now."""
+        """Continue from a state, whatever the file contains now."""
         self.lines, self.collected, self.between = lines, collected, between
 
     def collect(self, values: dict[str, float]) -> None:
-        """Take in a step's measurements."""
+        """Add a step's measurements to the next line."""
         self.collected.append(values)
 
     def add(self, step: int, values: dict[str, float], on_grid: bool) -> None:
-        """Add the line of a step: what was collected, and `values`.
+        """Add the line of a step: the means of what was collected, and `values`.
 
-        The last step's line, where it is not on the grid, is of the file alone: a longer run does
-        not have it, and goes on collecting.
+        A last step off the grid only adds a line to the file: a longer run does not have it, and
+        continues collecting.
         """
         line = {"step": step, **means(self.collected), **values}
         if on_grid:
@@ -70,6 +70,15 @@ class MetricsLog:
 
     def all_lines(self) -> list[dict[str, Any]]:
         return self.lines if self.between is None else [*self.lines, self.between]
+
+    def last_steps(self) -> int:
+        """How many steps the last line is a mean over."""
+        steps = [0, *(line["step"] for line in self.all_lines())]
+        return steps[-1] - steps[-2]
+
+    def reaches(self, step: int) -> bool:
+        """Whether the last line is the first of this step or a later one."""
+        return step <= self.last()["step"] < step + self.last_steps()
 
     def last(self) -> dict[str, Any]:
         return (self.all_lines() or [{}])[-1]

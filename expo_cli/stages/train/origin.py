@@ -1,7 +1,7 @@
-"""What a checkpoint says of its own making to strangers: model card and LoRA metadata.
+"""The public provenance of a checkpoint, for its model card and LoRA metadata.
 
-An absolute path is told by its last part only, and no clock is read: the same run gives the same
-words in any folder. `run.json` has the whole paths.
+Absolute paths are reduced to their last part, and no clock is read, so the same run gives the same
+text in any folder. `run.json` has the full paths.
 """
 
 import json
@@ -18,14 +18,14 @@ from expo_cli.contracts.sources import EMBEDDED, base_source, shipped
 from expo_cli.core.objectives import Objective
 from expo_cli.stages.train.settings import FREE_SETTINGS
 
-# Settings of a machine, not of what is made; the batch's parts make up the global batch.
+# Settings that depend on the machine; the global batch size replaces its factors.
 UNTOLD = set(FREE_SETTINGS) - {"train_batch_size", "gradient_accumulation_steps"}
 
 
 @dataclass(frozen=True)
 class Origin:
-    """`base` is the model whose weights, or adapter, were trained; `hub_base` the hub's id of it,
-    or of the reference, when one of them has one. Digests are pairs of a name and a sha256."""
+    """`base` is the model whose weights or adapter were trained; `hub_base` is its hub id, else that of
+    the reference, if one of them has one. Digests are (name, sha256)."""
 
     title: str
     base: str
@@ -40,7 +40,7 @@ class Origin:
 
 
 def told(source: str) -> str:
-    """A path or other source of weights as strangers may read it."""
+    """A path or other source of weights in a form for the public."""
     return Path(source).name if Path(source).is_absolute() else source
 
 
@@ -49,7 +49,7 @@ def on_hub(source: str) -> bool:
 
 
 def train_command(config: TrainConfig, paths: Sequence[str]) -> str:
-    """The command that trains this checkpoint, with the settings that are not the defaults."""
+    """The command that trains this checkpoint, with its non-default settings."""
     settings = {
         field.name: getattr(config, field.name)
         for field in fields(config)
@@ -69,7 +69,7 @@ def train_command(config: TrainConfig, paths: Sequence[str]) -> str:
 
 
 def origin_of(config: TrainConfig, objective: Objective, run: Run) -> Origin:
-    """The origin of the checkpoint that a run with a resolved configuration makes."""
+    """The origin of the checkpoint of a run, given its resolved configuration."""
     base = base_source(config.init_from)
     paths = run.free["pairs"]
     sources = {"init_from": config.init_from, "ref": config.ref}
@@ -91,9 +91,9 @@ def origin_of(config: TrainConfig, objective: Objective, run: Run) -> Origin:
 
 
 def lora_metadata(origin: Origin, step: int) -> dict[str, str]:
-    """What a LoRA file of `step` optimiser steps says of its origin.
+    """The metadata of a LoRA file after `step` optimiser steps.
 
-    The keys that begin with `ss_` are those of kohya's sd-scripts.
+    Keys that start with `ss_` are those of kohya's sd-scripts.
     """
     settings = origin.settings
     return {

@@ -1,4 +1,4 @@
-"""Training data of the objectives that learn from pairs."""
+"""Evidence for objectives that learn from pairs."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,24 +6,29 @@ import torch
 from torch import Tensor
 
 from expo_cli.config import TrainConfig
-from expo_cli.contracts.ids import pair_seed
-from expo_cli.contracts.records import Pair, SampleRef
-from expo_cli.core.noise import training_noise
+from expo_cli.contracts.records import Pair
 from expo_cli.core.objectives import Errors, Objective, PairErrors
-from expo_cli.core.visits import Visit, drops_caption, visits
+from expo_cli.core.visits import Visit, visits
 from expo_cli.models.protocol import DiffusionModel
-from expo_cli.stages.train.evidence import Denoiser, EvidenceStream, Latents, Rows, saturation
+from expo_cli.stages.train.evidence import (
+    Denoiser,
+    EvidenceStream,
+    Latents,
+    Row,
+    RowMaker,
+    saturation,
+)
 from expo_cli.stages.train.records import TrainingPair
 from expo_cli.stages.train.reference import Reference
 
-# Roles that share noise and timestep: method, Eq. 7.
+# Roles that share noise and timestep (Eq. 7).
 NOISE_GROUP = {"winner": "", "loser": "", "explore": "/explore", "main": "/explore"}
 
 
 class PairEvidence(EvidenceStream):
-    """The errors of a pair's samples: one forward pass for all roles of a micro-batch."""
+    """The errors of the samples of pairs: one forward pass for all roles of a micro-batch."""
 
-    favoured = "winner"
+    favoured, other = "winner", "loser"
 
     def __init__(
         self,
@@ -34,8 +39,8 @@ class PairEvidence(EvidenceStream):
         config: TrainConfig,
     ) -> None:
         self.pairs, self.objective, self.config = pairs, objective, config
-        self.training_timestep = policy.training_timestep
-        self.latents = Latents(pairs[0].folder, pairs[0].pair.winner, policy)
+        latents = Latents(pairs[0].folder, pairs[0].pair.winner, policy)
+        self.maker = RowMaker(config, policy, latents)
         self.denoiser = Denoiser(policy, reference)
 
     @staticmethod
@@ -69,34 +74,25 @@ class PairEvidence(EvidenceStream):
     def visits(self, start: int, count: int) -> list[Visit]:
         return pair_visits(self.config, len(self.pairs), start, count)
 
-    def rows(self, chosen: Sequence[Visit]) -> tuple[list[tuple[str, int]], Rows]:
-        """The micro-batch of some visits, and the role and the position of each row's sample.
+    def rows(self, chosen: Sequence[Visit]) -> tuple[list[tuple[str, int]], list[Row]]:
+        """The micro-batch of some visits, and (role, position of the pair) of each row.
 
-        A pair has no row for a role it has no sample of.
+        A pair has no rows for roles without a sample.
         """
-        seed, dropout = self.config.seed, self.config.caption_dropout
-        places, latents, noise, timesteps, prompts, seeds = [], [], [], [], [], []
+        places, rows = [], []
         for role in self.objective.roles:
             for position, visit in enumerate(chosen):
-                pair = self.pairs[visit.item]
-                ref: SampleRef | None = getattr(pair.pair, role)
+                record = self.pairs[visit.item]
+                pair, ref = record.pair, getattr(record.pair, role)
                 if ref is None:
                     continue
-                pair_id = pair.pair.pair_id
-                noise_id = pair_id + NOISE_GROUP[role]
-                row_noise, timestep = training_noise(
-                    seed, noise_id, visit.draw, self.latents.shape, self.training_timestep
-                )
-                dropped = drops_caption(seed, pair_id, visit.draw, dropout)
+                noise_id = pair.pair_id + NOISE_GROUP[role]
                 places.append((role, position))
-                latents.append(self.latents.get(pair.folder, ref))
-                noise.append(row_noise)
-                timesteps.append(timestep)
-                prompts.append("" if dropped else pair.pair.prompt)
-                seeds.append(pair_seed(seed, noise_id, visit.draw))
-        rows = Rows(
-            torch.stack(latents), torch.stack(noise), torch.tensor(timesteps), prompts, seeds
-        )
+                rows.append(
+                    self.maker.row(
+                        record.folder, ref, pair.prompt, pair.pair_id, noise_id, visit.draw
+                    )
+                )
         return places, rows
 
     def measure(self, errors: PairErrors) -> dict[str, Tensor]:
@@ -104,7 +100,7 @@ class PairEvidence(EvidenceStream):
 
         winner_error, loser_error and the reference's; their changes against the reference (s of
         Eq. 6); implicit_accuracy: share of pairs whose winner the policy prefers more than the
-        reference does; saturation, where the objective gives pairs a weight.
+        reference does; saturation, if the objective has weights.
         """
         objective, winner, loser = self.objective, errors.winner, errors.loser
         values = {"winner_error": winner.policy.mean()}
@@ -124,7 +120,7 @@ def pair_visits(config: TrainConfig, num_pairs: int, start: int, count: int) -> 
 
 
 def by_role(pairs: Sequence[Pair], places: Sequence[tuple[str, int]], errors: Errors) -> PairErrors:
-    """Errors [rows] as those of each role, [pairs]: 0 where a pair has no such sample."""
+    """Errors [rows] split by role, each [pairs]; 0 where a pair has no such sample."""
     device = errors.policy.device
     nothing = torch.zeros(len(pairs), device=device)
     roles = {}
@@ -146,7 +142,7 @@ def by_role(pairs: Sequence[Pair], places: Sequence[tuple[str, int]], errors: Er
 
 
 def explore_gain(pair: Pair) -> float:
-    """How much higher the explore sample scores than the main one; 0 where that is not known."""
+    """How much higher the explore sample scores than the main one; 0 if unknown."""
     if pair.explore is None or pair.explore.score is None or pair.main.score is None:
         return 0.0
     return pair.explore.score - pair.main.score

@@ -1,6 +1,6 @@
-"""`expo train`: what is trained on what, and whether anything is left to do.
+"""`expo train`: checks the inputs and settings of a training, and finds what is left to do.
 
-Everything here is known before diffusers and accelerate, the slow imports, are.
+Nothing here imports diffusers or accelerate, which are slow.
 """
 
 import itertools
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 
 from expo_cli.config import HubConfig, RunOptions, TrainConfig
 from expo_cli.contracts import jsonl
@@ -24,6 +25,7 @@ from expo_cli.core.objectives import Objective
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.families import check_same_noise, check_text_cache
 from expo_cli.registry import OBJECTIVES, build, nearest
+from expo_cli.stages.common.device import default_device
 from expo_cli.stages.common.inputs import check_same_vae, model_inputs
 from expo_cli.stages.common.launch import is_first
 from expo_cli.stages.common.progress import Notes
@@ -31,6 +33,8 @@ from expo_cli.stages.train.records import EVIDENCE, TrainingRecord
 from expo_cli.stages.train.settings import plan_and_free, resolve
 
 NOWHERE = HubConfig()
+THREADS = "threads"
+"""What run.json calls the number of threads of each process."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class ReferenceResult:
-    """`path` is the cache's folder; values that were known already are counted at each use."""
+    """`path` is the cache's folder; a cached value counts at each use."""
 
     path: Path
     values_computed: int
@@ -54,7 +58,7 @@ class ReferenceResult:
 
 
 def build_objective(spec: str) -> Objective:
-    """Raises UsageError when there is no such objective, or none of its evidence."""
+    """Raises UsageError for an unknown objective or an unknown kind of evidence."""
     objective = build(OBJECTIVES, spec)
     kind = objective.learns_from
     if kind not in EVIDENCE:
@@ -65,7 +69,7 @@ def build_objective(spec: str) -> Objective:
 def read_records(
     kind: str, paths: Sequence[Path], limit: int | None, objective: str
 ) -> Sequence[TrainingRecord]:
-    """What the objective learns from. Errors as the reader's; UsageError for records of another kind."""
+    """The records that the objective learns from. Errors as the reader; UsageError for another kind."""
     wanted = EVIDENCE[kind]
     try:
         return wanted.read(paths, limit)
@@ -90,16 +94,16 @@ def begins_with(path: Path, record_type: type) -> bool:
 def check_reference_cache(
     config: TrainConfig, objective: Objective, options: RunOptions, shard_text: str | None
 ) -> None:
-    """Raises UsageError for flags of the reference's cache that contradict others."""
+    """Raises UsageError when flags of the reference cache contradict others."""
     if config.reference_cache is None:
         if shard_text is not None:
             raise UsageError(
-                "--shard needs a --reference-cache, which it fills; training itself has no shards, "
-                "it takes more processes (accelerate launch)"
+                "--shard needs a --reference-cache, which it fills; training itself is not sharded; "
+                "use more processes instead (accelerate launch)"
             )
         return
     if not objective.needs_reference:
-        raise UsageError(f"--reference-cache: {config.objective} has no reference to ask")
+        raise UsageError(f"--reference-cache: {config.objective} has no reference")
     if shard_text is not None and options.overwrite:
         raise UsageError(f"--overwrite contradicts --shard; remove {config.reference_cache}")
 
@@ -114,18 +118,18 @@ def train_policy(
 ) -> TrainResult | ReferenceResult:
     """Train from `init_from` on the records of all files and write a checkpoint to `out`.
 
-    With `push_to_hub` it is uploaded at the end; one that is finished already only that.
+    With `push_to_hub` it is uploaded at the end, or at once if it is finished already.
 
-    A run that was stopped goes on from its newest whole state and ends with the same bytes; on
-    another number of processes, with the same global batch, up to the rounding of floats.
+    A stopped run continues from its newest complete state and ends with the same bytes; with another
+    number of processes but the same global batch, up to the rounding of floats.
 
-    A shard is not trained on: what the reference says of it goes into `reference_cache`.
+    With a shard there is no training: the reference's outputs are added to `reference_cache`.
     """
     notes = Notes(options)
     for path in paths:
         if path == jsonl.STANDARD_STREAM or (path.exists() and not path.is_file()):
             raise UsageError(
-                f"{path}: is no file; pairs name files of the folder they lie in, so write them to a "
+                f"{path}: is not a file; pairs refer to files relative to their folder, so write them to a "
                 "file there"
             )
     objective = build_objective(config.objective)
@@ -146,28 +150,28 @@ def train_policy(
     )
     if objective.k is not None:
         notes.say(
-            f"train: beta {objective.beta:g} is k = {objective.k:g}, which multiplies a difference "
+            f"train: beta {objective.beta:g} is k = {objective.k:g}, the factor of a difference "
             "of mean squared errors"
         )
     if kind == "images" and config.train_batch_size == 1:
         notes.say(
-            "train: note: with --train-batch-size 1 kto's reference point, a mean over one forward "
-            "pass, is the image's own value where that is above 0: an image that the policy has "
-            "learned gets z = 0, and keeps its full weight; 2 or more compare images"
+            "train: note: with --train-batch-size 1 kto's reference point (a mean over one forward "
+            "pass) is the image's own value if that is above 0: an image that the policy has "
+            "learned gets z = 0 and keeps its full weight; use 2 or more to compare images"
         )
     result = TrainResult(out, kind, len(records), config.max_train_steps, plan | free)
     folders = latents_folders(records)
     run = Run(
         command="train",
         plan=plan,
-        free=free | {"pairs": list(map(str, paths))},
+        free=free | {"pairs": list(map(str, paths)), THREADS: torch.get_num_threads()},
         inputs=inputs_of(config, paths, folders),
     )
     checkpoint = Checkpoint(out)
     read = places_read(config, paths, folders)
     if shard is None:
         checkpoint.check(run, read, options.overwrite)
-    if options.overwrite or options.dry_run:  # each step checks the latents that it reads
+    if options.overwrite or options.dry_run:  # otherwise each step checks the latents that it reads
         check_as_judged(records)
     goes_on = shard is None and not options.overwrite and checkpoint.goes_on(run)
     if goes_on:
@@ -180,7 +184,7 @@ def train_policy(
         folder = Path(config.reference_cache)
         computed, known = fill_cache(records, objective, config, shard, notes)
         notes.say(
-            f"train: {computed} values of the reference added to {folder}, {known} were there"
+            f"train: {computed} values of the reference added to {folder}, {known} were cached"
         )
         return ReferenceResult(folder, computed, known, plan | free)
     finished = checkpoint.is_finished() and not options.overwrite and not goes_on
@@ -188,16 +192,18 @@ def train_policy(
         checkpoint.remove_rest()
     uploads = hub.push_to_hub and is_first()
     if uploads:
-        # Imported here, as all that is slow and not always needed.
+        # Imported here: slow, and not always needed.
         from expo_cli.stages.train.hub import open_repository, upload
 
         repository = open_repository(hub, out)
     if finished:
         notes.say(f"train: nothing to train, {out} is finished")
     else:
-        # Imported here: a finished checkpoint is known without diffusers.
+        # Imported here: finished checkpoints do not need diffusers.
         from expo_cli.stages.train.run import train
 
+        if not options.overwrite:
+            note_other_threads(notes, checkpoint, run)
         train(records, objective, checkpoint, read, config, options, run, notes)
     if uploads:
         result = replace(result, url=upload(out, repository, notes.quiet))
@@ -206,7 +212,7 @@ def train_policy(
 
 
 def check_schedule(config: TrainConfig, done: int) -> None:
-    """Raises UsageError when steps that are done would have had other learning rates in this run."""
+    """Raises UsageError when the finished steps would have had other learning rates in this run."""
 
     def factors(steps: int) -> list[float]:
         return [
@@ -217,31 +223,44 @@ def check_schedule(config: TrainConfig, done: int) -> None:
     if factors(done) != factors(config.max_train_steps):
         raise UsageError(
             f"--max-train-steps {config.max_train_steps}: with --lr-scheduler {config.lr_scheduler} "
-            f"--warmup-ratio {config.warmup_ratio:g} the {done} steps that are done would have had "
-            "other learning rates; only constant, with a warm-up of 0, goes on: choose another --out"
+            f"--warmup-ratio {config.warmup_ratio:g} the {done} finished steps would have had "
+            "other learning rates; only constant without warm-up can continue: choose another --out"
         )
 
 
 def note_unchecked_records(notes: Notes, records: Sequence[TrainingRecord]) -> None:
-    """Say once how many records do not say what their latents were when they were judged."""
+    """Print a note on records that lack the digest of the judged latents."""
     unknown = sum(record.digest is None for record in records)
     if unknown:
         notes.say(
-            f"train: note: {unknown} of {len(records)} records have no digest, as an older version "
-            "of expo or another program wrote them: their latents' origin is not checked"
+            f"train: note: {unknown} of {len(records)} records have no digest, because an older "
+            "version of expo or another program wrote them: their latents are not checked"
+        )
+
+
+def note_other_threads(notes: Notes, checkpoint: Checkpoint, run: Run) -> None:
+    """Say when a training goes on with another number of threads, which on a CPU add in another
+    order."""
+    begun = checkpoint.run()
+    before = begun.free.get(THREADS) if begun is not None else None
+    if before not in (None, run.free[THREADS]) and default_device().type == "cpu":
+        notes.say(
+            f"train: note: was begun with {before} threads and goes on with {run.free[THREADS]}, which "
+            f"changes the last bits of its weights; OMP_NUM_THREADS={before} would not"
         )
 
 
 class _Drawn(msgspec.Struct):
-    """What is read of a Sample."""
+    """The fields of a Sample that are read."""
 
     sample_id: str
     digest: str | None = None
 
 
 def check_as_judged(records: Sequence[TrainingRecord]) -> None:
-    """Raises ContractError for a sample whose rollout was drawn anew since it was judged, as far as
-    records tell: latents are not read."""
+    """Raises ContractError for a sample whose rollout was drawn again since it was judged.
+
+    Only records are compared; latents are not read."""
     judged: dict[Path, dict[str, str | None]] = {}
     for record in records:
         for ref in record.refs:
@@ -253,17 +272,17 @@ def check_as_judged(records: Sequence[TrainingRecord]) -> None:
             if None not in (wanted, sample.digest) and wanted != sample.digest:
                 raise ContractError(
                     f"{part}:{number}: latents {sample.sample_id} are {sample.digest}, but were "
-                    f"{wanted} when they were judged: they were drawn anew; make the pairs again"
+                    f"{wanted} when they were judged: they were drawn again; make the pairs again"
                 )
 
 
 def inputs_of(
     config: TrainConfig, paths: Sequence[Path], folders: Sequence[Path]
 ) -> dict[str, str]:
-    """What the training is made of; `folders` hold the latents. A whole checkpoint also holds the
-    parts that are not trained.
+    """Input -> sha256; `folders` have the latents. A full checkpoint also depends on the parts that are
+    not trained.
 
-    Raises ContractError when the reference, or the latents, do not fit the policy.
+    Raises ContractError when the reference or the latents do not fit the policy.
     """
     parts = (*NETWORK, *TEXT, *SCHEDULER)
     inputs = model_sha256s(
@@ -278,8 +297,8 @@ def inputs_of(
 
 
 def latents_folders(records: Sequence[TrainingRecord]) -> list[Path]:
-    """The folders that hold tensors of the records."""
-    # Texts first: there may be millions of records, and Paths are slow.
+    """The folders with tensors of the records."""
+    # As strings first: there may be millions of records, and Paths are slow.
     places = {
         (record.folder, part.rpartition("/")[0]) for record in records for part in record.parts
     }
@@ -287,7 +306,7 @@ def latents_folders(records: Sequence[TrainingRecord]) -> list[Path]:
 
 
 def places_read(config: TrainConfig, paths: Sequence[Path], folders: Sequence[Path]) -> list[Input]:
-    """Where everything lies that is read; `folders` hold the latents."""
+    """The paths of all inputs; `folders` have the latents."""
     read = [Input("a pair file", path) for path in paths]
     read += model_inputs("--init-from", config.init_from) + model_inputs("--ref", config.ref)
     read += [Input("the latents of a pair", folder) for folder in folders]

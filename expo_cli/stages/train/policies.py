@@ -1,4 +1,4 @@
-"""The policy that is trained, its reference, and the attention of a UNet on a CPU."""
+"""Loads the policy and its reference, and sets the attention of a UNet on a CPU."""
 
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
@@ -18,7 +18,7 @@ from expo_cli.models.protocol import DiffusionModel
 def load_policy(
     config: TrainConfig, device: torch.device, dtype: torch.dtype
 ) -> tuple[DiffusionModel, LoraConfig | None]:
-    """The policy: what is to be trained requires gradients and is in fp32, the rest in `dtype`."""
+    """The policy: trained weights are fp32 and require gradients, the others are in `dtype`."""
     if not config.use_lora:
         policy = load_model(config.init_from, device, torch.float32)
         policy.network.requires_grad_(True)
@@ -50,7 +50,7 @@ def load_policy(
 
 
 def starting_weights(policy: DiffusionModel) -> dict[str, Tensor]:
-    """What is trained, as it is now: those weights that the policy's files hold stay there."""
+    """The initial trained weights; those that are in the policy's files are memory-mapped."""
     stored = stored_weights(policy.folder / policy.network_name)
     return {
         name: stored[name] if name in stored else parameter.detach().clone()
@@ -62,21 +62,21 @@ def starting_weights(policy: DiffusionModel) -> dict[str, Tensor]:
 def load_reference(
     config: TrainConfig, policy: DiffusionModel, adapter: LoraConfig | None, dtype: torch.dtype
 ) -> DiffusionModel:
-    """The frozen reference: the policy itself where switching its adapter off gives it."""
+    """The frozen reference; the policy itself if disabling its adapter gives the reference."""
     if adapter is not None and lasting(config.ref) == lasting(base_source(config.init_from)):
         return policy
     return load_model(config.ref, policy.device, dtype)
 
 
-# Beyond, the plain attention gains little, and keeps a matrix of queries by keys.
+# With more keys, plain attention gains little, and it stores a matrix of queries by keys.
 MAX_PLAIN_KEYS = 256
 
 
 class CPUAttention:
-    """Plain attention in bf16 where keys are few, else the fused one, as diffusers itself has it.
+    """Plain attention in bf16 with few keys, else torch's fused kernel, which is diffusers' default.
 
-    With torch's fused kernel, forward and backward pass take 1.4 to 3 times as long in bf16 up to
-    256 keys, and no longer beyond 1000 or in fp32 (`python -m tests.benchmarks.attention`).
+    With the fused kernel, forward and backward pass take 1.4 to 3 times as long in bf16 up to 256
+    keys, but no longer beyond 1000 or in fp32 (`python -m tests.benchmarks.attention`).
     """
 
     plain, fused = AttnProcessor(), AttnProcessor2_0()
@@ -89,7 +89,7 @@ class CPUAttention:
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
     ) -> Tensor:
-        """Queries from (B, N, C), keys from (B, K, C') or the same; returns (B, N, C)."""
+        """Queries from (B, N, C), keys from (B, K, C') or the queries' input; returns (B, N, C)."""
         keys = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         few = hidden_states.dtype is torch.bfloat16 and keys.shape[1] <= MAX_PLAIN_KEYS
         process = self.plain if few else self.fused
@@ -97,6 +97,6 @@ class CPUAttention:
 
 
 def use_fast_attention(model: DiffusionModel) -> None:
-    """For policy and reference alike, so that equal weights give equal errors."""
+    """Applied to both policy and reference, so that equal weights give equal errors."""
     if model.device.type == "cpu" and model.network_name == "unet":
         model.network.set_attn_processor(CPUAttention())

@@ -1,4 +1,4 @@
-"""The processes that train together, and the tracker that hears of it."""
+"""Sets up and synchronises the processes that train together, and their tracker."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,16 +14,16 @@ from expo_cli.contracts.kinds import TRACKERS
 from expo_cli.errors import ExpoError
 from expo_cli.stages.common.launch import num_launched
 
-LONGEST_NAME = 128  # that W&B takes
+LONGEST_NAME = 128  # accepted by W&B
 
 
 def start_processes(config: TrainConfig, out: Path) -> Accelerator:
-    """This process's place among the others; `begin_tracker` is still to be called.
+    """The accelerator of this process; `begin_tracker` is still to be called.
 
-    `config` says how many they are, see `stages.train.settings.resolve`.
+    `config` has the number of processes, see `stages.train.settings.resolve`.
 
-    Raises ExpoError when the tracker is not installed, or the launch did not give the processes that
-    it meant to: a wrong launch trains several independent copies, or one, without a word.
+    Raises ExpoError when the tracker is not installed, or when the launch gave another number of
+    processes: a wrong launch silently trains several independent copies, or only one.
     """
     tracker = None if config.report_to == "none" else config.report_to
     if tracker and tracker not in map(str, get_available_trackers()):
@@ -35,7 +35,7 @@ def start_processes(config: TrainConfig, out: Path) -> Accelerator:
     launched = num_launched()
     if not config.num_processes == launched == accelerator.num_processes:
         raise ExpoError(
-            f"{config.num_processes} processes were asked for, {launched} launched, and "
+            f"{config.num_processes} processes were requested, {launched} launched, and "
             f"{accelerator.num_processes} train together; on a CPU launch with ACCELERATE_USE_CPU="
             "true accelerate launch --multi_gpu --num_processes N -m expo_cli train ..."
         )
@@ -43,13 +43,13 @@ def start_processes(config: TrainConfig, out: Path) -> Accelerator:
 
 
 def begin_tracker(accelerator: Accelerator, config: TrainConfig, out: Path) -> None:
-    """Tell the tracker, if there is one, the settings and where in `out` its files go.
+    """Start the tracker, if there is one, with the settings and its folder in `out`.
 
-    Raises ExpoError when W&B cannot begin, as without a key.
+    Raises ExpoError when W&B cannot start, for example without a key.
     """
     if config.report_to == "none":
         return
-    # TensorBoard takes no others.
+    # TensorBoard accepts only these types.
     settings = {
         name: value if isinstance(value, bool | int | float | str) else str(value)
         for name, value in asdict(config).items()
@@ -58,7 +58,7 @@ def begin_tracker(accelerator: Accelerator, config: TrainConfig, out: Path) -> N
     try:
         accelerator.init_trackers("expo", config=settings, init_kwargs={"wandb": wandb})
     except Exception as error:
-        if not type(error).__module__.startswith("wandb."):  # which is not always installed
+        if not type(error).__module__.startswith("wandb."):  # not always installed
             raise
         raise ExpoError(f"--report-to {config.report_to}: {error}") from error
 
@@ -67,7 +67,7 @@ T = TypeVar("T")
 
 
 class FailedElsewhere(ExpoError):
-    """Another of the processes met an error; its message and exit code are this one's too."""
+    """Another process failed; this one gets the same message and exit code."""
 
     def __init__(self, process: int, message: str, exit_code: int) -> None:
         super().__init__(f"process {process} failed: {message}")
@@ -75,9 +75,9 @@ class FailedElsewhere(ExpoError):
 
 
 def gather(accelerator: Accelerator, own: T, fault: ExpoError | None = None) -> list[T]:
-    """What each process holds, by process; called by all at once.
+    """The values of all processes, in order; called by all at once.
 
-    Where any met a fault all raise: that process its own, the others FailedElsewhere.
+    If any process failed, all raise: that process its own error, the others FailedElsewhere.
     """
     said = None if fault is None else (str(fault), fault.exit_code)
     each = [(own, said)]
@@ -92,9 +92,9 @@ def gather(accelerator: Accelerator, own: T, fault: ExpoError | None = None) -> 
 
 
 def together(accelerator: Accelerator, function: Callable[[], T]) -> T:
-    """Call a function in every process, and go on only when all have ended well; see `gather`.
+    """Call a function in every process, and continue only if all succeeded; see `gather`.
 
-    The function does not wait for other processes.
+    The function must not wait for other processes.
     """
     result = fault = None
     try:

@@ -17,21 +17,21 @@ Record = TypeVar("Record", Pair, StepPair)
 
 
 class TrainingRecord(Protocol):
-    """A record of a file, and the `folder` that its parts are relative to."""
+    """A record of a file, and the `folder` to which its parts are relative."""
 
     folder: Path
 
     @property
     def refs(self) -> Sequence[SampleRef]:
-        """The samples whose latents it needs; a step pair's tensors are its own."""
+        """The samples whose latents it needs; none for a step pair, which has its own tensors."""
 
     @property
     def parts(self) -> Sequence[str]:
-        """The safetensors files that hold its tensors."""
+        """The safetensors files with its tensors."""
 
     @property
     def digest(self) -> str | None:
-        """None where the record does not know which latents were judged."""
+        """The digest of the judged latents, None if the record lacks one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,14 +100,14 @@ def distinct_records(
 ) -> Iterator[tuple[Path, Record]]:
     """The records of all files, in order, each with its file's folder.
 
-    Raises ContractError when a record is in the files twice, or there is none.
+    Raises ContractError for a duplicate record, or if there is none.
     """
     places: dict[str, str] = {}
     for path in paths:
         for number, record in jsonl.numbered(path, record_type):
             place, name = f"{path}:{number}", getattr(record, id_field)
             if name in places:
-                raise ContractError(f"{place}: {noun} {name} is at {places[name]} already")
+                raise ContractError(f"{place}: {noun} {name} is already at {places[name]}")
             places[name] = place
             yield path.parent, record
     if not places:
@@ -123,8 +123,7 @@ def read_pairs(paths: Sequence[Path], limit: int | None) -> list[TrainingPair]:
 def read_images(paths: Sequence[Path], limit: int | None) -> list[TrainingImage]:
     """Winners (desirable) and losers of the first `limit` pairs. Errors as `distinct_records`.
 
-    A sample in several pairs is several images: one that won and lost is desirable as often as it
-    won.
+    A sample in several pairs counts as several images, each desirable if it won that pair.
     """
     return [
         TrainingImage(

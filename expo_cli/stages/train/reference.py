@@ -1,4 +1,4 @@
-"""The frozen reference that a policy is compared with, and the cache of its errors."""
+"""The frozen reference of a policy, and the cache of its errors."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from expo_cli.contracts.identity import (
     SCHEDULER,
     TEXT,
     adapter_sha256,
-    listing_sha256,
+    parts_sha256,
     pipeline_sha256s,
 )
 from expo_cli.contracts.kinds import Cache
@@ -28,23 +28,23 @@ from expo_cli.stages.train.policies import use_fast_attention
 
 
 class ReferenceCache:
-    """A folder of the reference's errors, or densities, so that none is computed twice.
+    """A folder that caches the reference's errors or densities.
 
-    It holds files `values-<sha256>.safetensors`, each written once and named by its contents: `keys`
-    int64 [n] and `values` fp32 [n, width]. A key is a hash of all that a value depends on (noise,
-    latents, prompt) except the model, which is in `run.json`. So runs with other pairs, seeds, steps
-    and draws share a folder, and any number of workers add to it at once.
+    It has files `values-<sha256>.safetensors`, each written once and named by its contents: `keys`
+    int64 [n] and `values` fp32 [n, width]. A key is a hash of everything that a value depends on
+    (noise, latents, prompt) except the model, which is in `run.json`. So runs with other pairs,
+    seeds, steps and draws can share a folder, and any number of workers can add to it.
     """
 
     def __init__(self, folder: Path, run: Run) -> None:
-        """Raises ContractError when the folder is of another reference or precision than `run`
-        says, or one of its files is damaged."""
+        """Raises ContractError when the folder belongs to another reference or precision than `run`,
+        or one of its files is damaged."""
         self.folder = folder
         self.output = Cache(folder, run.command, "--reference-cache")
         self.output.use(run)
         read = [read_values(path) for path in self.output.own_files()]
         keys = torch.cat([torch.empty(0, dtype=torch.int64), *(keys for keys, _ in read)])
-        # Stable: of values that several workers computed, the same one is taken each time.
+        # Stable, so that of duplicate values by several workers the same one is always used.
         self.keys, order = keys.sort(stable=True)
         self.values = torch.cat([values for _, values in read])[order] if read else keys
         self.added: dict[int, Tensor] = {}
@@ -52,7 +52,7 @@ class ReferenceCache:
         self.num_found = 0
 
     def find(self, keys: Sequence[int]) -> list[Tensor | None]:
-        """The values [width] of each key, None where they are not known."""
+        """The values [width] of each key, None if missing."""
         places = torch.searchsorted(self.keys, torch.tensor(keys)).tolist()
         found = []
         for key, place in zip(keys, places, strict=True):
@@ -62,14 +62,14 @@ class ReferenceCache:
         return found
 
     def add(self, keys: Sequence[int], values: Tensor) -> None:
-        """Take in values [keys, width], on the CPU; those that are not finite are not kept."""
+        """Add values [keys, width] on the CPU, except those that are not finite."""
         for key, value in zip(keys, values, strict=True):
             if key not in self.added and value.isfinite().all():
                 self.added[key] = value
                 self.unsaved.append(key)
 
     def save(self) -> None:
-        """Write what was added since the last time, if anything was."""
+        """Write the values added since the last call, if any."""
         if not self.unsaved:
             return
         keys = torch.tensor(self.unsaved)
@@ -80,8 +80,8 @@ class ReferenceCache:
 
 
 def read_values(path: Path) -> tuple[Tensor, Tensor]:
-    """Keys and values of a file. Raises ContractError when it is not as it was written."""
-    remedy = "remove it, and what it held is computed again"
+    """Keys and values of a file. Raises ContractError when it is damaged."""
+    remedy = "remove it, and its values are computed again"
     try:
         tensors = read_tensors(path)
     except ContractError as error:
@@ -104,10 +104,10 @@ def contents_sha256(keys: Tensor, values: Tensor) -> str:
 
 
 def cache_run(config: TrainConfig, policy: DiffusionModel, dtype: torch.dtype, kind: str) -> Run:
-    """The provenance of a cache folder; its plan is what all answers in it depend on.
+    """The run of a cache folder; its plan has everything that all values depend on.
 
-    Of the policy only its device and those parts are used that noise and conditioning come from.
-    Raises UsageError when the reference has others.
+    Only the policy's device and the parts that produce noise and conditioning matter. Raises
+    UsageError when those of the reference differ.
     """
     folder, adapter = pipeline_folder(config.ref), model_folder(config.ref)
     parts = pipeline_sha256s(folder, (policy.network_name, *INPUT_PARTS))
@@ -120,7 +120,7 @@ def cache_run(config: TrainConfig, policy: DiffusionModel, dtype: torch.dtype, k
         )
     sha256s = {
         "network": parts[policy.network_name],
-        "inputs": listing_sha256(inputs.items()),
+        "inputs": parts_sha256(inputs.items()),
         "adapter": None if adapter == folder else adapter_sha256(adapter),
     }
     return Run(
@@ -135,7 +135,7 @@ def cache_run(config: TrainConfig, policy: DiffusionModel, dtype: torch.dtype, k
 
 
 class Reference:
-    """Loaded when it is first asked something, and not asked again what a cache remembers."""
+    """The reference, loaded on first use; cached values are not computed again."""
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class Reference:
         policy: DiffusionModel | None = None,
         cache: ReferenceCache | None = None,
     ) -> None:
-        """`load` may return the `policy`, which then switches its adapter off to answer."""
+        """`load` may return the `policy`, whose adapter is then disabled for the reference."""
         self.load, self.policy, self.cache = load, policy, cache
         self.num_computed = 0
 
@@ -158,10 +158,10 @@ class Reference:
         keys_of: Callable[[], list[int]],
         ask: Callable[[DiffusionModel, list[int] | None], Tensor],
     ) -> Tensor:
-        """fp32 [rows, width]: what `ask(model, None)` returns of all rows, `ask(model, rows)` of some.
+        """fp32 [rows, width]: `ask(model, None)` computes them for all rows, `ask(model, rows)` for some.
 
-        Each row's key stands for all that its value depends on, beside the model; without a cache
-        nobody needs them.
+        A row's key is a hash of everything that its value depends on, except the model. `keys_of`
+        is called only with a cache.
         """
         if self.cache is None:
             return self.compute(ask, None)
@@ -187,10 +187,10 @@ class Reference:
         return values
 
     def save(self) -> None:
-        """Keep what is new for later runs, where there is a cache."""
+        """Write new values to the cache, if there is one."""
         if self.cache is not None:
             self.cache.save()
 
 
-# The parts of a pipeline that turn a prompt into conditioning, and latents into noisy ones.
+# The parts of a pipeline that turn prompts into conditioning, and latents into noisy ones.
 INPUT_PARTS = (*TEXT, *SCHEDULER)

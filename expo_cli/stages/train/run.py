@@ -1,4 +1,4 @@
-"""What `expo train` does around the optimiser steps, from its records to the checkpoint."""
+"""The work of `expo train` around the optimiser steps, from records to checkpoint."""
 
 import time
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from expo_cli.config import RunOptions, TrainConfig
-from expo_cli.contracts.checkpoints import states_folder
 from expo_cli.contracts.files import alone
 from expo_cli.contracts.kinds import Checkpoint
 from expo_cli.contracts.outputs import Input
 from expo_cli.contracts.parts import Shard
 from expo_cli.contracts.provenance import Run
+from expo_cli.contracts.states import states_folder
 from expo_cli.core.objectives import Objective
 from expo_cli.models.families import has_t5, pipeline_folder
 from expo_cli.stages.common.device import resolve_dtype
-from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.common.progress import Notes, seconds_since
 from expo_cli.stages.common.text_cache import TextCache, ask_ahead
 from expo_cli.stages.train.checkpoint import write_checkpoint
 from expo_cli.stages.train.origin import origin_of
@@ -65,7 +65,7 @@ def train(
             files = write_checkpoint(
                 trainer.policy, weights, out, trainer.adapter, trainer.base, origin, measured
             )
-            seconds = round(time.monotonic() - started, 3)
+            seconds = seconds_since(started)
             checkpoint.finish(replace(run, counts=measured, seconds=seconds, files=files))
             checkpoint.remove_states(run)
 
@@ -76,7 +76,7 @@ def train(
         trainer.run()
         weights = trainer.masters.state()
         together(accelerator, finish)
-    accelerator.end_training()  # which also ends the process group
+    accelerator.end_training()  # also ends the process group
 
 
 def ask_text_encoders(
@@ -87,7 +87,7 @@ def ask_text_encoders(
     accelerator: Accelerator,
     notes: Notes,
 ) -> TextCache | None:
-    """What they say of all prompts to be visited, where they are too large to stay in memory."""
+    """The cached embeddings of all prompts of the run if the model has T5, else None."""
     if not has_t5(pipeline_folder(config.init_from)):
         return None
     device = accelerator.device

@@ -1,4 +1,4 @@
-"""The settings of a training: spelled out, and what a later run must share of them."""
+"""The settings of a training: resolved, and split into fixed and free ones."""
 
 from dataclasses import asdict, replace
 from typing import Any
@@ -9,8 +9,8 @@ from expo_cli.core.objectives import Objective
 from expo_cli.errors import UsageError
 from expo_cli.stages.common.launch import num_launched
 
-# A run may be continued with other values of these, at the same global batch: they do not change
-# what it makes, beyond the order in which floats are added.
+# A run may continue with other values of these, at the same global batch: they affect the result
+# only through the order in which floats are added.
 FREE_SETTINGS = (
     "report_to",
     "num_processes",
@@ -23,12 +23,12 @@ FREE_SETTINGS = (
     "reference_cache",
     "text_cache",
 )
-# How inputs are spelled: what they are is among the run's inputs.
+# Paths as given; the identity of these inputs is among the run's inputs.
 SPELLED = ("init_from", "ref")
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
-    """The configuration with its reference, LoRA alpha and number of processes spelled out.
+    """The configuration with its reference, LoRA alpha and number of processes filled in.
 
     Raises UsageError when --init-from is a LoRA checkpoint and --use-lora is not given.
     """
@@ -44,7 +44,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
 
 
 def global_batch_size(config: TrainConfig) -> int:
-    """Items an optimiser step, over all processes of a resolved configuration."""
+    """Items per optimiser step over all processes, for a resolved configuration."""
     return config.train_batch_size * config.gradient_accumulation_steps * config.num_processes
 
 

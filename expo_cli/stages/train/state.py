@@ -1,4 +1,4 @@
-"""What a stopped training run goes on from: fp32 weights and optimiser moments, in safetensors."""
+"""Saves and loads the states that a stopped training resumes from: fp32 weights and optimiser."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ import msgspec
 import torch
 from torch import Tensor
 
-from expo_cli.contracts.checkpoints import check_state, saved_steps, seal_state, state_folder
 from expo_cli.contracts.files import atomic, atomic_folder
 from expo_cli.contracts.kinds import Checkpoint
+from expo_cli.contracts.states import check_state, saved_steps, seal_state, state_folder
 from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.errors import ExpoError
 from expo_cli.stages.common.progress import Notes
@@ -22,8 +22,8 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class State:
-    """The scalars: finished steps, fp16's loss scale, the lines of `metrics.jsonl`, what was
-    measured since the last of them, and the last step's line where no longer run has it."""
+    """The scalars: finished steps, fp16's loss scale, the lines of `metrics.jsonl`, the measurements
+    since the last of them, and the last step's line if it is off the grid of logged steps."""
 
     step: int
     scaler: dict[str, float | int]
@@ -33,7 +33,7 @@ class State:
 
 
 def moments(masters: MasterWeights, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
-    """What the optimiser holds of each master, whole, by name; nothing before its first step.
+    """The optimiser's tensors of each master, unsharded, by name; empty before its first step.
 
     Called by all processes that train, as `MasterWeights.state` is.
     """
@@ -55,10 +55,10 @@ def save_state(
     keep: int,
     write_adapter: Callable[[Path], None] | None = None,
 ) -> None:
-    """Save a state whole, then delete all but the `keep` newest.
+    """Save a state atomically, then delete all but the `keep` newest.
 
     `write_adapter` adds the files of a LoRA checkpoint, so that the state can be used as one.
-    States of later steps are deleted too: they were found broken when the run went on before them.
+    States of later steps are deleted too: the run has resumed before them because they are broken.
     """
     with atomic_folder(state_folder(out, state.step)) as folder:
         write_tensors(folder / "weights.safetensors", weights)
@@ -73,9 +73,9 @@ def save_state(
 
 
 def newest_whole_state(out: Path, notes: Notes) -> int:
-    """The step of the newest state that is whole, 0 when none was saved yet; says what is not.
+    """The step of the newest complete state, 0 if there are none; warns about broken ones.
 
-    Raises ExpoError when there are states but none is whole.
+    Raises ExpoError when all states are broken.
     """
     faults: list[str] = []
     for step in reversed(saved_steps(out)):
@@ -85,12 +85,12 @@ def newest_whole_state(out: Path, notes: Notes) -> int:
             faults.append(str(error))
             continue
         if faults:
-            notes.say(f"train: WARNING: {'; '.join(faults)}; going on after step {step}")
+            notes.say(f"train: WARNING: {'; '.join(faults)}; continuing after step {step}")
         return step
     if faults:
         raise ExpoError(
-            f"{'; '.join(faults)}; no whole state is left to go on from: put one back from a copy, "
-            "or --overwrite to start anew"
+            f"{'; '.join(faults)}; no complete state is left to continue from: restore one from a copy, "
+            "or --overwrite to start again"
         )
     return 0
 
@@ -101,12 +101,12 @@ def load_state(
     optimizer: torch.optim.AdamW,
     scaler: torch.amp.GradScaler,
 ) -> State:
-    """Load the state in `folder`, which is whole."""
+    """Load the complete state in `folder`."""
     state = msgspec.json.decode((folder / "state.json").read_bytes(), type=State)
     masters.load_state(read_tensors(folder / "weights.safetensors"))
     saved = read_tensors(folder / "optimizer.safetensors")
     for name, master in zip(masters.names, masters.masters, strict=True) if saved else ():
-        # Not `state.step`: fp16's loss scale makes the optimiser skip steps.
+        # Not `state.step`: with fp16's loss scale the optimiser may skip steps.
         optimizer.state[master] = {"step": saved[f"step.{name}"]} | {
             moment: masters.slices.own(saved[f"{moment}.{name}"]).to(master.device, copy=True)
             for moment in MOMENTS

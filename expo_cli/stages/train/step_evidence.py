@@ -1,4 +1,4 @@
-"""Training data of the objectives that learn from step pairs."""
+"""Evidence for objectives that learn from step pairs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Steps:
         )
 
     def keys(self) -> list[int]:
-        """Of each step a hash of all that a frozen model's densities depend on."""
+        """A hash per step of everything that a frozen model's densities depend on."""
         rows = zip(self.pairs, self.x_t, self.winner, self.loser, strict=True)
         return [
             digest(
@@ -55,12 +55,12 @@ class Steps:
 
 
 class StepEvidence(EvidenceStream):
-    """The densities of a step's winner and loser, under the guidance with which they were drawn.
+    """The densities of a step's winner and loser, with the guidance they were drawn with.
 
-    One forward pass serves both: they come from the same x_t.
+    Both need only one forward pass, as they come from the same x_t.
     """
 
-    favoured = "winner"
+    favoured, other = "winner", "loser"
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class StepEvidence(EvidenceStream):
     def distinct_visits(
         records: Sequence[TrainingStepPair], objective: SPO, config: TrainConfig
     ) -> int:
-        """A step has no noise but its own."""
+        """A step has only its own noise, so visits repeat after one epoch."""
         return len(records)
 
     def batch(self, start: int, count: int) -> StepDensities:
@@ -120,7 +120,7 @@ class StepEvidence(EvidenceStream):
     def tensors(self, step: TrainingStepPair) -> list[Tensor]:
         """x_t, winner and loser, each fp32 [channels, height, width].
 
-        Raises ContractError when they are not those that were judged.
+        Raises ContractError when they are not the judged ones.
         """
         names = ("x_t", "winner", "loser")
         found = [self.latents.get(step.folder, tensor_ref(step.pair, name)) for name in names]
@@ -128,7 +128,7 @@ class StepEvidence(EvidenceStream):
         if wanted is not None and (digest := latents_digest(*found)) != wanted:
             raise ContractError(
                 f"{step.folder / step.pair.part}: the latents of step {step.pair.step_id} are "
-                f"{digest}, but were {wanted} when they were judged: they were drawn anew or replaced"
+                f"{digest}, but were {wanted} when they were judged: they were drawn again or replaced"
             )
         return found
 
@@ -148,7 +148,7 @@ class StepEvidence(EvidenceStream):
         return torch.stack([gaussian.log_density(one, mean) for one in drawn], dim=1)
 
     def gaussian_steps(self, pairs: Sequence[StepPair]) -> GaussianSteps:
-        """Raises ContractError for a step that the policy's schedule does not have, or not as a draw."""
+        """Raises ContractError for a step that is not in the policy's schedule, or has no noise there."""
         before = torch.tensor([pair.timestep for pair in pairs])
         after = torch.tensor([pair.previous_timestep for pair in pairs])
         if before.max() >= self.policy.num_train_timesteps:
@@ -173,7 +173,7 @@ class StepEvidence(EvidenceStream):
         pairs: Sequence[StepPair],
         steps: GaussianSteps,
     ) -> Tensor:
-        """The mean of x_{t-1} by a model, each row under its own guidance."""
+        """The mean of x_{t-1} by a model, each row with its own guidance."""
         timesteps = torch.tensor([pair.timestep for pair in pairs])
         scales = torch.tensor([pair.guidance_scale for pair in pairs], device=model.device)
         conditioning = self.prompts.rows([pair.prompt for pair in pairs])
@@ -186,9 +186,9 @@ class StepEvidence(EvidenceStream):
     def measure(self, steps: StepDensities) -> dict[str, Tensor]:
         """Means over a micro-batch.
 
-        ratio_winner and ratio_loser: densities over the reference's, before clipping; clipped: the
-        share of these ratios that is clipped; implicit_accuracy: share of pairs whose winner's
-        ratio is the higher one.
+        ratio_winner and ratio_loser: densities relative to the reference's, before clipping;
+        clipped: share of clipped ratios; implicit_accuracy: share of pairs whose winner has the
+        higher ratio.
         """
         winner, loser = steps.winner, steps.loser
         clipped = [self.objective.clipped(densities) for densities in (winner, loser)]

@@ -1,4 +1,4 @@
-"""One process's part of training: every optimiser step, its saved states and its metrics."""
+"""Training in one process: optimiser steps, saved states and metrics."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,9 +10,10 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from expo_cli.config import TrainConfig
-from expo_cli.contracts.checkpoints import state_folder, states_folder
 from expo_cli.contracts.sources import base_source, lasting
-from expo_cli.core.learning_rate import learning_rate_factor
+from expo_cli.contracts.states import state_folder, states_folder
+from expo_cli.core.learning import Learning
+from expo_cli.core.learning_rate import learning_rate_factor, peak_learning_rate
 from expo_cli.core.objectives import Objective
 from expo_cli.errors import ExpoError, Interrupted, UsageError
 from expo_cli.models.lora import save_adapter
@@ -42,9 +43,12 @@ from expo_cli.stages.train.state import (
 )
 from expo_cli.stages.train.weights import MasterWeights, Slices, TermGradients
 
+# The step from which a training can be seen to learn or not.
+EARLY = 30
+
 
 def weight_slices(config: TrainConfig, accelerator: Accelerator, dtype: torch.dtype) -> Slices:
-    """How the fp32 weights and what belongs to them are spread over processes.
+    """How fp32 weights, gradients and optimiser states are sharded over processes.
 
     Raises UsageError for fp16, whose loss scale would differ between processes.
     """
@@ -69,7 +73,7 @@ class Trainer:
         origin: Origin,
         text: TextEncoder | None = None,
     ) -> None:
-        """With `text` it is asked, instead of the policy's own text encoders."""
+        """`text` replaces the policy's own text encoders."""
         self.objective, self.out, self.config = objective, out, config
         self.accelerator, self.notes, self.origin = accelerator, notes, origin
         dtype = resolve_dtype(config.mixed_precision, accelerator.device)
@@ -77,7 +81,7 @@ class Trainer:
         self.policy, self.adapter = load_policy(config, accelerator.device, dtype)
         if text is not None:
             self.policy.text = text
-        # The masters are copied before the network is rounded to its working precision.
+        # The masters are copied before the network is cast to its working precision.
         self.masters = MasterWeights(
             self.policy.network.named_parameters(), weight_slices(config, accelerator, dtype)
         )
@@ -97,12 +101,12 @@ class Trainer:
             eps=config.adam_epsilon,
             weight_decay=config.adam_weight_decay,
         )
-        # Scales the loss in fp16 only; elsewhere it passes everything through.
+        # Scales the loss in fp16 only; otherwise it does nothing.
         self.scaler = torch.amp.GradScaler(accelerator.device.type, enabled=dtype is torch.float16)
         self.log = MetricsLog(out, writes=accelerator.is_main_process)
 
     def make_reference(self) -> Reference:
-        """What is loaded as soon as its cache, if there is one, lacks an answer."""
+        """The reference, which is loaded when the cache, if any, lacks a value."""
         config, policy = self.config, self.policy
         load = partial(load_reference, config, policy, self.adapter, policy.dtype)
         cache = None
@@ -113,15 +117,14 @@ class Trainer:
 
     @property
     def learning_rate(self) -> float:
-        """The effective peak rate: with --scale-lr, times the global batch size."""
-        scale = global_batch_size(self.config) if self.config.scale_lr else 1
-        return self.config.learning_rate * scale
+        config = self.config
+        return peak_learning_rate(config.learning_rate, global_batch_size(config), config.scale_lr)
 
     def run(self) -> None:
-        """Take every step that is left.
+        """Take all remaining steps.
 
-        Raises ExpoError when no saved state is whole, the loss is not finite or the policy's error
-        runs away, Interrupted when a signal asks to stop; the last good state is kept.
+        Raises ExpoError when all saved states are broken, the loss is not finite or the policy's
+        error diverges, Interrupted when a signal asks to stop; the last good state is kept.
         """
         config = self.config
         first = self.resume()
@@ -129,7 +132,7 @@ class Trainer:
             f"train: effective learning rate {self.learning_rate:.3g}, batch of "
             f"{global_batch_size(config)} {self.kind} ({self.accelerator.num_processes} processes), "
             f"{self.policy.dtype} on {self.accelerator.device}"
-            + (f"; going on after step {first}" if first else "")
+            + (f"; continuing after step {first}" if first else "")
         )
         steps = config.max_train_steps
         with stop_on_signal() as stop, self.notes.bar(steps, "steps", first) as bar:
@@ -142,19 +145,21 @@ class Trainer:
                     self.save(finished)
                 if stopping:
                     stop.check()
-                    raise Interrupted("another process was stopped; run the same command to go on")
+                    raise Interrupted(
+                        "another process was stopped; run the same command to continue"
+                    )
         if config.keep_state:
             self.save(steps)
         together(self.accelerator, self.write)
         self.warn()
 
     def write(self) -> None:
-        """What this process has to write beside states and weights."""
+        """Write everything of this process other than states and weights."""
         self.log.write()
         self.save_reference()
 
     def resume(self) -> int:
-        """Go on from the newest whole state, the same in all processes; returns its step.
+        """Resume from the newest complete state, the same in all processes; returns its step.
 
         Raises ExpoError as `newest_whole_state`.
         """
@@ -169,7 +174,7 @@ class Trainer:
             between = state.between if step == self.config.max_train_steps else None
             self.log.resume(state.lines, state.measured, between)
         elif self.log.path.exists():
-            self.notes.say(f"train: {self.out} holds no state yet; beginning at its first step")
+            self.notes.say(f"train: {self.out} has no state yet; starting at the first step")
         return step
 
     def save(self, finished: int) -> None:
@@ -194,7 +199,7 @@ class Trainer:
         together(self.accelerator, write)
 
     def write_adapter(self, finished: int, weights: dict[str, Tensor], folder: Path) -> None:
-        """The LoRA of a state, to be used while the run goes on."""
+        """Write a state's LoRA, which can be used while training continues."""
         metadata = lora_metadata(self.origin, finished)
         save_adapter(self.policy, weights, folder, self.adapter, self.base, metadata)
 
@@ -212,8 +217,8 @@ class Trainer:
     def step(self, step: int) -> None:
         """One optimiser step over the global batch.
 
-        Raises ExpoError, in all processes and with the state before it saved, when one of them
-        cannot compute its share, or training has broken down.
+        Raises ExpoError in all processes, after saving the previous state, when one of them cannot
+        compute its share or training has diverged.
         """
         config = self.config
         on_grid = (step + 1) % config.logging_steps == 0
@@ -221,7 +226,7 @@ class Trainer:
         try:
             values, norms = self.compute_gradients(step, logs)
         except ExpoError:
-            if step:  # before the first there is nothing to keep
+            if step:  # before the first step there is nothing to save
                 self.save(step)
             raise
         rate = self.learning_rate * learning_rate_factor(
@@ -242,11 +247,13 @@ class Trainer:
             )
             together(self.accelerator, self.log.write)
             self.accelerator.log(self.log.last(), step=step + 1)
+            if self.log.reaches(EARLY):
+                self.say_whether_it_learns()
 
     def compute_gradients(self, step: int, logs: bool) -> tuple[dict[str, float], dict[str, float]]:
-        """The clipped gradients of a step; returns what was measured, and the gradients' norms.
+        """Compute the clipped gradients of a step; returns measurements and gradient norms.
 
-        Errors as `step`. A process that met one does its part without gradients until all know.
+        Errors as `step`. A failed process takes part without gradients until all know of it.
         """
         self.masters.clear_gradients()
         term_gradients = TermGradients(self.masters) if logs else None
@@ -266,7 +273,7 @@ class Trainer:
         return values, norms
 
     def backward(self, start: int, term_gradients: TermGradients | None) -> dict[str, float]:
-        """Add the gradients of a micro-batch to the network's; returns what was measured."""
+        """Add the gradients of a micro-batch to the network's; returns the measurements."""
         config = self.config
         evidence = self.data.batch(start, config.train_batch_size)
         terms = {name: term.mean() for name, term in self.objective.terms(evidence).items()}
@@ -280,7 +287,7 @@ class Trainer:
         return measured
 
     def micro_batches(self, step: int) -> Iterator[int]:
-        """Where in the stream of visits this process's micro-batches of a step begin."""
+        """The starts of this process's micro-batches of a step in the stream of visits."""
         for accumulated in range(self.config.gradient_accumulation_steps):
             number = step * self.config.gradient_accumulation_steps + accumulated
             number = number * self.accelerator.num_processes + self.accelerator.process_index
@@ -289,7 +296,7 @@ class Trainer:
     def gather_gradients(self) -> float:
         """Average gradients over processes and clip them; returns the norm before clipping."""
         masters = self.masters.masters
-        # Slices are averages already.
+        # Slices are averaged already.
         if self.accelerator.num_processes > 1 and self.masters.slices.count == 1:
             flat = torch.cat([master.grad.flatten() for master in masters])
             flat = self.accelerator.reduce(flat, "mean")
@@ -310,10 +317,8 @@ class Trainer:
         self.masters.publish()
 
     def check(self, step: int, values: dict[str, float], norm: float) -> None:
-        """Raise ExpoError when training has broken down."""
-        advice = (
-            f"the state before it is kept in {states_folder(self.out)}; lower the learning rate"
-        )
+        """Raise ExpoError when training has diverged."""
+        advice = f"the previous state is kept in {states_folder(self.out)}; lower the learning rate"
         finite = math.isfinite(values["loss"]) and (math.isfinite(norm) or self.scaler.is_enabled())
         if not finite:
             raise ExpoError(f"step {step + 1}: loss {values['loss']}, gradient {norm}; {advice}")
@@ -337,16 +342,17 @@ class Trainer:
 
     def warn(self) -> None:
         note_cut(self.notes, "train", self.policy.text)
-        last = self.log.last()
         if self.reference is not None and self.reference.cache is not None:
             self.notes.say(
                 f"train: the reference computed {self.reference.num_computed} values; "
                 f"{self.reference.cache.num_found} were in {self.config.reference_cache}"
             )
-        if last.get("weight_change", 1.0) < 1e-6:
-            self.notes.say("train: WARNING: the weights hardly moved; raise the learning rate")
-        rose = last.get(f"{self.data.favoured}_error_change", 0.0) > 0
-        if rose and last.get("implicit_accuracy", 0.0) > 0.5:
-            self.notes.say(
-                f"train: note: the {self.data.favoured} error rose too (less than the others')"
-            )
+        if self.log.last():
+            self.say_whether_it_learns()
+
+    def say_whether_it_learns(self) -> None:
+        line = self.log.last()
+        learning = Learning(
+            line, self.data.favoured, self.data.other, line["batch_size"] * self.log.last_steps()
+        )
+        self.notes.say(f"train: step {line['step']}: {learning}")

@@ -1,7 +1,7 @@
-"""An fp32 copy of the trained weights behind a network that computes in lower precision.
+"""fp32 master weights of a network that computes in lower precision.
 
-Updates of a preference step are far below the resolution of bf16 and fp16 weights, and a network
-whose weights are in low precision runs faster than one under autocast.
+Updates of preference training are far below the resolution of bf16 and fp16 weights, and a network
+with weights in low precision runs faster than under autocast.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,21 +12,21 @@ from torch import Tensor, nn
 
 
 class Slices:
-    """Slice `index` of `count`, of the elements in a row, padded with zeros to equal lengths.
+    """Slice `index` of `count` of a flattened tensor, padded with zeros to equal lengths.
 
-    With one slice a tensor is itself. `mean`, `whole` and `total` are called by all processes at
-    once, in the same order.
+    With one slice it is the tensor itself. `mean`, `whole` and `total` are collective: all
+    processes call them in the same order.
     """
 
     def __init__(self, index: int = 0, count: int = 1) -> None:
         self.index, self.count = index, count
 
     def own(self, tensor: Tensor) -> Tensor:
-        """This process's slice of a tensor that all hold: [any shape] -> [length]."""
+        """This process's slice of a replicated tensor: [any shape] -> [length]."""
         return tensor if self.count == 1 else self._all(tensor)[self.index]
 
     def mean(self, tensor: Tensor) -> Tensor:
-        """This process's slice of the mean of what each holds: [any shape] -> [length]."""
+        """Reduce-scatter: this process's slice of the mean over processes: [any shape] -> [length]."""
         if self.count == 1:
             return tensor
         slices = self._all(tensor)
@@ -35,7 +35,7 @@ class Slices:
         return total / self.count
 
     def whole(self, own: Tensor, shape: Sequence[int]) -> Tensor:
-        """The tensor of a shape that all slices make: [length] -> [shape]."""
+        """All-gather: the tensor of all slices: [length] -> [shape]."""
         if self.count == 1:
             return own
         slices = own.new_empty(self.count, len(own))
@@ -43,7 +43,7 @@ class Slices:
         return slices.flatten()[: torch.Size(shape).numel()].view(shape)
 
     def total(self, own: Tensor) -> Tensor:
-        """The sum over all slices of a number that belongs to each."""
+        """All-reduce: the sum over all slices of one number per slice."""
         if self.count > 1:
             own = own.clone()
             dist.all_reduce(own)
@@ -57,12 +57,12 @@ class Slices:
 
 
 class MasterWeights:
-    """`masters` (fp32) is what the optimiser sees; `working` what the network computes with.
+    """`masters` (fp32) are the optimiser's weights, `working` those of the network.
 
-    Gradients of several forward passes, and of several processes, are added in fp32. Where there
-    are several `slices`, each process holds, and updates, one slice of every master and of its
-    gradient (ZeRO stage 2, Rajbhandari et al., arXiv 1910.02054); then `collect_gradients`,
-    `publish`, `whole`, `state` and `total` are called by all processes at once.
+    Gradients of several forward passes and processes are added in fp32. With several `slices`, each
+    process holds and updates one slice of every master and its gradient (ZeRO stage 2, Rajbhandari
+    et al., arXiv 1910.02054); then `collect_gradients`, `publish`, `whole`, `state` and `total` are
+    collective.
     """
 
     def __init__(
@@ -91,12 +91,12 @@ class MasterWeights:
 
     @torch.no_grad()
     def publish(self) -> None:
-        """Round the masters into the network."""
+        """Copy the masters to the network, rounded to its dtype."""
         for master, working in zip(self.masters, self.working, strict=True):
             working.copy_(self.slices.whole(master.to(working.dtype), working.shape))
 
     def whole(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Tensors that belong to the masters, and are sliced as these are, whole and by name.
+        """Tensors that are sliced like the masters, unsliced and by name.
 
         Gathered ones are on the CPU.
         """
@@ -111,7 +111,7 @@ class MasterWeights:
         return self.whole(self.masters)
 
     def total(self, sum_of_own: Tensor) -> Tensor:
-        """A sum over elements of the masters, of those of this process made that of all."""
+        """All-reduce: the sum of one number per process, if the masters are sliced."""
         return self.slices.total(sum_of_own)
 
     @torch.no_grad()
@@ -122,10 +122,10 @@ class MasterWeights:
 
 
 class TermGradients:
-    """The gradient of each term of a loss, for its norm.
+    """The gradient norm of each term of a loss.
 
-    Every term but the first needs a sum as large as the weights; the first one's is what remains of
-    the whole gradient. An objective of one term needs none: its norm is that of the gradient.
+    Each term but the first needs an accumulator as large as the weights; the gradient of the first
+    is the remainder of the whole gradient. A single term needs none.
     """
 
     def __init__(self, masters: MasterWeights) -> None:
@@ -134,14 +134,14 @@ class TermGradients:
         self.sums: dict[str, list[Tensor]] = {}
 
     def add(self, terms: Mapping[str, Tensor]) -> None:
-        """Add the gradients of a micro-batch's terms, each a scalar, before its backward pass."""
+        """Add the gradients of a micro-batch's scalar terms, before its backward pass."""
         self.first, *others = terms
         for name in others:
             if name not in self.sums:
                 self.sums[name] = [
                     torch.zeros_like(p, dtype=torch.float32) for p in self.masters.working
                 ]
-            if not terms[name].requires_grad:  # as where no pair has an explore sample
+            if not terms[name].requires_grad:  # for example, if no pair has an explore sample
                 continue
             gradients = torch.autograd.grad(
                 terms[name], self.masters.working, retain_graph=True, allow_unused=True
@@ -151,7 +151,7 @@ class TermGradients:
                     total.add_(gradient.float())
 
     def norms(self, loss_scale: float) -> dict[str, float]:
-        """`{term}_grad_norm` before clipping: in this process, or, where the masters are sliced, of
+        """`{term}_grad_norm` before clipping: of this process's gradient or, with sliced masters, of
         the mean over processes."""
         masters = self.masters
         gradients = {

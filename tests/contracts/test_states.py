@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from expo_cli.contracts.checkpoints import (
+from expo_cli.contracts.states import (
     DIGESTS,
     STATE_FILES,
     check_state,

@@ -1,4 +1,4 @@
-"""Groups made into pairs: which are dropped and why, and what the pairs tell as a whole."""
+"""Turns groups into pairs: which are dropped and why, and statistics of the result."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,10 +13,10 @@ from expo_cli.core.pairing import Candidate, Group, Pairing, explore_and_main, s
 
 @dataclass(frozen=True)
 class PairRule:
-    """Everything that decides which pairs a group gives.
+    """The rule by which a group gives pairs.
 
-    `weights` is by reward label, in the order of `Candidate.scores`. `min_margin` is in units of
-    the score paired by.
+    `weights` has reward labels as keys, in the order of `Candidate.scores`. `min_margin` is in
+    units of the (combined) score.
     """
 
     pairing: Pairing
@@ -27,14 +27,14 @@ class PairRule:
     seed: int
 
     def scores(self, candidates: Sequence[Candidate]) -> list[float]:
-        """The score of each candidate: a single reward's own, or the combined one."""
+        """The score of each candidate: that of a single reward, or the combined one."""
         columns = list(zip(*(candidate.scores for candidate in candidates), strict=True))
         if len(columns) == 1:
             return list(columns[0])
         return self.combination(columns, list(self.weights.values()))
 
     def objection(self, winner: Candidate, loser: Candidate, margin: float) -> str | None:
-        """Why the two make no pair, as the name it is counted under."""
+        """The reason why the two form no pair, as the name of its count; None if they do."""
         if margin == 0:
             return "ties"
         if margin < self.min_margin:
@@ -46,7 +46,7 @@ class PairRule:
 
 @dataclass
 class Tally:
-    """What went in, what came out, and what was dropped for which reason."""
+    """Counts of the input, the output, and the drops by reason."""
 
     num_prompts: int = 0
     num_samples: int = 0
@@ -76,12 +76,12 @@ class Tally:
         self.loser_scores += pair.loser_score
 
     def drops(self) -> str:
-        """What was dropped, as text."""
+        """The drops as text."""
         reasons = [f"{count} {name.replace('_', ' ')}" for name, count in self.dropped.items()]
         return ", ".join(reasons) or "nothing"
 
     def counts(self) -> dict[str, Any]:
-        """The counts, and what they say of the pairs; needs at least one pair."""
+        """The counts and statistics of the pairs; needs at least one pair."""
         usable = self.num_samples - self.dropped["samples_nan_or_black"]
         return {
             "num_prompts": self.num_prompts,
@@ -98,7 +98,7 @@ class Tally:
 
 
 def pair_groups(groups: Iterable[Group], rule: PairRule, tally: Tally) -> Iterator[Pair]:
-    """The pairs of all groups, in their order; `tally` counts while they are made."""
+    """Yields the pairs of all groups in order, and counts them in `tally`."""
     for group in groups:
         tally.add_group(group)
         if len(group.candidates) >= 2:

@@ -9,7 +9,7 @@ from expo_cli.contracts.results import (
     Results,
     RewardResult,
 )
-from expo_cli.core.verdict import alarms, largest_shift, verdict
+from expo_cli.core.alarms import alarms, largest_shift, verdict
 
 UP = Estimate(value=0.3, low=0.1, high=0.5)
 DOWN = Estimate(value=-0.3, low=-0.5, high=-0.1)
@@ -99,8 +99,8 @@ def test_drift_alarm_needs_both_size_and_certainty():
 def test_broken_images_are_alarmed():
     found = alarms(results(policy("it1", UP, UP, num_nan=2, num_black=1)))
     assert [alarm.text for alarm in found] == [
-        "images that hold values that are not finite: 2",
-        "images that are black: 1",
+        "images with values that are not finite: 2",
+        "black images: 1",
     ]
 
 
@@ -115,4 +115,4 @@ def test_verdict_speaks_of_the_last_policy():
     assert said == (
         "Against base, it2 raises pick by 0.3, shows no clear change of hps (held out)."
     )
-    assert verdict(results()) == "base: 9 prompts, compared with no other policy."
+    assert verdict(results()) == "base: 9 prompts, not compared with another policy."

@@ -1,4 +1,4 @@
-"""What the figures of an evaluation mean in words: the headline and the alarms."""
+"""Puts the figures of an evaluation into words: the headline and the alarms."""
 
 from collections.abc import Iterator
 
@@ -11,12 +11,12 @@ from expo_cli.contracts.results import (
     Results,
 )
 
-# A drift figure leaves the baseline's range when its mean is further from the baseline's than this
-# many standard deviations over the baseline's prompts. Half of one is what J. Cohen (Statistical
-# Power Analysis, 1988) calls a medium effect: visible, and far beyond the noise of a mean.
+# The range of a drift figure, in standard deviations over the baseline's prompts around its mean.
+# Half of one is a medium effect by J. Cohen (Statistical Power Analysis, 1988): visible, and far
+# beyond the noise of a mean.
 MAX_SHIFT = 0.5
 
-# Above this share of an evaluation's images that are not good, figures are of other images.
+# With a larger share of unusable images, the figures describe another set of images.
 MAX_FLAGGED = 0.01
 
 UNCLEAR = "shows no clear change of"
@@ -28,7 +28,7 @@ def signed(estimate: Estimate) -> str:
 
 
 def largest_shift(policy: PolicyResult) -> tuple[str, DriftResult] | None:
-    """The drift figure that moved furthest from the baseline, if any can be measured."""
+    """The drift figure that moved furthest from the baseline, None if none can be measured."""
     measured = [item for item in policy.drift.items() if item[1].shift is not None]
     return max(measured, key=lambda item: abs(item[1].shift), default=None)
 
@@ -37,7 +37,7 @@ def verdict(results: Results) -> str:
     """One sentence on the last policy against the baseline."""
     policy, baseline = results.policies[-1], results.baseline
     if policy.label == baseline:
-        return f"{baseline}: {results.num_prompts} prompts, compared with no other policy."
+        return f"{baseline}: {results.num_prompts} prompts, not compared with another policy."
     clauses: dict[str, list[str]] = {"raises": [], "lowers": [], UNCLEAR: []}
     for label in results.rewards:
         difference = policy.rewards[label].difference
@@ -69,7 +69,7 @@ def alarms(results: Results) -> Iterator[Alarm]:
 
 
 def _drawn_otherwise(policy: PolicyResult, baseline: PolicyResult) -> Iterator[Alarm]:
-    """Settings of the sampler that are not the baseline's: their effect is in every difference."""
+    """Sampler settings that differ from the baseline's, and so affect every difference."""
     if policy.sampling == baseline.sampling:
         return
     if len(policy.sampling) == len(baseline.sampling) == 1:
@@ -86,7 +86,7 @@ def _drawn_otherwise(policy: PolicyResult, baseline: PolicyResult) -> Iterator[A
     yield Alarm(
         level="warning",
         policy=policy.label,
-        text=f"drawn with {', '.join(differ)}: differences to {baseline.label} are not those of "
+        text=f"drawn with {', '.join(differ)}: differences to {baseline.label} are not due to "
         "the weights alone",
     )
 
@@ -94,14 +94,14 @@ def _drawn_otherwise(policy: PolicyResult, baseline: PolicyResult) -> Iterator[A
 def _overoptimised(
     results: Results, policy: PolicyResult, previous: PolicyResult | None
 ) -> Iterator[Alarm]:
-    """The training reward rises outside its interval while the held-out reward falls."""
+    """The training reward rises significantly while the held-out reward falls."""
     training, heldout = results.training_reward, results.heldout_reward
     if training is None or heldout is None:
         return
     steps = [
         (results.baseline, policy.rewards[training].difference, policy.rewards[heldout].difference)
     ]
-    # There is no change where the two have no good image of the same prompt and seed.
+    # There is no change if the two share no good image.
     if previous is not None and previous.label != results.baseline and training in policy.change:
         steps.append((previous.label, policy.change[training], policy.change[heldout]))
     for other, gain, loss in steps:
@@ -115,7 +115,7 @@ def _overoptimised(
 
 
 def _drifted(results: Results, policy: PolicyResult) -> Iterator[Alarm]:
-    """A drift figure leaves the baseline's range, by more than its interval."""
+    """A drift figure leaves the baseline's range significantly."""
     outside = []
     for name, drift in policy.drift.items():
         certain = drift.difference.rises or drift.difference.falls
@@ -138,17 +138,17 @@ def _broken(policy: PolicyResult, baseline: PolicyResult, num_samples: int) -> I
             policy=policy.label,
             text=f"{policy.num_flagged} of {num_samples} images "
             f"({policy.num_flagged / num_samples:.1%}) are NaN or black: left out of all means, "
-            "and lost in win rates",
+            "and counted as losses in win rates",
         )
     if policy.num_nan:
         yield Alarm(
             level="alarm",
             policy=policy.label,
-            text=f"images that hold values that are not finite: {policy.num_nan}",
+            text=f"images with values that are not finite: {policy.num_nan}",
         )
     if policy.num_black > baseline.num_black or (policy is baseline and policy.num_black):
         yield Alarm(
             level="alarm",
             policy=policy.label,
-            text=f"images that are black: {policy.num_black}",
+            text=f"black images: {policy.num_black}",
         )

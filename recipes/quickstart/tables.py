@@ -1,0 +1,161 @@
+"""The quickstart's figures as Markdown.
+
+    python recipes/quickstart/tables.py RESULTS/quickstart
+
+Reads there, and writes README.md beside them:
+results.json            six policies of seed 0, on the first held-out prompts
+seed-N.json             the base and the last policy of seed N, on all of them
+cpu.json, cpu-before.json   where the CPU seconds went: `python -m tests.benchmarks.quickstart`
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from expo_cli.core.verdict import largest_shift
+from pydantic import TypeAdapter
+
+from expo_cli.contracts.files import atomic
+from expo_cli.contracts.results import PolicyResult, Results, RewardResult
+from expo_cli.report.wording import fixed, interval
+
+REWARDS = ("pickscore", "hpsv2")
+# Of a command that is forked from a warm process.
+WARM_START = 0.3
+DASH = "–"
+
+TEXT = """# What the quickstart shows
+
+Made by `python recipes/quickstart/tables.py recipes/results/quickstart` from the JSON files here, which
+`bash recipes/quickstart.sh` made. The training reward is `pickscore`, the held-out one `hpsv2`: nothing
+is selected on it. Brackets are 95 % intervals of the paired difference, by bootstrap over prompts.
+
+## The claim
+
+Fixed before any run: on held-out prompts the last policy is above the base by both rewards, the lower
+end of the interval above 0, for seeds 0, 1 and 2.
+
+{claim}
+
+## By iteration
+
+Seed 0, the first {num_prompts} held-out prompts. Drift is in standard deviations of the base; the KL, in
+nats per sample, is computed for the last policy only.
+
+{iterations}
+
+![The same prompts and noise by the base and after each iteration](images.png)
+
+![Reward by iteration](reward-by-policy.png)
+
+## Where its CPU seconds go
+
+`python -m tests.benchmarks.quickstart FILE.json`, {processor}. Divided by the number of cores, this is
+about its wall time on an idle machine. *Before* is the recipe of version 0.1, {before_note}.
+
+{cpu}
+"""
+
+
+def main(folder: Path) -> None:
+    by_iteration = read_results(folder / "results.json")
+    seeds = {
+        path.stem.removeprefix("seed-"): read_results(path)
+        for path in sorted(folder.glob("seed-*.json"))
+    }
+    before, after = (
+        json.loads((folder / f"{name}.json").read_bytes()) for name in ("cpu-before", "cpu")
+    )
+    text = TEXT.format(
+        claim=claim_table(seeds),
+        num_prompts=by_iteration.num_prompts,
+        iterations=iterations_table(by_iteration.policies),
+        processor=after["processor"],
+        before_note=before["note"],
+        cpu=cpu_table(before, after),
+    )
+    with atomic(folder / "README.md") as file:
+        file.write(text.encode())
+
+
+def read_results(path: Path) -> Results:
+    return TypeAdapter(Results).validate_json(path.read_bytes())
+
+
+def claim_table(seeds: Mapping[str, Results]) -> str:
+    header = ["seed", "prompts", *reward_header(), "KL, nats", "claim"]
+    return table(header, (claim_row(seed, results) for seed, results in seeds.items()))
+
+
+def claim_row(seed: str, results: Results) -> list[str]:
+    last = results.policies[-1]
+    holds = all(last.rewards[reward].difference.rises for reward in REWARDS)
+    return [
+        seed,
+        str(results.num_prompts),
+        *reward_cells(last),
+        kl(last),
+        "holds" if holds else "fails",
+    ]
+
+
+def iterations_table(policies: Sequence[PolicyResult]) -> str:
+    header = ["policy", *reward_header(), "win rate, held-out", "KL, nats", "largest drift"]
+    return table(header, map(iteration_row, policies))
+
+
+def iteration_row(policy: PolicyResult) -> list[str]:
+    wins = policy.rewards["hpsv2"].win_rate
+    name, drift = largest_shift(policy)
+    return [
+        policy.label,
+        *reward_cells(policy),
+        fixed(wins.value, 2) if wins else DASH,
+        kl(policy),
+        f"{name.replace('_', ' ')} {fixed(drift.shift, 2, sign=True)}" if drift.shift else DASH,
+    ]
+
+
+def reward_header() -> list[str]:
+    return ["training reward", "difference to base", "held-out reward", "difference to base"]
+
+
+def reward_cells(policy: PolicyResult) -> list[str]:
+    return [cell for reward in REWARDS for cell in mean_and_difference(policy.rewards[reward])]
+
+
+def mean_and_difference(figures: RewardResult) -> list[str]:
+    by = figures.difference
+    difference = f"{fixed(by.value, 2, sign=True)} {interval(by, 2, sign=True)}" if by else DASH
+    return [fixed(figures.mean.value, 2), difference]
+
+
+def kl(policy: PolicyResult) -> str:
+    return fixed(policy.kl.nats.value, 1) if policy.kl else DASH
+
+
+def cpu_table(before: Mapping, after: Mapping) -> str:
+    """A row per stage, then the sum, and what it is when starts are warm."""
+    columns = [run["cpu_seconds"] for run in (before, after)]
+    rows = [[stage, *(f"{column[stage]:.0f}" for column in columns)] for stage in columns[0]]
+    totals = [sum(column.values()) for column in columns]
+    warm = [
+        total - column["starts of programs"] + WARM_START * run["num_starts"]
+        for total, column, run in zip(totals, columns, (before, after), strict=True)
+    ]
+    rows += [
+        ["all", *(f"{total:.0f}" for total in totals)],
+        [f"all, with warm starts of {WARM_START} s each", *(f"{total:.0f}" for total in warm)],
+        ["commands started", *(str(run["num_starts"]) for run in (before, after))],
+    ]
+    return table(["CPU seconds", "before", "now"], rows)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,235 @@
+"""What `train`, `rollout` and `score` cost on a machine that is busy with other things, by how OpenMP
+threads wait for each other.
+
+    python -m tests.benchmarks.busy                                   minutes; needs two idle cores
+    python -m tests.benchmarks.busy --settings torch expo --rounds 9  only these, more exactly
+
+Two threads on two cores: alone, beside one and two single-threaded busy loops, and beside a second
+worker that trains with the same setting. A process for each setting has loaded the embedded models
+before; all settings and neighbours take turns in one run.
+
+With two loops and a fair scheduler, two threads get half the machine: 2 times the time alone is
+ideal, 1.5 beside one. EXPO's bounds are in BOUNDS.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from signal import SIGCONT, SIGSTOP
+from statistics import median
+
+# Before expo_cli, so that libgomp has read the environment when expo_cli puts its own defaults there.
+import torch
+
+from expo_cli import threads
+
+PROJECT = Path(__file__).parents[2]
+CORES = sorted(os.sched_getaffinity(0))[:2]
+SETTINGS: dict[str, dict[str, str]] = {
+    "torch": {},
+    "expo": dict(threads.WAITING),
+    "passive": {"OMP_WAIT_POLICY": "passive"},
+    "100": {"GOMP_SPINCOUNT": "100"},
+    "1000": {"GOMP_SPINCOUNT": "1000"},
+    "10000": {"GOMP_SPINCOUNT": "10000"},
+}
+NEIGHBOURS = ("alone", "1 loop", "2 loops", "a worker")
+BOUNDS = {"alone": 1.05, "1 loop": 1.95, "2 loops": 2.6}
+"""Alone: times the baseline alone. Beside loops: times the same setting alone."""
+
+LOOP = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"
+MORE_THAN_ENOUGH = 5000
+Cell = tuple[str, str, str]
+"""Work, setting, neighbour."""
+Took = tuple[float, float]
+"""Seconds, and seconds of CPU time of all threads."""
+
+
+def training(folder: Path) -> Callable[[], object]:
+    """Two steps of 16 pairs, as the quickstart's."""
+    from tests.benchmarks.train import OURS, Ours, make_work, open_work, take_steps
+
+    options = Namespace(
+        sd15=None, precision="fp32", pairs=32, batch=16, steps=2, rounds=1000, use_lora=False
+    )
+    make_work(folder, options)
+    return partial(take_steps, Ours(open_work(folder, options), OURS), 2)
+
+
+def drawing(folder: Path) -> Callable[[], object]:
+    """16 images in 10 steps."""
+    from tests.benchmarks.rollout import EMBEDDED, draw_ours, embedded_prompts, planned_drawing
+    from tests.benchmarks.rollout import load_model as load
+
+    options = Namespace(images_per_prompt=4, steps=10, dtype="fp32", batch_size=16)
+    plan = planned_drawing(EMBEDDED, embedded_prompts(4), options)
+    model = load(EMBEDDED, torch.device("cpu"), torch.float32)
+    return lambda: draw_ours(plan, model, Path(tempfile.mkdtemp(dir=folder)))
+
+
+def scoring(folder: Path) -> Callable[[], object]:
+    """64 images by one reward."""
+    from tests.benchmarks.score import LoadedHPSv2, read_index, score_ours, write_images
+
+    index = write_images(folder / "images", 64, 64)
+    images = read_index(index.parent, index, 64)
+    reward = LoadedHPSv2(model="embedded:emoji-hps")
+    return lambda: score_ours(images, reward, folder / "scores", 16)
+
+
+# And how many steps or images a call is.
+WORK: dict[str, tuple[Callable[[Path], Callable[[], object]], int]] = {
+    "train": (training, 2),
+    "rollout": (drawing, 16),
+    "score": (scoring, 64),
+}
+
+
+def cpu_seconds(work: Callable[[], object]) -> Took:
+    started, on_cpu = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - started, time.process_time() - on_cpu
+
+
+def work_for_parent() -> None:
+    """Do the work that each line of standard input names, and say what it took."""
+    with tempfile.TemporaryDirectory() as name:
+        works = {}
+        for work, (prepare, _) in WORK.items():
+            folder = Path(name) / work
+            folder.mkdir()
+            works[work] = prepare(folder)
+            works[work]()
+        print("ready", flush=True)
+        for line in sys.stdin:
+            print(*cpu_seconds(works[line.strip()]), flush=True)
+
+
+class Worker:
+    """A process with the three kinds of work in memory."""
+
+    def __init__(self, setting: Mapping[str, str]) -> None:
+        kept = {
+            name: text for name, text in os.environ.items() if name not in threads.WAITING_NAMES
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.benchmarks.busy", "--worker"],
+            env=kept | {"OMP_NUM_THREADS": "2"} | setting,
+            cwd=PROJECT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def answer(self) -> str:
+        if line := self.process.stdout.readline():
+            return line
+        raise RuntimeError("a worker has ended")
+
+    def ask(self, work: str, times: int = 1) -> None:
+        self.process.stdin.write(f"{work}\n" * times)
+        self.process.stdin.flush()
+
+    def do(self, work: str) -> Took:
+        self.ask(work)
+        seconds, on_cpu = map(float, self.answer().split())
+        return seconds, on_cpu
+
+
+@contextmanager
+def working(neighbours: Sequence[subprocess.Popen]) -> Iterator[None]:
+    """They stand still before and after it."""
+    for process in neighbours:
+        process.send_signal(SIGCONT)
+    try:
+        time.sleep(0.1)
+        yield
+    finally:
+        for process in neighbours:
+            process.send_signal(SIGSTOP)
+
+
+def measure(works: Sequence[str], settings: Sequence[str], rounds: int) -> dict[Cell, list[Took]]:
+    """What each round took; the first one does not count."""
+    loops = [subprocess.Popen([sys.executable, "-c", LOOP]) for _ in range(2)]
+    own, others = ({name: Worker(SETTINGS[name]) for name in settings} for _ in range(2))
+    children = loops + [worker.process for worker in (*own.values(), *others.values())]
+    try:
+        for worker in (*own.values(), *others.values()):
+            worker.answer()
+        for other in others.values():
+            other.ask("train", MORE_THAN_ENOUGH)
+        for process in loops + [other.process for other in others.values()]:
+            process.send_signal(SIGSTOP)
+        took: dict[Cell, list[Took]] = {}
+        cells = [(w, s, n) for w in works for n in NEIGHBOURS for s in settings]
+        for number in range(rounds + 1):
+            for work, setting, neighbour in cells if number % 2 else reversed(cells):
+                beside = {
+                    "alone": [],
+                    "1 loop": loops[:1],
+                    "2 loops": loops,
+                    "a worker": [others[setting].process],
+                }
+                with working(beside[neighbour]):
+                    cell = own[setting].do(work)
+                if number:
+                    took.setdefault((work, setting, neighbour), []).append(cell)
+        return took
+    finally:
+        for process in children:
+            process.kill()
+            process.wait()
+
+
+def ratio(took: Sequence[Took], other: Sequence[Took]) -> float:
+    """Median over the rounds of how many times the other's seconds it took."""
+    return median(mine[0] / theirs[0] for mine, theirs in zip(took, other, strict=True))
+
+
+def report(took: Mapping[Cell, list[Took]], settings: Sequence[str]) -> None:
+    print("| | waiting | beside | ms | CPU ms | times alone | times torch's | bound |")
+    print("|---|---|---|---|---|---|---|---|")
+    for (work, setting, neighbour), rounds in took.items():
+        items = WORK[work][1]
+        seconds, on_cpu = (1000 * median(column) / items for column in zip(*rounds, strict=True))
+        alone = ratio(rounds, took[work, setting, "alone"])
+        torchs = ratio(rounds, took[work, settings[0], neighbour])
+        bound = BOUNDS.get(neighbour, 0)
+        held = (torchs if neighbour == "alone" else alone) <= bound
+        verdict = f"{bound} {'holds' if held else 'EXCEEDED'}" if bound else ""
+        print(
+            f"| {work} | {setting} | {neighbour} | {seconds:.1f} | {on_cpu:.1f} | {alone:.2f} "
+            f"| {torchs:.2f} | {verdict} |"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", nargs="+", choices=WORK, default=list(WORK))
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        work_for_parent()
+        return
+    if len(CORES) < 2:
+        parser.error("needs two cores")
+    os.sched_setaffinity(0, CORES)
+    print(f"load average {os.getloadavg()[0]:.1f} before it, {options.rounds} rounds")
+    report(measure(options.work, options.settings, options.rounds), options.settings)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""The scripts of recipes/embedded one after the other, each at toy size, on drawings made here."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from expo_cli.contracts.provenance import read_run
+from tests.recipes.toy import PROJECT
+
+RECIPE = PROJECT / "recipes" / "embedded"
+# Batches of 64 to 128, half of them clean, are drawn without repetition.
+TRAINING, HELDOUT = 66, 20
+MINUTES = ("--minutes", 0.001)
+# One program runs all steps of a list: most of a toy step would be its imports.
+STEPS = """
+import runpy, sys
+for line in sys.stdin.read().splitlines():
+    sys.argv = line.split("\\t")
+    print(line, file=sys.stderr)
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def run(*steps: tuple) -> None:
+    lines = ["\t".join(map(str, (RECIPE / f"{name}.py", *rest))) for name, *rest in steps]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [sys.executable, "-c", STEPS],
+        input="\n".join(lines),
+        env=os.environ | {"PATH": path, "PYTHONPATH": f"{RECIPE}{os.pathsep}{PROJECT}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def words(name: str) -> list[str]:
+    lines = (RECIPE / f"{name}.txt").read_text().splitlines()
+    text = ",".join(line for line in lines if not line.startswith("#"))
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def emojibase() -> list[dict]:
+    """The names that the recipe looks up, under code points of no meaning."""
+    concepts = [{"label": word, "hexcode": f"{n:04X}"} for n, word in enumerate(words("concepts"))]
+    people = [
+        {
+            "label": f"{gender} {profession}",
+            "hexcode": "F000",
+            "skins": [{"tone": tone, "hexcode": f"F000-{tone}"} for tone in (1, 3, 5)],
+        }
+        for profession in words("professions")
+        for gender in ("woman", "man")
+    ]
+    return concepts + people
+
+
+def drawing(number: int) -> np.ndarray:
+    """A square of some colour and size on white."""
+    image = Image.new("RGB", (64, 64), "white")
+    side, color = 20 + number % 30, (number * 37 % 256, number * 91 % 256, number * 53 % 256)
+    ImageDraw.Draw(image).rectangle((8, 8, 8 + side, 8 + side), fill=color)
+    return np.asarray(image)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> tuple[Path, Path]:
+    """The folders of the work and of what it ships, after all of build.sh but the rendering."""
+    folder = tmp_path_factory.mktemp("embedded")
+    npm, work, shipped = (folder / name for name in ("node_modules", "work", "shipped"))
+    names = npm / "emojibase-data" / "en" / "data.json"
+    names.parent.mkdir(parents=True)
+    names.write_text(json.dumps(emojibase()))
+    work.mkdir()
+    count = TRAINING + HELDOUT
+    np.save(work / "images.npy", np.stack([drawing(number) for number in range(count)]))
+    records = [
+        {"style": "noto", "noun": f"thing {n // 4}", "tone": f"{n % 4}", "hexcode": f"{n}"}
+        for n in range(count)
+    ]
+    lines = [json.dumps(r | {"heldout": n >= TRAINING}) for n, r in enumerate(records)]
+    (work / "drawings.jsonl").write_text("\n".join(lines) + "\n")
+    for split in ("train", "heldout"):
+        (work / "prompts").mkdir(exist_ok=True)
+        (work / "prompts" / f"{split}.jsonl").write_text('{"prompt": "noto style: thing 1"}\n')
+    own = ("--count", 4)
+    run(
+        ("tokenizer", npm, work),
+        ("vae", work, *MINUTES),
+        ("clip", work, *MINUTES),
+        ("unet", work, *MINUTES),
+        ("reward_a", work, *MINUTES),
+        ("reward_b", work, *MINUTES),
+        ("own_samples", work, "a", *own),
+        ("own_samples", work, "b", *own),
+        ("reward_a", work, "--minutes", 0.002, "--own-samples"),
+        ("reward_b", work, "--minutes", 0.002, "--own-samples"),
+        ("export", work, shipped),
+    )
+    return work, shipped
+
+
+def test_what_is_shipped_draws_and_judges(world, expo, tmp_path):
+    _, shipped = world
+    prompts = tmp_path / "prompts.jsonl"
+    done = expo("prep-prompts", shipped / "prompts" / "train.jsonl", "--out", prompts)
+    assert done.returncode == 0, done.stderr
+    options = ("--num-images-per-prompt", 1, "--num-inference-steps", 2)
+    folder = tmp_path / "rollout"
+    done = expo("rollout", prompts, "--policy", shipped / "emoji-sd", "--out", folder, *options)
+    assert done.returncode == 0, done.stderr
+    rewards = (
+        *("--reward", f"pickscore:model={shipped / 'emoji-pickscore'}"),
+        *("--reward", f"hpsv2:model={shipped / 'emoji-hps'}"),
+    )
+    done = expo("score", folder, *rewards)
+    assert done.returncode == 0, done.stderr
+
+
+def test_own_samples_are_pairs_of_images_of_their_captions(world):
+    import torch
+
+    work, _ = world
+    for reward in ("a", "b"):
+        pool = torch.load(work / f"own_samples_{reward}.pt", weights_only=True)
+        assert len(pool["captions"]) == len(pool["drawing"]) == 4
+        for side in ("better", "worse"):
+            assert pool[side].shape == (4, 3, 64, 64)
+            assert pool[side].dtype is torch.uint8
+
+
+def test_measure_draws_and_judges_what_is_shipped(world):
+    """Of all figures of the model cards but negatives and samplers, which draw as agreement does."""
+    work, _ = world
+    what = ("vae", "fidelity", "agreement", "flaws")
+    run(("measure", work, *what, "--limit", 20))
+    figures = json.loads((work / "figures.json").read_text())
+    assert set(figures) == set(what)
+    # The shipped weights, at a tenth of the size of the card's figures: 0.93 and 0.86.
+    right = figures["fidelity"]["train guidance=2.0"]
+    assert right["a"] >= 0.7
+    assert right["b"] >= 0.6
+    assert figures["flaws"]["b"]["noisy"] == 1
+    assert figures["agreement"]["1.5"]["spearman"] > 0.3
+    plan = read_run(work / "measured" / "agreement-1.5").plan
+    assert (plan["num_images_per_prompt"], plan["guidance_scale"]) == (8, 1.5)
+
+
+def test_grid_is_one_picture(tmp_path):
+    run(("grid", "embedded:emoji-sd", tmp_path / "grid.png"))
+    assert Image.open(tmp_path / "grid.png").size == (16 * 64, 6 * 64)
+
+
+def test_drawings_are_rendered(tmp_path):
+    pytest.importorskip("resvg_py")
