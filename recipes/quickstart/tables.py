@@ -13,11 +13,11 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from expo_cli.core.alarms import largest_shift
 from pydantic import TypeAdapter
 
 from expo_cli.contracts.files import atomic
 from expo_cli.contracts.results import PolicyResult, Results, RewardResult
+from expo_cli.core.alarms import largest_shift
 from expo_cli.report.wording import fixed, interval
 
 REWARDS = ("pickscore", "hpsv2")
