@@ -28,8 +28,9 @@ DASH = "–"
 TEXT = """# What the quickstart shows
 
 Made by `python recipes/quickstart/tables.py recipes/results/quickstart` from the JSON files here, which
-`bash recipes/quickstart.sh` made and `bash recipes/quickstart/keep.sh` copied. The training reward is `pickscore`, the held-out one `hpsv2`: nothing
-is selected on it. Brackets are 95 % intervals of the paired difference, by bootstrap over prompts.
+`bash recipes/quickstart.sh` made and `bash recipes/quickstart/keep.sh` copied. The training reward is
+`pickscore`, the held-out one `hpsv2`: nothing is selected on it. Brackets are 95 % intervals of the paired
+difference, by bootstrap over prompts.
 
 ## The claim
 
