@@ -152,7 +152,8 @@ def denoising_loss(
     """Noise prediction, weighted by min-SNR (https://arxiv.org/abs/2303.09556)."""
     noise, timesteps = torch.randn_like(latents), stratified_timesteps(len(latents))
     noisy = scheduler.add_noise(latents, noise, timesteps).to(unet.dtype)
-    errors = (unet(noisy, timesteps, embeddings).sample.float() - noise).square().flatten(1).mean(1)
+    prediction = unet(noisy, timesteps, embeddings.to(unet.dtype)).sample.float()
+    errors = (prediction - noise).square().flatten(1).mean(1)
     alphas = scheduler.alphas_cumprod[timesteps]
     ratios = alphas / (1 - alphas)
     return (errors * ratios.clamp(max=MIN_SNR_GAMMA) / ratios).mean()

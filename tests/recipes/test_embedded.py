@@ -94,18 +94,15 @@ def world(tmp_path_factory) -> tuple[Path, Path]:
     for split in ("train", "heldout"):
         (work / "prompts").mkdir(exist_ok=True)
         (work / "prompts" / f"{split}.jsonl").write_text('{"prompt": "noto style: thing 1"}\n')
-    own = ("--count", 4)
     run(
         ("tokenizer", npm, work),
         ("vae", work, *MINUTES),
         ("clip", work, *MINUTES),
         ("unet", work, *MINUTES),
-        ("reward_a", work, *MINUTES),
-        ("reward_b", work, *MINUTES),
-        ("own_samples", work, "a", *own),
-        ("own_samples", work, "b", *own),
-        ("reward_a", work, "--minutes", 0.002, "--own-samples"),
-        ("reward_b", work, "--minutes", 0.002, "--own-samples"),
+        ("own_samples", work, "a", "--count", 4),
+        ("own_samples", work, "b", "--count", 4),
+        ("reward_a", work, *MINUTES, "--own-samples"),
+        ("reward_b", work, *MINUTES, "--own-samples"),
         ("export", work, shipped),
     )
     return work, shipped
