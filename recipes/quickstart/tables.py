@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from expo_cli.core.verdict import largest_shift
+from expo_cli.core.alarms import largest_shift
 from pydantic import TypeAdapter
 
 from expo_cli.contracts.files import atomic
