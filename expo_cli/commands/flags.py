@@ -82,7 +82,7 @@ def _parameter(field: Field, hint: Any) -> inspect.Parameter:
     default = None if field.default in (MISSING, None, (), False) else str(field.default)
     option = typer.Option(
         f"--{name}/--no-{name}" if field_type is bool else f"--{name}",
-        help=flag.help + (" [required]" if field.default is MISSING else ""),
+        help=flag.help + (" \\[required]" if field.default is MISSING else ""),
         rich_help_panel=flag.panel,
         show_default=default or False,
     )

@@ -1,4 +1,4 @@
-"""`expo warm`: a server of `expo_cli.warm`, and the lines by which a shell makes it its own."""
+"""`expo warm`: starts a server of `expo_cli.warm`, and prints the code that connects a shell to it."""
 
 import os
 import shlex
@@ -11,9 +11,9 @@ from expo_cli.warm.server import start
 
 
 def start_server(owner: int | None, idle_seconds: float) -> str:
-    """Start one and return what the shell evaluates: nothing where commands have to run cold.
+    """Start a server and return the code for the shell, empty if commands have to run cold.
 
-    The server ends with the process `owner`, or with the shell, which writes its id itself.
+    The server exits with the process `owner`, by default the shell, which writes its own PID.
     """
     if not may_fork():
         return ""
