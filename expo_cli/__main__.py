@@ -1,6 +1,23 @@
-"""`python -m expo_cli`, the form that `accelerate launch -m` needs."""
+"""Where `expo` and `python -m expo_cli` begin: in a warm process if there is one, see `expo_cli.warm`,
+else in this one.
+"""
 
-from expo_cli.main import main
+import os
+
+
+def main() -> None:
+    stopped = 0
+    if "EXPO_WARM" in os.environ:
+        from expo_cli.warm.client import hand_over
+
+        stopped = hand_over("expo_cli.main:main")
+    # Imported here: a command that is handed over needs none of it.
+    from expo_cli import main as program
+
+    if stopped:
+        program.stop(stopped, None)
+    program.main()
+
 
 if __name__ == "__main__":
     main()

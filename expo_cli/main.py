@@ -9,7 +9,17 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from expo_cli import __version__
-from expo_cli.commands import env, evaluate, make_pairs, prep_prompts, rollout, score, status, train
+from expo_cli.commands import (
+    env,
+    evaluate,
+    make_pairs,
+    prep_prompts,
+    rollout,
+    score,
+    status,
+    train,
+    warm,
+)
 from expo_cli.errors import ExpoError, Interrupted, one_line
 
 INTERRUPTED = 130
@@ -25,6 +35,7 @@ app = typer.Typer(
 )
 for command in (prep_prompts, rollout, score, make_pairs, train, evaluate, status, env):
     app.command(name=command.__name__.rpartition(".")[2].replace("_", "-"))(command.command)
+app.command(name="warm", hidden=True)(warm.command)
 
 
 def show_version(value: bool) -> None:

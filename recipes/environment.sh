@@ -15,3 +15,6 @@ if [ ! "$installed" -nt "$project/pyproject.toml" ]; then
     python -m pip install --quiet --editable "${project}[hpsv2,test]"
     touch "$installed"
 fi
+# From here on `expo` commands fork from a process that has imported everything, where they may: see
+# `expo warm --help`. It ends with this shell.
+eval "$(expo warm)"

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.warm import warm
+
 EXPO = Path(sys.executable).parent / "expo"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_start():
+    """Commands that tests start need not import everything anew."""
+    with warm():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -161,5 +161,5 @@ def test_a_reader_that_leaves_is_no_traceback(tmp_path):
 
 def test_commands_and_dependencies_in_the_project_file():
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
-    assert project["project"]["scripts"] == {"expo": "expo_cli.main:main"}
-    assert [info.name for info in app.registered_commands] == COMMANDS
+    assert project["project"]["scripts"] == {"expo": "expo_cli.__main__:main"}
+    assert [info.name for info in app.registered_commands if not info.hidden] == COMMANDS

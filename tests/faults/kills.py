@@ -1,6 +1,7 @@
 """Kill every command at many moments, run it again, and compare with a run that nobody killed.
 
-    python -m tests.faults.kills --kills 40 --seed 0
+    python -m tests.faults.kills --kills 40 --seed 0            in commands that are warm
+    python -m tests.faults.kills --kills 2 --seed 0 --cold      and in others
 
 Half of the moments are changes to the disk (the process gets the signal right before it makes the
 n-th, for n spread evenly over all of them), half are random times between the first change and the
@@ -18,9 +19,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.faults.forks import Finished, Running
+from tests.faults.running import Finished, Running
 from tests.faults.trees import Tree, differences, go_back, tree_of
 from tests.faults.world import COMMANDS, Command, build_world
+from tests.warm import cold, warm
 
 STOPPED = 75
 
@@ -65,7 +67,7 @@ class Trial:
             signal_at = (moment.number, moment.change)
             return Running(arguments, self.folder, self.log, signal_at).finished()
         running = Running(arguments, self.folder, self.log)
-        running.process.join(moment.seconds)
+        running.ends_within(moment.seconds)
         running.kill(moment.number)
         return running.finished()
 
@@ -142,9 +144,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=40, help="of each command")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cold", action="store_true", help="Import anew in each command.")
     options = parser.parse_args()
     tallies = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, cold() if options.cold else warm():
         for tally in kill_all(Path(folder), options.kills, options.seed):
             tallies.append(tally)
             sys.stdout.write("".join(f"FAULT {fault}\n" for fault in tally.faults))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.forks import Finished, Running
+from tests.faults.running import Finished, Running
 from tests.faults.trees import Tree, differences, go_back, tree_of
 from tests.faults.world import COMMANDS, Command, build_world
 
@@ -188,12 +188,11 @@ def test_two_writers_at_once(name, disk):
 
     disk.set_up(name, when="before")
     both = [disk.begin(command, "first"), disk.begin(command, "second")]
-    changes = disk.rest / "second" / "changes"
-    while both[1].process.is_alive() and len(changes.read_bytes().splitlines()) < 3:
-        both[1].process.join(0.01)
+    while len(both[1].changes()) < 3 and not both[1].ends_within(0.01):
+        pass
     for run in both:
         run.kill(signal.SIGKILL)
-        run.process.join()
+        run.process.wait()
     assert disk.run(command).code == 0
     assert not disk.differs(name)
 
@@ -216,9 +215,9 @@ def test_a_full_disk_leaves_the_training_state_before_it(disk):
     disk.set_up("train", when="before")
     second = changes.index("os.mkdir checkpoint/state/step-00000002.partial")
     run = disk.begin(command, signal_at=(signal.SIGSTOP, second + 2))
-    # The server's child, not ours, so there is no waiting for it but this.
-    while Path(f"/proc/{run.process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
-        run.process.join(0.01)
+    # Another process's child, so there is no waiting for it but this.
+    while len(run.changes()) < second + 2 or state(run.worker()) != "T":
+        assert not run.ends_within(0.01)
     disk.fill(free=0)
     run.kill(signal.SIGCONT)
     assert "No space left on device" in only_line(run.finished())
@@ -226,6 +225,10 @@ def test_a_full_disk_leaves_the_training_state_before_it(disk):
     assert [path.name for path in (disk.folder / "checkpoint/state").iterdir()] == ["step-00000001"]
     assert "continuing after step 1" in disk.run(command).errors
     assert not disk.differs("train")
+
+
+def state(process: int) -> str:
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_an_output_that_is_a_symbolic_link_is_overwritten_where_it_leads(disk):

@@ -3,7 +3,6 @@
 Each command has its own streams and a bound on its memory, and is ended when it is silent.
 """
 
-import gc
 import importlib
 import os
 import resource
@@ -16,35 +15,24 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.forks import PRELOADED, note_changes
+from expo_cli.warm import server
+from tests.faults.noted import note_changes
 
-MORE_PRELOADED = (
+ALSO_IMPORTED = (
     "pydantic",
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",
     *(f"diffusers.schedulers.scheduling_{name}" for name in ("ddpm", "ddim", "pndm")),
-    "expo_cli.stages.prep_prompts.run",
-    "expo_cli.stages.rollout.plan",
-    "expo_cli.stages.score.plan",
-    "expo_cli.stages.make_pairs.run",
-    "expo_cli.stages.preferences.import_pairs",
-    "expo_cli.stages.preferences.export_pairs",
-    "expo_cli.stages.train.plan",
-    "expo_cli.stages.status",
-    "expo_cli.stages.make_pairs.sample_pairs",
 )
 MEMORY = 6 << 30
 SILENT = -1000
 
 
 def preload() -> None:
-    """Import what commands import; what is there now is not collected in forks, hence shared."""
-    for name in (*PRELOADED, *MORE_PRELOADED):
-        # A checkout of another time may lack some.
-        with suppress(ModuleNotFoundError):
-            importlib.import_module(name)
-    gc.collect()
-    gc.freeze()
+    """Import what commands import."""
+    for name in ALSO_IMPORTED:
+        importlib.import_module(name)
+    server.preload()
 
 
 @dataclass(frozen=True)

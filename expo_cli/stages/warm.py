@@ -1,0 +1,32 @@
+"""`expo warm`: a server of `expo_cli.warm`, and the lines by which a shell makes it its own."""
+
+import os
+import shlex
+import socket
+import tempfile
+from pathlib import Path
+
+from expo_cli.warm.caller import SOCKET, may_fork
+from expo_cli.warm.server import start
+
+
+def start_server(owner: int | None, idle_seconds: float) -> str:
+    """Start one and return what the shell evaluates: nothing where commands have to run cold.
+
+    The server ends with the process `owner`, or with the shell, which writes its id itself.
+    """
+    if not may_fork():
+        return ""
+    folder = Path(tempfile.mkdtemp(prefix="expo-warm-"))  # of mode 700
+    place, written = folder / "socket", folder / "owner"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(place))
+        listener.listen(128)
+        listener.setblocking(False)
+        if owner is not None:
+            written.write_text(f"{owner}\n")
+        start(listener, folder, idle_seconds, os.environ)
+    lines = [f"export {SOCKET}={shlex.quote(str(place))}"]
+    if owner is None:
+        lines.append(f"echo $$ >{shlex.quote(str(written))}")
+    return "\n".join(lines)

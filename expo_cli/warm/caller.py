@@ -1,0 +1,136 @@
+"""What a command is given by its caller: told by the client, taken on by the worker.
+
+Imported before anything else is: nothing here may import what takes time.
+"""
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SOCKET = "EXPO_WARM"
+"""The environment variable that names the server's socket."""
+
+# Variables that no import reads: where one is, and the number of threads, which a worker sets.
+FREE = {
+    "_",
+    "COLUMNS",
+    "EXPO_WARM",
+    "LINES",
+    "OLDPWD",
+    "OMP_NUM_THREADS",
+    "PWD",
+    "PYTEST_CURRENT_TEST",
+    "SHLVL",
+}
+LAUNCHERS = ("ACCELERATE_", "LOCAL_RANK", "RANK", "SLURM_", "TORCHELASTIC_", "WORLD_SIZE")
+GPUS = ("nvidia", "kfd", "dxg")  # CUDA, ROCm, CUDA of WSL
+LIMITS = sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
+RIGHTS = ("Uid", "Gid", "Groups", "NoNewPrivs", "Seccomp", "Cap")
+
+Caller = dict[str, Any]
+
+
+def may_fork() -> bool:
+    """Whether commands may fork from a process that has imported torch.
+
+    Not where torch might find a GPU: even asking it for one can break a fork, so /dev is asked. And
+    not for processes that train together, which their launcher starts.
+    """
+    return (
+        sys.platform == "linux"
+        and not any(name.startswith(GPUS) for name in os.listdir("/dev"))
+        and not any(name.startswith(LAUNCHERS) for name in os.environ)
+    )
+
+
+def surroundings() -> list[Any]:
+    """What no process can take from another. A worker is the real command only where it is equal."""
+    with open("/proc/self/status") as status, open("/proc/self/cgroup") as cgroup:
+        rights = [line for line in status if line.startswith(RIGHTS)]
+        groups = cgroup.read()
+    namespaces = [os.readlink(entry.path) for entry in os.scandir("/proc/self/ns")]
+    root = os.stat("/")
+    return [
+        *(sys.executable, sys.version, list(sys.flags), sys.warnoptions, sys._xoptions),
+        *(os.path.dirname(os.path.dirname(__file__)), os.getsid(0), rights, groups),
+        *(sorted(namespaces), root.st_dev, root.st_ino),
+    ]
+
+
+def described() -> Caller:
+    """This process as the caller of a command; its open files go beside it, by `open_files`."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return {
+        "arguments": sys.argv,
+        "path": sys.path,
+        "environment": dict(os.environ),
+        "umask": umask,
+        "limits": [[each, *resource.getrlimit(each)] for each in LIMITS],
+        "nice": os.getpriority(os.PRIO_PROCESS, 0),
+        "cores": sorted(os.sched_getaffinity(0)),
+        "group": os.getpgrp(),
+        "ignored": sorted(map(int, ignored_signals())),
+        "blocked": sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
+    }
+
+
+def ignored_signals() -> set[int]:
+    return {n for n in signal.valid_signals() if signal.getsignal(n) is signal.SIG_IGN}
+
+
+def open_files() -> list[int]:
+    """Descriptors that a program started now would have: the standard streams, pipes of `<(...)`."""
+    return sorted(n for n in map(int, os.listdir("/proc/self/fd")) if is_inherited(n))
+
+
+def is_inherited(descriptor: int) -> bool:
+    try:
+        return os.get_inheritable(descriptor)
+    except OSError:  # the one that listed the others
+        return False
+
+
+def take_on(caller: Caller) -> None:
+    """Become the caller's process, but for its files.
+
+    Raises OSError or ValueError where the system refuses, as it does a limit above the server's.
+    """
+    os.setpgid(0, caller["group"])
+    os.umask(caller["umask"])
+    os.setpriority(os.PRIO_PROCESS, 0, caller["nice"])
+    os.sched_setaffinity(0, caller["cores"])
+    for each, soft, hard in caller["limits"]:
+        resource.setrlimit(each, (soft, hard))
+    os.environ.clear()
+    os.environ.update(caller["environment"])
+    sys.argv[:], sys.path[:] = caller["arguments"], caller["path"]
+    take_on_signals(caller["ignored"], caller["blocked"])
+
+
+def take_on_signals(ignored: Sequence[int], blocked: Sequence[int]) -> None:
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
+    if signal.SIGINT not in ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def take_on_files(files: Mapping[int, int]) -> None:
+    """Put each descriptor `files[place]`, which is no place itself, in its place; fit the standard
+    streams to them.
+
+    The streams stay the objects they are: loggers of imported libraries hold them.
+    """
+    for place, descriptor in files.items():
+        os.dup2(descriptor, place)
+        os.close(descriptor)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if number not in files:
+            os.close(number)
+            setattr(sys, name, None)
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(line_buffering=stream is sys.stderr or stream.isatty())

@@ -1,0 +1,131 @@
+"""The caller's side: hand a command over to a worker, pass signals on, and end as the worker ends.
+
+Imported before anything else is: nothing here may import what takes time.
+"""
+
+import fcntl
+import json
+import os
+import resource
+import signal
+import socket
+from contextlib import suppress
+from typing import NoReturn
+
+from expo_cli.warm.caller import (
+    SOCKET,
+    described,
+    ignored_signals,
+    may_fork,
+    open_files,
+    surroundings,
+)
+
+STOPPING = {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
+PASSED_ON = STOPPING | {
+    *(signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP, signal.SIGCONT)
+}
+
+
+def hand_over(program: str) -> int:
+    """Run the function `program`, given as MODULE:NAME, in a worker, and end as that does.
+
+    Returns where there is no server, or none whose workers are what this process is; and where a
+    signal asks to stop before there is a worker, which is returned, else 0.
+    """
+    if SOCKET not in os.environ or not may_fork():
+        return 0
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    passed_on = PASSED_ON - ignored_signals() - blocked
+    signal.pthread_sigmask(signal.SIG_BLOCK, passed_on | {signal.SIGIO})
+    held, life = socket.socketpair()
+    with socket.socket(socket.AF_UNIX) as connection, held:
+        try:
+            request(connection, program, life)
+            worker, stopped = answer(connection, passed_on)
+        except OSError:  # the server has ended
+            worker, stopped = None, 0
+        if worker is not None:
+            accompany(connection, worker, passed_on)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    return stopped
+
+
+def request(connection: socket.socket, program: str, life: socket.socket) -> None:
+    """Ask for a worker. It is killed as soon as the other end of `life` is closed."""
+    connection.connect(os.environ[SOCKET])
+    fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(connection, fcntl.F_SETFL, os.O_ASYNC)  # SIGIO when something can be read
+    files = open_files()
+    message = {
+        "program": program,
+        "surroundings": surroundings(),
+        "files": files,
+        "caller": described(),
+    }
+    content = json.dumps(message).encode()
+    folder = os.open(".", os.O_PATH | os.O_DIRECTORY)
+    with life:
+        descriptors = [life.fileno(), folder, *files]
+        socket.send_fds(connection, [len(content).to_bytes(8, "little")], descriptors)
+    connection.sendall(content)
+    os.close(folder)
+    connection.setblocking(False)
+
+
+def answer(connection: socket.socket, passed_on: set[int]) -> tuple[int | None, int]:
+    """The worker's descriptor, None where the server refuses, and the signal that came before it.
+
+    A server's first command waits for its imports.
+    """
+    while True:
+        number = signal.sigwaitinfo(passed_on | {signal.SIGIO}).si_signo
+        if number == signal.SIGIO:
+            with suppress(BlockingIOError):
+                _, descriptors, *_ = socket.recv_fds(connection, 1, 1)
+                return (descriptors[0] if descriptors else None), 0
+        elif number in STOPPING:
+            return None, number
+        elif number == signal.SIGTSTP:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif number != signal.SIGCONT:
+            end_by(number)
+
+
+def accompany(connection: socket.socket, worker: int, passed_on: set[int]) -> NoReturn:
+    while True:
+        with suppress(BlockingIOError):
+            end_as(connection.recv(4))
+        caught = signal.sigwaitinfo(passed_on | {signal.SIGIO})
+        if caught.si_signo != signal.SIGIO:
+            pass_on(worker, caught)
+
+
+def pass_on(worker: int, caught: signal.struct_siginfo) -> None:
+    # What comes from the kernel, hence a terminal, the worker has got too: it is of the same group.
+    if caught.si_code <= 0:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(worker, caught.si_signo)
+    if caught.si_signo == signal.SIGTSTP:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def end_as(status: bytes) -> NoReturn:
+    """End with a worker's wait status; without one the server was killed, and the worker with it."""
+    code = (
+        os.waitstatus_to_exitcode(int.from_bytes(status, "little")) if status else -signal.SIGKILL
+    )
+    if code < 0:
+        end_by(-code)
+    os._exit(code)
+
+
+def end_by(number: int) -> NoReturn:
+    resource.setrlimit(
+        resource.RLIMIT_CORE, (0, 0)
+    )  # if there is anything to see, the worker left it
+    if number != signal.SIGKILL:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+    os.kill(os.getpid(), number)
+    raise AssertionError(f"signal {number} ends a process")

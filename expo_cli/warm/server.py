@@ -1,0 +1,317 @@
+"""The server: it imports, never computes, and forks a worker for each command."""
+
+import atexit
+import fcntl
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import distribution
+from pathlib import Path
+from selectors import EVENT_READ, DefaultSelector
+from typing import Any, NoReturn
+
+import expo_cli
+from expo_cli.contracts.outputs import remove_any
+from expo_cli.warm.caller import FREE, surroundings, take_on, take_on_files
+
+# Libraries start threads when they are loaded, and a fork would lose them: OpenBLAS one per core, which
+# a worker asks for anew, and the jemalloc of Arrow one that returns memory in the background.
+NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+BEGIN = "import sys; sys.path[:] = {path!r}; from expo_cli.warm.server import main; main()"
+LIBRARIES = ("torch", "diffusers", "transformers")
+SECONDS_FOR_AN_OWNER = 10.0
+MOST_FILES = 253  # that a message can carry: SCM_MAX_FD
+
+Request = dict[str, Any]
+Stamp = list[tuple[str, int, int]]
+
+
+def start(
+    listener: socket.socket, folder: Path, idle_seconds: float, environment: Mapping[str, str]
+) -> None:
+    """Start a server, in a process that outlives this one, whose socket and log are in `folder`.
+
+    It ends with the process whose id is written into the file `owner` there.
+    """
+    with (folder / "log").open("ab") as log:
+        subprocess.Popen(
+            [sys.executable, "-c", BEGIN.format(path=sys.path)]
+            + [str(listener.fileno()), str(folder), str(idle_seconds)],
+            env={name: each for name, each in environment.items() if name != "OMP_NUM_THREADS"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            pass_fds=[listener.fileno()],
+            process_group=0,  # Ctrl-C in the caller's terminal is meant for commands
+        )
+
+
+def main() -> None:
+    listener, folder, idle_seconds = sys.argv[1:]
+    listening = socket.socket(fileno=int(listener))
+    program = Server(listening, Path(folder), float(idle_seconds)).serve()
+    if program is not None:
+        run(program)
+
+
+def run(program: str) -> NoReturn:
+    """Run MODULE:NAME and end as an interpreter does, but that it frees nothing: that would copy every
+    page that is shared with the server, for a second. multiprocessing's processes end so, too.
+    """
+    module, _, name = program.partition(":")
+    code: object = None
+    try:
+        getattr(importlib.import_module(module), name)()
+    except SystemExit as end:
+        code = end.code
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.flush()
+    os._exit(code if isinstance(code, int) else bool(code))
+
+
+def preload() -> dict[str, str]:
+    """Import every module of the package, and so all that its commands import. Returns the variables
+    that the imports set.
+    """
+    before = dict(os.environ)
+    os.environ.update(NO_THREADS)
+    for module in pkgutil.walk_packages(expo_cli.__path__, "expo_cli."):
+        importlib.import_module(module.name)
+    gc.collect()
+    gc.freeze()  # what is here now is not collected in workers, and so stays shared with them
+    after = dict(os.environ) | {name: before.get(name) for name in NO_THREADS}
+    return {name: value for name, value in after.items() if before.get(name) != value}
+
+
+def check_one_thread() -> None:
+    assert len(os.listdir("/proc/self/task")) == 1, "a fork would lose the server's other threads"
+
+
+def stamp(libraries: Sequence[Path]) -> Stamp:
+    """Sizes and times of the package's modules and of what tells the versions of its libraries."""
+    files = [*sorted(Path(expo_cli.__file__).parent.rglob("*.py")), *libraries]
+    known = [(str(path), path.stat()) for path in files if path.exists()]
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in known]
+
+
+def metadata(library: str) -> Path:
+    [found] = [file for file in distribution(library).files if file.name == "METADATA"]
+    return Path(found.locate())
+
+
+def owner_in(folder: Path) -> int:
+    """A descriptor of the process whose id is in `owner`; the shell writes it right after the start.
+
+    Raises OSError when there is none any more.
+    """
+    deadline = time.monotonic() + SECONDS_FOR_AN_OWNER
+    while time.monotonic() < deadline:
+        with suppress(FileNotFoundError):
+            written = (folder / "owner").read_text()
+            if written.endswith("\n"):
+                return os.pidfd_open(int(written))
+        time.sleep(0.02)
+    raise ProcessLookupError(f"{folder}: nobody evaluated what `expo warm` printed")
+
+
+def receive(connection: socket.socket) -> tuple[Request, list[int]]:
+    """A client's request, and the descriptors that came with it. Raises OSError when it is cut."""
+    size, descriptors, *_ = socket.recv_fds(connection, 8, MOST_FILES, socket.MSG_CMSG_CLOEXEC)
+    content = bytearray()
+    while len(content) < int.from_bytes(size, "little"):
+        if not (piece := connection.recv(1 << 16)):
+            raise ConnectionResetError("the client has ended")
+        content += piece
+    return json.loads(content or b"{}"), descriptors
+
+
+@dataclass
+class Worker:
+    process: int
+    client: socket.socket
+
+
+class Server:
+    """`idle_seconds` is how long it waits for a command while none runs."""
+
+    def __init__(self, listener: socket.socket, folder: Path, idle_seconds: float) -> None:
+        self.listener, self.folder, self.idle_seconds = listener, folder, idle_seconds
+        self.environment, self.surroundings = dict(os.environ), surroundings()
+        self.cores = sorted(os.sched_getaffinity(0))
+        self.libraries = [metadata(name) for name in LIBRARIES]
+        self.stamp: Stamp | None = None
+        self.set_by_imports: dict[str, str] = {}
+        self.workers: dict[int, Worker] = {}
+        self.owner = owner_in(folder)
+        self.selector = DefaultSelector()
+        self.selector.register(self.owner, EVENT_READ, self.end)
+        self.selector.register(listener, EVENT_READ, self.take)
+        self.is_listening = True
+
+    def serve(self) -> str | None:
+        """Fork workers until the owner has ended, or nothing was asked for; returns None then, and
+        in a worker the program that it runs.
+        """
+        while self.is_listening or self.workers:
+            events = self.selector.select(None if self.workers else self.idle_seconds)
+            if not events:
+                self.end()
+            for key, _ in events:
+                if program := key.data():
+                    return program
+        return None
+
+    def end(self) -> None:
+        """Take no more commands; those that run go on."""
+        remove_any(self.folder)
+        self.stop_listening()
+
+    def stop_listening(self) -> None:
+        for watched in (self.owner, self.listener):
+            self.selector.unregister(watched)
+        self.listener.close()
+        self.is_listening = False
+
+    def take(self) -> str | None:
+        """Fork a worker for the next client. Where code has changed, leave it to a new server."""
+        now = stamp(self.libraries)
+        if self.stamp is None:
+            self.stamp, self.set_by_imports = now, preload()
+        if self.stamp != now:
+            start(self.listener, self.folder, self.idle_seconds, self.environment)
+            return self.stop_listening()
+        with suppress(OSError):  # the client has ended
+            client, _ = self.listener.accept()
+            client.setblocking(True)
+            return self.answer(client)
+        return None
+
+    def answer(self, client: socket.socket) -> str | None:
+        request, descriptors = receive(client)
+        self.wait_for_abandoned()
+        check_one_thread()
+        process = os.fork() if self.can_be(request) else None
+        if process == 0:
+            self.leave()
+            return work(request, client, descriptors, self.set_by_imports)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if process is None:
+            client.close()
+        else:
+            watched = os.pidfd_open(process)
+            self.workers[watched] = Worker(process, client)
+            self.selector.register(watched, EVENT_READ, partial(self.finish, watched))
+        return None
+
+    def can_be(self, request: Request) -> bool:
+        """Whether a worker can be what the client is."""
+        environment, cores = request["caller"]["environment"], request["caller"]["cores"]
+        return (
+            request["surroundings"] == self.surroundings
+            and self.counted(environment) == self.counted(self.environment)
+            and self.knows_threads(environment.get("OMP_NUM_THREADS"), cores)
+        )
+
+    def counted(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """The variables that have to be the server's. What its imports set, other processes that
+        imported the same hand on.
+        """
+        return {
+            name: value
+            for name, value in environment.items()
+            if name not in FREE and self.set_by_imports.get(name) != value
+        }
+
+    def knows_threads(self, number: str | None, cores: list[int]) -> bool:
+        if number is None:
+            return cores == self.cores  # torch has chosen by these
+        return number.isdecimal() and int(number) > 0
+
+    def wait_for_abandoned(self) -> None:
+        """Wait for workers whose clients were killed: they are being killed too, but may be in the
+        middle of a write, and what is asked for next may be the same command.
+        """
+        for watched, worker in list(self.workers.items()):
+            if select.select([worker.client], [], [], 0)[0]:  # it never writes again
+                self.finish(watched)
+
+    def finish(self, watched: int) -> None:
+        """Tell the client how its worker ended."""
+        worker = self.workers.pop(watched)
+        _, status = os.waitpid(worker.process, 0)
+        with suppress(OSError), worker.client:
+            worker.client.send(status.to_bytes(4, "little"))
+        self.selector.unregister(watched)
+        os.close(watched)
+
+    def leave(self) -> None:
+        """Close, in a worker, what belongs to the server."""
+        self.selector.close()
+        self.listener.close()
+        for watched, worker in self.workers.items():
+            worker.client.close()
+            os.close(watched)
+        os.close(self.owner)
+
+
+def work(
+    request: Request, client: socket.socket, descriptors: list[int], variables: Mapping[str, str]
+) -> str:
+    """Become what the client is, and tell it so. Returns the program to run."""
+    above = max(request["files"], default=2) + 1
+    life, folder, *files = (fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, above) for each in descriptors)
+    die_with(life)
+    try:
+        os.fchdir(folder)
+        take_on(request["caller"])
+        os.environ.update(variables)
+    except (OSError, ValueError):
+        os._exit(0)
+    set_threads(os.environ.get("OMP_NUM_THREADS"))
+    socket.send_fds(client, [b"y"], [os.pidfd_open(os.getpid())])
+    client.close()
+    for descriptor in (folder, *descriptors):
+        os.close(descriptor)
+    take_on_files(dict(zip(request["files"], files, strict=True)))
+    return request["program"]
+
+
+def die_with(life: int) -> None:
+    """Have the kernel kill this process when the other end of `life`, a socket, is closed.
+
+    The kernel closes it while the client dies, before anyone can know that it is dead.
+    """
+    fcntl.fcntl(life, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(life, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(life, fcntl.F_SETFL, os.O_ASYNC)
+    if select.select([life], [], [], 0)[0]:
+        os._exit(0)
+
+
+def set_threads(number: str | None) -> None:
+    """As many as the libraries would have started with; None is what they choose by themselves."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    cores = len(os.sched_getaffinity(0))
+    if number:
+        torch.set_num_threads(int(number))
+    threadpool_limits(
+        min(int(os.environ.get("OPENBLAS_NUM_THREADS") or number or cores), cores), "blas"
+    )
