@@ -8,7 +8,7 @@ if [ -z "${VIRTUAL_ENV:-}" ]; then
     # shellcheck disable=SC1091
     source "$project/.venv/bin/activate"
 fi
-export PATH="$VIRTUAL_ENV/bin:$PATH"
+[[ $PATH = "$VIRTUAL_ENV/bin:"* ]] || export PATH="$VIRTUAL_ENV/bin:$PATH"
 installed="$VIRTUAL_ENV/.expo-installed-from-$(cksum <<<"$project" | cut -d' ' -f1)"
 if [ ! "$installed" -nt "$project/pyproject.toml" ]; then
     echo "installing into $VIRTUAL_ENV ..." >&2
@@ -16,5 +16,5 @@ if [ ! "$installed" -nt "$project/pyproject.toml" ]; then
     touch "$installed"
 fi
 # From here on `expo` commands fork from a process that has imported everything, where they may: see
-# `expo warm --help`. It ends with this shell.
+# `expo warm --help`. It ends with this shell, or is that of the one that started this.
 eval "$(expo warm)"

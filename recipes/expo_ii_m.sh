@@ -4,6 +4,6 @@
 #
 #   bash recipes/expo_ii_m.sh                                 the embedded model; results in runs/
 #   WORLD=sd15 PROMPTS=prompts.txt bash recipes/expo_ii_m.sh  Stable Diffusion 1.5
-set -euo pipefail
-cd "$(dirname "$0")/.."
-SYSTEM=expo_ii_m COMBINE=${COMBINE:-z-score} exec bash recipes/expo_ii.sh
+SYSTEM=expo_ii_m COMBINE=${COMBINE:-z-score}
+# shellcheck source=recipes/expo_ii.sh
+source "$(dirname "$0")/expo_ii.sh"

@@ -1,19 +1,45 @@
-"""Fixtures that several test files share."""
+"""Fixtures that several test files share, and the order of the files."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.warm import warm
 
 EXPO = Path(sys.executable).parent / "expo"
+# Begun first, so that no worker is left with one at the end.
+LONGEST = (
+    "tests/slurm/test_submit.py",
+    "tests/recipes/test_systems.py",
+    "tests/stages/test_train.py",
+    "tests/models/test_families.py",
+)
+# A machine that is busy with other things is slow at any time.
+settings.register_profile(
+    "any machine",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("any machine")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.location[0], len(places)))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def warm_start():
-    """Commands that tests start need not import everything anew."""
+    """Commands that tests start need not import everything anew, nor do those of recipes, which put
+    their environment's programs first."""
+    programs = str(EXPO.parent)
+    os.environ["VIRTUAL_ENV"] = sys.prefix
+    if not os.environ["PATH"].startswith(f"{programs}:"):
+        os.environ["PATH"] = f"{programs}:{os.environ['PATH']}"
     with warm():
         yield
 
@@ -27,7 +53,7 @@ def expo():
             [EXPO, *map(str, arguments)],
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
             **settings,
         )
 

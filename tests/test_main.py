@@ -136,7 +136,7 @@ def test_interrupting_ends_with_130(tmp_path):
     )
     with pipe.open("w"):  # returns once the command reads
         child.send_signal(signal.SIGINT)
-        assert child.communicate(timeout=60)[1] == (
+        assert child.communicate(timeout=300)[1] == (
             "expo: interrupted; run the same command again to continue\n"
         )
     assert child.returncode == 130
@@ -156,7 +156,7 @@ def test_a_reader_that_leaves_is_no_traceback(tmp_path):
     child.stdout.close()
     assert b"Traceback" not in child.stderr.read()
     child.stderr.close()
-    assert child.wait(timeout=60) == 1
+    assert child.wait(timeout=300) == 1
 
 
 def test_commands_and_dependencies_in_the_project_file():

@@ -6,16 +6,17 @@ import socket
 import tempfile
 from pathlib import Path
 
+from expo_cli.warm import server
 from expo_cli.warm.caller import SOCKET, may_fork
-from expo_cli.warm.server import start
 
 
 def start_server(owner: int | None, idle_seconds: float) -> str:
-    """Start a server and return the code for the shell, empty if commands have to run cold.
+    """Start a server and return the code for the shell; empty where commands have to run cold, or
+    fork already, as this one did.
 
     The server exits with the process `owner`, by default the shell, which writes its own PID.
     """
-    if not may_fork():
+    if not may_fork() or server.is_worker:
         return ""
     folder = Path(tempfile.mkdtemp(prefix="expo-warm-"))  # of mode 700
     place, written = folder / "socket", folder / "owner"
@@ -25,7 +26,7 @@ def start_server(owner: int | None, idle_seconds: float) -> str:
         listener.setblocking(False)
         if owner is not None:
             written.write_text(f"{owner}\n")
-        start(listener, folder, idle_seconds, os.environ)
+        server.start(listener, folder, idle_seconds, os.environ)
     lines = [f"export {SOCKET}={shlex.quote(str(place))}"]
     if owner is None:
         lines.append(f"echo $$ >{shlex.quote(str(written))}")

@@ -35,6 +35,9 @@ LIBRARIES = ("torch", "diffusers", "transformers")
 SECONDS_FOR_AN_OWNER = 10.0
 MOST_FILES = 253  # the most that a message can carry (SCM_MAX_FD)
 
+is_worker = False
+"""Whether this process forked from a server; what it starts can fork from that, too."""
+
 Request = dict[str, Any]
 Stamp = list[tuple[str, int, int]]
 
@@ -71,6 +74,8 @@ def run(program: str) -> NoReturn:
     """Run MODULE:NAME and exit like an interpreter, but without freeing objects: that would copy all
     pages shared with the server, for a second. multiprocessing's processes exit in the same way.
     """
+    global is_worker
+    is_worker = True
     module, _, name = program.partition(":")
     code: object = None
     try:

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from expo_cli.contracts import texts
@@ -16,7 +16,6 @@ JSON = st.recursive(
 
 
 @given(st.lists(JSON), st.sampled_from([None, 0, 2]), st.booleans())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_reads_what_json_reads(tmp_path, items, indent, ascii_only):
     path = tmp_path / "array.json"
     path.write_text(json.dumps(items, indent=indent, ensure_ascii=ascii_only), encoding="utf-8")

@@ -5,7 +5,7 @@ import sys
 from dataclasses import fields
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from expo_cli.contracts import jsonl, records
@@ -38,7 +38,6 @@ for record in (Checks, SampleRef):
 
 @pytest.mark.parametrize("record", RECORDS)
 @given(data=st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_every_record_survives_a_round_trip(record, data, tmp_path):
     written = data.draw(st.lists(instances(record), max_size=4))
     path = tmp_path / "records.jsonl"
@@ -103,7 +102,6 @@ def test_a_bad_line_is_named(line, problem, tmp_path):
 
 
 @given(st.binary())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_any_bytes_are_records_or_a_contract_error(tmp_path, content):
     path = tmp_path / "any.jsonl"
     path.write_bytes(content)

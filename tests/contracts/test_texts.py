@@ -4,7 +4,7 @@ import io
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from expo_cli.commands.flags import _table
@@ -21,7 +21,6 @@ from expo_cli.stages.score.image_index import read_index
     st.integers(1, 12),
     st.booleans(),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_lines_are_those_of_the_whole_file(tmp_path, data, bytes_at_once, marked):
     path = tmp_path / "file"
     path.write_bytes(b"\xef\xbb\xbf" * marked + data)
@@ -34,7 +33,6 @@ def test_lines_are_those_of_the_whole_file(tmp_path, data, bytes_at_once, marked
 
 
 @given(st.lists(st.integers(0, 9), max_size=9), st.integers(1, 12), st.sampled_from("\n\r"))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_a_line_that_is_too_long_is_passed_over(tmp_path, lengths, bytes_at_once, end):
     path, end = tmp_path / "file", end.encode()
     path.write_bytes(b"".join(b"x" * length + end for length in lengths))

@@ -10,7 +10,7 @@ import pytest
 def shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     command = line.replace("expo ", f"{sys.executable} -m expo_cli ")
     return subprocess.run(
-        ["bash", "-c", command], cwd=folder, capture_output=True, text=True, timeout=60
+        ["bash", "-c", command], cwd=folder, capture_output=True, text=True, timeout=300
     )
 
 

@@ -75,7 +75,6 @@ def test_a_measurement_is_held_against_its_bound(measured, status, tmp_path):
     assert run_check(check, Setting(tmp_path, "toy"), 0.5).status == status
 
 
-@pytest.mark.slow
 def test_the_scaler_on_a_pretended_gpu(tmp_path):
     setting = Setting(tmp_path, "toy")
     assert setting.pairs.exists()  # made on the CPU

@@ -2,8 +2,8 @@
 
 import json
 import os
+import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
@@ -25,11 +25,15 @@ TOY = {
 
 
 def run(recipe: str, *arguments: object, **settings: object) -> subprocess.CompletedProcess:
+    """As `SETTING=... bash recipes/RECIPE.sh`, but that the settings are not exported.
+
+    All recipes then have the environment of the tests' warm process, from which their commands fork.
+    """
+    lines = [f"{name}={shlex.quote(str(value))}" for name, value in settings.items()]
+    script = "\n".join([*lines, 'source "$0" "$@"'])
+    path = PROJECT / "recipes" / f"{recipe}.sh"
     return subprocess.run(
-        ["bash", PROJECT / "recipes" / f"{recipe}.sh", *arguments],
-        env=os.environ | {"VIRTUAL_ENV": sys.prefix} | {k: str(v) for k, v in settings.items()},
-        capture_output=True,
-        text=True,
+        ["bash", "-c", script, path, *arguments], env=os.environ, capture_output=True, text=True
     )
 
 

@@ -1,10 +1,10 @@
 """HPSv2, HPSv2.1 and PickScore at the full width of ViT-H-14 (986 million random weights).
 
 Against hpsv2's own `score`, and against transformers alone, on the same files and images. Each
-test writes 4 GB, the package takes 12.5 GB of memory, and all of them 5 minutes on two cores, so
-they run only when they are asked for, and print what they found:
+test writes 4 GB, the package takes 12.5 GB of memory, and all of them 5 minutes on two cores. They
+print what they found:
 
-    EXPO_TEST_FULL_WIDTH=1 python -m pytest -s tests/rewards/test_full_width.py
+    python -m pytest -s -m nightly tests/rewards/test_full_width.py
 
 Seen: cosines within 6e-8 of hpsv2's for both versions; PickScores within 1.1e-6 of transformers'.
 """
@@ -12,7 +12,6 @@ Seen: cosines within 6e-8 of hpsv2's for both versions; PickScores within 1.1e-6
 import gzip
 import importlib
 import math
-import os
 import sys
 from pathlib import Path
 from unittest import mock
@@ -35,13 +34,7 @@ from expo_cli.rewards.hpsv2 import HPSv2
 from expo_cli.rewards.pickscore import PickScore
 from expo_cli.rewards.protocol import Batch
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        "EXPO_TEST_FULL_WIDTH" not in os.environ,
-        reason="4 GB of weights a test; EXPO_TEST_FULL_WIDTH=1 asks for it",
-    ),
-]
+pytestmark = pytest.mark.nightly
 
 PROMPT = "a red cat and an owl, 8 cafés"
 SIZES = [(512, 512), (512, 384), (300, 500), (100, 90)]

@@ -1,10 +1,9 @@
 """recipes/slurm on a private SLURM of one node, while its jobs are stopped, requeued and killed.
 
-Two iterations by arrays of three, at toy size. The environment may say another; that of the embedded
-world is
+By arrays of three, at toy size. The environment may say another; that of the embedded world is
 
     ITERATIONS=3 OFFLINE_PROMPTS=384 OFFLINE_PAIRS=384 NUM_PROMPTS=96 HELDOUT_PROMPTS=144 IMAGES=2 \\
-        STEPS=40 BATCH=16 PART_SIZE=24 python -m pytest tests/slurm -k disturbed
+        STEPS=40 BATCH=16 PART_SIZE=24 python -m pytest tests/slurm -m nightly -k disturbed
 """
 
 import json
@@ -17,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,6 @@ if not shutil.which("slurmctld", path=f"{os.environ['PATH']}:/usr/sbin"):
     pytest.skip("no SLURM; `bash tests/install.sh` installs it", allow_module_level=True)
 
 TOY = {
-    "ITERATIONS": 2,
     "CURVE": "none",
     "OFFLINE_PROMPTS": 2,
     "OFFLINE_PAIRS": 2,
@@ -43,9 +42,25 @@ TOY = {
     "PART_SIZE": 1,  # so that two of an array's three tasks have something to do
     "CORES": 1,
 }
-EVALUATION = "expo_ii-pickscore/seed-0/evaluation-heldout/results.json"
-# Made for the other systems, so nothing fails when the job that makes it is killed.
-UNUSED = "shared/offline/hpsv2-*.jsonl"
+
+
+@dataclass(frozen=True)
+class System:
+    """A recipe, and the files that its plain run makes and its jobs do not have to."""
+
+    name: str
+    iterations: str
+    unused: str
+
+    @property
+    def evaluation(self) -> Path:
+        return Path(f"{self.name}-pickscore/seed-0/evaluation-heldout/results.json")
+
+
+# Its jobs are given the offline pairs, which are most of the work.
+DPO = System("dpo", "1", "shared/offline/**/*")
+# Pairs of the other reward are for other systems: nothing fails when the job that makes them is killed.
+EXPO_II = System("expo_ii", "2", "shared/offline/hpsv2-*.jsonl")
 SITE = """\
 NUM_SHARDS=3
 SBATCH_OPTIONS=--time=10
@@ -59,7 +74,6 @@ SLOW_END = SITE.replace(
     "ACCELERATE_USE_CPU=true",
     """ACCELERATE_USE_CPU=true bash -c 'trap "sleep 3" TERM; "$@"; exit' slow""",
 )
-SUBMIT = ("bash", "recipes/slurm/submit.sh", "expo_ii")
 JOBS = ("squeue", "--array", "--noheader")
 # How the tasks are disturbed, in random order: stopped by a signal, which they answer by a requeue
 # of themselves; given a time limit that is near, of which SLURM sends the signal; requeued from
@@ -89,13 +103,20 @@ def environment() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def plain(environment, tmp_path_factory) -> Iterator[Callable[[], Path]]:
+def system(request) -> System:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def plain(system, environment, tmp_path_factory) -> Iterator[Callable[[], Path]]:
     """Begin the plain recipe; the function waits for its end and returns the folder of its runs."""
     runs = tmp_path_factory.mktemp("plain")
+    # Beside SLURM no command is warm.
+    settings = {name: environment[name] for name in environment if name != "SLURM_CONF"}
     with (runs / "stderr").open("w") as stderr:
         recipe = subprocess.Popen(
-            ["bash", PROJECT / "recipes/expo_ii.sh"],
-            env=environment | {"RUNS": str(runs)},
+            ["bash", PROJECT / f"recipes/{system.name}.sh"],
+            env={"ITERATIONS": system.iterations} | settings | {"RUNS": str(runs)},
             stdout=subprocess.DEVNULL,
             stderr=stderr,
         )
@@ -117,6 +138,9 @@ class Cluster:
         self.environment = environment | {"RUNS": str(runs), "SITE": str(runs / "site.sh")}
         self.set_up(SITE)
 
+    def give(self, pairs: Path) -> None:
+        self.environment["OFFLINE"] = str(pairs)
+
     def set_up(self, site: str) -> None:
         (self.runs / "site.sh").write_text(site)
 
@@ -134,8 +158,14 @@ class Cluster:
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout
 
-    def submit(self) -> str:
-        return self.run(*SUBMIT)
+    def try_to_submit(self, system: System) -> subprocess.CompletedProcess:
+        self.environment.setdefault("ITERATIONS", system.iterations)
+        return self.call("bash", "recipes/slurm/submit.sh", system.name)
+
+    def submit(self, system: System) -> str:
+        done = self.try_to_submit(system)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def disturb(self, how: str, task: str) -> None:
         # The task may have ended by now.
@@ -157,46 +187,57 @@ def cluster(environment, tmp_path) -> Iterator[Cluster]:
         time.sleep(0.2)
 
 
-def results(runs: Path) -> dict:
+def results(runs: Path, system: System) -> dict:
     """The figures of the evaluation, without the paths and times of its provenance."""
-    figures = json.loads((runs / EVALUATION).read_text())
+    figures = json.loads((runs / system.evaluation).read_text())
     return {key: value for key, value in figures.items() if key != "provenance"}
 
 
-def products(runs: Path) -> dict[str, bytes]:
+def products(runs: Path, system: System) -> dict[str, bytes]:
     """Prompts, latents, images, scores, pairs, weights and metrics, by path."""
+    unused = {*runs.glob(system.unused)}
     return {
         str(path.relative_to(runs)): path.read_bytes()
         for path in runs.rglob("*")
         if path.suffix in (".jsonl", ".safetensors", ".webp")
-        and not path.is_relative_to((runs / EVALUATION).parent)
-        and not path.match(UNUSED)
+        and not path.is_relative_to((runs / system.evaluation).parent)
+        and path not in unused
     }
 
 
-def test_a_disturbed_chain_of_jobs_makes_what_the_plain_recipe_makes(plain, cluster):
+@pytest.mark.nightly
+@pytest.mark.parametrize("system", [EXPO_II], indirect=True)
+def test_a_disturbed_chain_of_jobs_makes_what_the_plain_recipe_makes(system, plain, cluster):
     chance = random.Random(0)
     disturbances = chance.sample(DISTURBANCES, len(DISTURBANCES))
-    submissions = [cluster.submit()]
-    while (tasks := cluster.tasks()) or not (cluster.runs / EVALUATION).exists():
+    submissions = [cluster.submit(system)]
+    while (tasks := cluster.tasks()) or not (cluster.runs / system.evaluation).exists():
         running = cluster.tasks("--states=RUNNING")
         if not tasks:
-            submissions.append(cluster.submit())
+            submissions.append(cluster.submit(system))
             assert len(submissions) < 8, cluster.logs()
         elif running and len(tasks) <= 7 * len(disturbances):  # from the first to the last few
             cluster.disturb(disturbances.pop(), chance.choice(running))
         time.sleep(chance.uniform(1, 5))
 
-    assert results(cluster.runs) == results(plain())
-    assert products(cluster.runs) == products(plain())
+    assert results(cluster.runs, system) == results(plain(), system)
+    assert products(cluster.runs, system) == products(plain(), system)
     assert "requeue of " in cluster.logs()
     assert "restarted 1 times" in cluster.logs()
     assert len(submissions) > 1
 
 
-def test_a_chain_that_is_submitted_within_seconds_of_scancel_finishes(plain, cluster):
+@pytest.mark.parametrize(
+    "system",
+    [DPO, pytest.param(EXPO_II, marks=pytest.mark.nightly)],
+    ids=lambda system: system.name,
+    indirect=True,
+)
+def test_a_chain_that_is_submitted_within_seconds_of_scancel_finishes(system, plain, cluster):
+    if system == DPO:
+        cluster.give(offline_pairs(plain()))
     cluster.set_up(SLOW_END)
-    cluster.submit()
+    cluster.submit(system)
     while not any(
         comment.startswith("rollout ")
         for comment in cluster.run(*JOBS, "--format=%k", "--states=RUNNING").splitlines()
@@ -206,13 +247,18 @@ def test_a_chain_that_is_submitted_within_seconds_of_scancel_finishes(plain, clu
     cluster.run("scancel", "--me")
     ending = cluster.tasks("--states=COMPLETING")
     assert ending, "the test came too late"
-    told = cluster.submit()
+    told = cluster.submit(system)
 
     assert f"{' '.join(ending)}: COMPLETING, waiting for the end\n" in told
     while cluster.tasks():
         time.sleep(1)
-    assert results(cluster.runs) == results(plain())
-    assert products(cluster.runs) == products(plain())
+    assert results(cluster.runs, system) == results(plain(), system)
+    assert products(cluster.runs, system) == products(plain(), system)
+
+
+def offline_pairs(runs: Path) -> Path:
+    [pairs] = (runs / "shared/offline").glob("pickscore-*.jsonl")
+    return pairs
 
 
 def test_a_submission_that_relies_on_a_job_that_fails_meanwhile_says_so(cluster):
@@ -223,13 +269,14 @@ def test_a_submission_that_relies_on_a_job_that_fails_meanwhile_says_so(cluster)
         report() {{ scancel --me --name=prep-prompts-shared-train.jsonl; }}
         """
     )
-    done = cluster.call(*SUBMIT)
+    done = cluster.try_to_submit(DPO)
     assert done.returncode == 1
     assert re.search(r"^submit: .*submit again: \d+: CANCELLED", done.stderr, re.MULTILINE)
 
 
-def test_two_tasks_of_a_job_train_together_and_are_requeued_together(plain, cluster):
-    (pairs,) = (plain() / "shared/offline").glob("pickscore-*.jsonl")
+@pytest.mark.parametrize("system", [DPO], ids=lambda system: system.name, indirect=True)
+def test_two_tasks_of_a_job_train_together_and_are_requeued_together(system, plain, cluster):
+    pairs = offline_pairs(plain())
     log, out = cluster.runs / "train.log", cluster.runs / "checkpoint"
     job = cluster.run(
         *("sbatch", "--parsable", "--ntasks=2", f"--output={log}", "recipes/slurm/train.sbatch"),

@@ -24,7 +24,7 @@ def test_the_next_items_are_at_work_before_the_first_result_is_taken():
 
     results = map_ahead(function, range(10), ahead=1)
     assert next(results) == 0
-    assert begun.wait(timeout=10)
+    assert begun.wait(timeout=300)
 
 
 def test_an_error_stands_where_its_result_would():

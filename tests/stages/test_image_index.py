@@ -163,7 +163,7 @@ def encoded(image_format):
     return buffer.getvalue()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data(), image_format=st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"]))
 def test_a_damaged_file_is_an_image_or_one_error(tmp_path_factory, data, image_format):
     whole = encoded(image_format)

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 from diffusers import AutoencoderKL
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
@@ -285,9 +285,7 @@ def test_transparency_is_laid_over_white():
 
 
 @given(st.data(), st.sampled_from(["PNG", "JPEG", "WEBP"]))
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50
-)
+@settings(max_examples=50)
 def test_damaged_bytes_are_pixels_or_a_problem(data, image_format):
     whole = png(picture(0, 24, 24), image_format)
     position = data.draw(st.integers(0, len(whole) - 1))

@@ -4,7 +4,7 @@ import json
 from contextlib import suppress
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expo_cli.errors import ContractError, UsageError
@@ -210,7 +210,6 @@ def only_rankings_or_one_line(read, path):
 @given(st.lists(st.dictionaries(st.sampled_from(
     ["prompt", "human_preference", "file_path", "rank", "image_path"]
 ), JSON) | JSON, max_size=3))  # fmt: skip
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_any_json_is_rankings_or_one_line(tmp_path, items):
     path = tmp_path / "any.json"
     path.write_text(json.dumps(items))
@@ -218,7 +217,6 @@ def test_any_json_is_rankings_or_one_line(tmp_path, items):
 
 
 @given(st.dictionaries(st.sampled_from(["prompt", "winner_file_name", "loser_file_name"]), JSON))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_any_line_is_rankings_or_one_line(tmp_path, record):
     path = tmp_path / "metadata.jsonl"
     path.write_text(json.dumps(record) + "\n")
@@ -236,16 +234,13 @@ COLUMNS = {
 
 
 @given(st.lists(st.fixed_dictionaries(COLUMNS), min_size=1, max_size=4))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_any_row_is_rankings_or_one_line(tmp_path, rows):
     path = write_parquet(tmp_path / "any.parquet", [ROW | row for row in rows])
     only_rankings_or_one_line(build(LAYOUTS, "pick-a-pic").rankings, path)
 
 
 @given(st.data())
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60
-)
+@settings(max_examples=60)
 def test_a_damaged_parquet_file_is_rankings_or_one_line(tmp_path, data):
     path = write_parquet(tmp_path / "damaged.parquet", [ROW, ROW])
     whole = path.read_bytes()

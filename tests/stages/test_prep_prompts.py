@@ -384,7 +384,7 @@ def test_keeping_all_contradicts_choosing(flags):
     st.integers(1, 5),
     st.sampled_from([0.0, 0.5]),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_rows_are_all_accounted_for(rows, sample, heldout_fraction):
     sieve = Sieve(TOKENIZER(), max_tokens=6)
     located = [(f"x:{number}", Row(number, text)) for number, text in enumerate(rows)]

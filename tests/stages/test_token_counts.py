@@ -62,7 +62,7 @@ def test_ids_are_those_of_stable_diffusions_tokenizer(text, ours, stable_diffusi
 
 
 @given(TEXTS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_ids_are_those_of_stable_diffusions_tokenizer_for_any_text(ours, stable_diffusions, text):
     assert ours.encode(text).ids == stable_diffusions(text).input_ids
 
@@ -87,7 +87,7 @@ def test_both_end_marks_count(ours):
 
 
 @given(st.lists(TEXTS))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_texts_tokens_are_counted_by_its_words(ours, texts):
     assert TokenCounter(ours).count(texts) == [len(ours.encode(text).ids) for text in texts]
 
