@@ -7,7 +7,7 @@ import os
 
 def main() -> None:
     stopped = 0
-    if "EXPO_WARM" in os.environ:
+    if os.environ.get("EXPO_WARM"):
         from expo_cli.warm.client import hand_over
 
         stopped = hand_over("expo_cli.main:main")

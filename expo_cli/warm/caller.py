@@ -8,7 +8,6 @@ import resource
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 SOCKET = "EXPO_WARM"
 """The environment variable that names the server's socket."""
@@ -30,7 +29,7 @@ GPUS = ("nvidia", "kfd", "dxg")  # CUDA, ROCm, CUDA of WSL
 LIMITS = sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
 RIGHTS = ("Uid", "Gid", "Groups", "NoNewPrivs", "Seccomp", "Cap")
 
-Caller = dict[str, Any]
+Caller = dict[str, object]
 
 
 def may_fork() -> bool:
@@ -46,7 +45,7 @@ def may_fork() -> bool:
     )
 
 
-def surroundings() -> list[Any]:
+def surroundings() -> list[object]:
     """State that a process cannot adopt from another one; it must be equal for a warm start."""
     with open("/proc/self/status") as status, open("/proc/self/cgroup") as cgroup:
         rights = [line for line in status if line.startswith(RIGHTS)]
@@ -60,8 +59,10 @@ def surroundings() -> list[Any]:
     ]
 
 
-def described() -> Caller:
-    """This process as the caller of a command, without its open files (see `open_files`)."""
+def described(blocked: set[int]) -> Caller:
+    """This process, with these signals `blocked`, as the caller of a command, without its open files (see
+    `open_files`).
+    """
     umask = os.umask(0o077)
     os.umask(umask)
     return {
@@ -74,7 +75,7 @@ def described() -> Caller:
         "cores": sorted(os.sched_getaffinity(0)),
         "group": os.getpgrp(),
         "ignored": sorted(map(int, ignored_signals())),
-        "blocked": sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
+        "blocked": sorted(map(int, blocked)),
     }
 
 

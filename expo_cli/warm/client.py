@@ -4,13 +4,12 @@ This module is imported first, so it must not import anything slow.
 """
 
 import fcntl
-import json
+import marshal
 import os
 import resource
 import signal
 import socket
 from contextlib import suppress
-from typing import NoReturn
 
 from expo_cli.warm.caller import (
     SOCKET,
@@ -33,7 +32,7 @@ def hand_over(program: str) -> int:
     Returns 0 if there is no server, or if its workers would differ from this process; returns the
     signal that asked to stop before there was a worker.
     """
-    if SOCKET not in os.environ or not may_fork():
+    if not os.environ.get(SOCKET) or not may_fork():
         return 0
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     passed_on = PASSED_ON - ignored_signals() - blocked
@@ -41,7 +40,7 @@ def hand_over(program: str) -> int:
     held, life = socket.socketpair()
     with socket.socket(socket.AF_UNIX) as connection, held:
         try:
-            request(connection, program, life)
+            request(connection, program, life, blocked)
             worker, stopped = answer(connection, passed_on)
         except OSError:  # the server has ended
             worker, stopped = None, 0
@@ -51,7 +50,9 @@ def hand_over(program: str) -> int:
     return stopped
 
 
-def request(connection: socket.socket, program: str, life: socket.socket) -> None:
+def request(
+    connection: socket.socket, program: str, life: socket.socket, blocked: set[int]
+) -> None:
     """Request a worker. It is killed as soon as the other end of `life` is closed."""
     connection.connect(os.environ[SOCKET])
     fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
@@ -61,9 +62,9 @@ def request(connection: socket.socket, program: str, life: socket.socket) -> Non
         "program": program,
         "surroundings": surroundings(),
         "files": files,
-        "caller": described(),
+        "caller": described(blocked),
     }
-    content = json.dumps(message).encode()
+    content = marshal.dumps(message)  # json takes longer to import than all this
     folder = os.open(".", os.O_PATH | os.O_DIRECTORY)
     with life:
         descriptors = [life.fileno(), folder, *files]
@@ -92,7 +93,8 @@ def answer(connection: socket.socket, passed_on: set[int]) -> tuple[int | None, 
             end_by(number)
 
 
-def accompany(connection: socket.socket, worker: int, passed_on: set[int]) -> NoReturn:
+def accompany(connection: socket.socket, worker: int, passed_on: set[int]) -> None:
+    """Pass signals on to the worker until it ends; does not return."""
     while True:
         with suppress(BlockingIOError):
             end_as(connection.recv(4))
@@ -110,20 +112,19 @@ def pass_on(worker: int, caught: signal.struct_siginfo) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def end_as(status: bytes) -> NoReturn:
+def end_as(status: bytes) -> None:
     """Exit with a worker's wait status; without one, the server was killed, and the worker too."""
-    code = (
-        os.waitstatus_to_exitcode(int.from_bytes(status, "little")) if status else -signal.SIGKILL
-    )
+    if not status:
+        end_by(signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(int.from_bytes(status, "little"))
     if code < 0:
         end_by(-code)
     os._exit(code)
 
 
-def end_by(number: int) -> NoReturn:
+def end_by(number: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the worker has left a core dump, if any
     if number != signal.SIGKILL:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
     os.kill(os.getpid(), number)
-    raise AssertionError(f"signal {number} ends a process")

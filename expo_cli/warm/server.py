@@ -4,7 +4,7 @@ import atexit
 import fcntl
 import gc
 import importlib
-import json
+import marshal
 import os
 import pkgutil
 import select
@@ -138,11 +138,11 @@ def receive(connection: socket.socket) -> tuple[Request, list[int]]:
     """A client's request, and the descriptors that came with it. Raises OSError when it is incomplete."""
     size, descriptors, *_ = socket.recv_fds(connection, 8, MOST_FILES, socket.MSG_CMSG_CLOEXEC)
     content = bytearray()
-    while len(content) < int.from_bytes(size, "little"):
+    while not size or len(content) < int.from_bytes(size, "little"):
         if not (piece := connection.recv(1 << 16)):
             raise ConnectionResetError("the client has ended")
         content += piece
-    return json.loads(content or b"{}"), descriptors
+    return marshal.loads(content), descriptors
 
 
 @dataclass
@@ -200,28 +200,29 @@ class Server:
         if self.stamp != now:
             start(self.listener, self.folder, self.idle_seconds, self.environment)
             return self.stop_listening()
-        with suppress(OSError):  # the client has ended
+        try:
             client, _ = self.listener.accept()
             client.setblocking(True)
-            return self.answer(client)
+            request, descriptors = receive(client)
+        except (OSError, EOFError, TypeError, ValueError):  # it has ended, or is another Python
+            return None
+        self.wait_for_abandoned()
+        if self.can_be(request):
+            return self.fork(request, client, descriptors)
+        client.close()
+        close_all(descriptors)
         return None
 
-    def answer(self, client: socket.socket) -> str | None:
-        request, descriptors = receive(client)
-        self.wait_for_abandoned()
+    def fork(self, request: Request, client: socket.socket, descriptors: list[int]) -> str | None:
         check_one_thread()
-        process = os.fork() if self.can_be(request) else None
+        process = os.fork()
         if process == 0:
             self.leave()
             return work(request, client, descriptors, self.set_by_imports)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        if process is None:
-            client.close()
-        else:
-            watched = os.pidfd_open(process)
-            self.workers[watched] = Worker(process, client)
-            self.selector.register(watched, EVENT_READ, partial(self.finish, watched))
+        close_all(descriptors)
+        watched = os.pidfd_open(process)
+        self.workers[watched] = Worker(process, client)
+        self.selector.register(watched, EVENT_READ, partial(self.finish, watched))
         return None
 
     def can_be(self, request: Request) -> bool:
@@ -277,25 +278,33 @@ class Server:
         os.close(self.owner)
 
 
+def close_all(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
 def work(
     request: Request, client: socket.socket, descriptors: list[int], variables: Mapping[str, str]
 ) -> str:
     """Adopt the client's state, and confirm it. Returns the program to run."""
     above = max(request["files"], default=2) + 1
-    life, folder, *files = (fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, above) for each in descriptors)
+    answering, life, folder, *files = (
+        fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, above) for each in (client.fileno(), *descriptors)
+    )
+    client.close()
+    close_all(descriptors)
     die_with(life)
     try:
         os.fchdir(folder)
+        take_on_files(dict(zip(request["files"], files, strict=True)))
         take_on(request["caller"])
-        os.environ.update(variables)
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # then the client does without
         os._exit(0)
+    os.close(folder)
+    os.environ.update(variables)
     set_threads(os.environ.get("OMP_NUM_THREADS"))
-    socket.send_fds(client, [b"y"], [os.pidfd_open(os.getpid())])
-    client.close()
-    for descriptor in (folder, *descriptors):
-        os.close(descriptor)
-    take_on_files(dict(zip(request["files"], files, strict=True)))
+    with socket.socket(fileno=answering) as client:
+        socket.send_fds(client, [b"y"], [os.pidfd_open(os.getpid())])
     return request["program"]
 
 

@@ -3,21 +3,26 @@
     python -m tests.benchmarks.start_up
 
 One image of one step, one score, one pair, one optimiser step: the work itself is a fraction of a
-second, the rest is start-up. Each command is compared with a script that does the same with the
-peer's library. Then follow, for each command, the packages in which its imports spend their time.
+second, the rest is start-up. Each command is compared with itself started warm (`expo warm`), and with a
+script that does the same with the peer's library. Then follow, for each command, the packages in which
+its imports spend their time.
 """
 
 import argparse
+import os
 import re
 import subprocess
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from operator import truediv
 from pathlib import Path
 from statistics import median
 
+from expo_cli.warm.caller import SOCKET
 from tests.benchmarks.alternating import alternate, timed
+from tests.warm import warm
 
 EXPO = [sys.executable, "-m", "expo_cli"]
 NUM_PACKAGES = 6
@@ -83,9 +88,10 @@ def peers(work: Path) -> dict[str, str]:
     }
 
 
-def run(command: Sequence[object]) -> str:
-    """Run a command and return what it wrote to stderr."""
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+def run(command: Sequence[object], server: str = "") -> str:
+    """Run a command, warm where there is a `server`; return what it wrote to stderr."""
+    environment = os.environ | {SOCKET: server}
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stderr
 
@@ -104,11 +110,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--commands", nargs="+", help="These alone; by default all.")
     chosen = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as name:
-        measure(Path(name), chosen)
+    with tempfile.TemporaryDirectory() as name, warm() as server:
+        measure(Path(name), chosen, server)
 
 
-def measure(work: Path, arguments: argparse.Namespace) -> None:
+def measure(work: Path, arguments: argparse.Namespace, server: str) -> None:
     (work / "prompts.txt").write_text("noto style: a red heart\n")
     commands = {name: [*EXPO, *job] for name, job in jobs(work).items()}
     wanted = arguments.commands or list(commands)
@@ -119,15 +125,19 @@ def measure(work: Path, arguments: argparse.Namespace) -> None:
     scripts = peers(work) if (work / "rollout").exists() else {}
     for name in wanted:
         command = commands[name] if name == "--help" else [*commands[name], "--overwrite"]
-        ways: dict[str, Callable[[], float]] = {"expo": timed(lambda c=command: run(c))}
+        ways: dict[str, Callable[[], float]] = {"cold": timed(lambda c=command: run(c))}
+        ways["warm"] = timed(lambda c=command: run(c, server))
         if name in scripts:
             script = [sys.executable, "-c", scripts[name]]
             ways["peer"] = timed(lambda c=script: run(c))
         seconds = alternate(ways, arguments.rounds)
         figures = ", ".join(f"{way} {median(took):.2f}" for way, took in seconds.items())
+        ratio = median(map(truediv, seconds["cold"], seconds["warm"]))
         imports = import_seconds(command)
         packages = ", ".join(f"{p} {s:.2f}" for p, s in imports.most_common(NUM_PACKAGES))
-        print(f"  {name:<14} {figures}; imports {imports.total():.2f}: {packages}")
+        print(
+            f"  {name:<14} {figures}; cold / warm {ratio:.1f}; imports {imports.total():.2f}: {packages}"
+        )
 
 
 if __name__ == "__main__":
