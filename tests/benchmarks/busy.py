@@ -35,42 +35,43 @@ PROJECT = Path(__file__).parents[2]
 CORES = sorted(os.sched_getaffinity(0))[:2]
 SETTINGS: dict[str, dict[str, str]] = {
     "torch": {},
-    "expo": dict(threads.WAITING),
+    "expo": threads.WAITING,
+    "spin-1000": {"GOMP_SPINCOUNT": "1000"},
+    "spin-10000": {"GOMP_SPINCOUNT": "10000"},
     "passive": {"OMP_WAIT_POLICY": "passive"},
-    "100": {"GOMP_SPINCOUNT": "100"},
-    "1000": {"GOMP_SPINCOUNT": "1000"},
-    "10000": {"GOMP_SPINCOUNT": "10000"},
 }
-NEIGHBOURS = ("alone", "1 loop", "2 loops", "a worker")
-BOUNDS = {"alone": 1.05, "1 loop": 1.95, "2 loops": 2.6}
+MEASURED = ("torch", "expo", "spin-1000", "spin-10000")
+LOOPS = {"alone": 0, "1-loop": 1, "2-loops": 2}
+WORKER = "a-worker"
+BOUNDS = {"alone": 1.05, "1-loop": 1.95, "2-loops": 2.6}
 """Alone: times the baseline alone. Beside loops: times the same setting alone."""
 
 LOOP = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"
 MORE_THAN_ENOUGH = 5000
 Cell = tuple[str, str, str]
-"""Work, setting, neighbour."""
+"""Work, setting, and what runs beside it."""
 Took = tuple[float, float]
 """Seconds, and seconds of CPU time of all threads."""
 
 
 def training(folder: Path) -> Callable[[], object]:
-    """Two steps of 16 pairs, as the quickstart's."""
+    """A step of 8 pairs."""
     from tests.benchmarks.train import OURS, Ours, make_work, open_work, take_steps
 
     options = Namespace(
-        sd15=None, precision="fp32", pairs=32, batch=16, steps=2, rounds=1000, use_lora=False
+        sd15=None, precision="fp32", pairs=16, batch=8, steps=1, rounds=1000, use_lora=False
     )
     make_work(folder, options)
-    return partial(take_steps, Ours(open_work(folder, options), OURS), 2)
+    return partial(take_steps, Ours(open_work(folder, options), OURS), 1)
 
 
 def drawing(folder: Path) -> Callable[[], object]:
-    """16 images in 10 steps."""
+    """4 images in 5 steps."""
     from tests.benchmarks.rollout import EMBEDDED, draw_ours, embedded_prompts, planned_drawing
     from tests.benchmarks.rollout import load_model as load
 
-    options = Namespace(images_per_prompt=4, steps=10, dtype="fp32", batch_size=16)
-    plan = planned_drawing(EMBEDDED, embedded_prompts(4), options)
+    options = Namespace(images_per_prompt=2, steps=5, dtype="fp32", batch_size=4)
+    plan = planned_drawing(EMBEDDED, embedded_prompts(2), options)
     model = load(EMBEDDED, torch.device("cpu"), torch.float32)
     return lambda: draw_ours(plan, model, Path(tempfile.mkdtemp(dir=folder)))
 
@@ -87,8 +88,8 @@ def scoring(folder: Path) -> Callable[[], object]:
 
 # And how many steps or images a call is.
 WORK: dict[str, tuple[Callable[[Path], Callable[[], object]], int]] = {
-    "train": (training, 2),
-    "rollout": (drawing, 16),
+    "train": (training, 1),
+    "rollout": (drawing, 4),
     "score": (scoring, 64),
 }
 
@@ -157,32 +158,42 @@ def working(neighbours: Sequence[subprocess.Popen]) -> Iterator[None]:
             process.send_signal(SIGSTOP)
 
 
-def measure(works: Sequence[str], settings: Sequence[str], rounds: int) -> dict[Cell, list[Took]]:
+def measure(options: Namespace) -> dict[Cell, list[Took]]:
     """What each round took; the first one does not count."""
-    loops = [subprocess.Popen([sys.executable, "-c", LOOP]) for _ in range(2)]
-    own, others = ({name: Worker(SETTINGS[name]) for name in settings} for _ in range(2))
-    children = loops + [worker.process for worker in (*own.values(), *others.values())]
-    try:
-        for worker in (*own.values(), *others.values()):
+    children: list[subprocess.Popen] = []
+
+    def workers() -> dict[str, Worker]:
+        started = {name: Worker(SETTINGS[name]) for name in options.settings}
+        children.extend(worker.process for worker in started.values())
+        for worker in started.values():
             worker.answer()
+        return started
+
+    try:
+        own = workers()
+        others = workers() if WORKER in options.beside else {}
         for other in others.values():
             other.ask("train", MORE_THAN_ENOUGH)
-        for process in loops + [other.process for other in others.values()]:
+        loops = [subprocess.Popen([sys.executable, "-c", LOOP]) for _ in range(2)]
+        children.extend(loops)
+        for process in (*loops, *(other.process for other in others.values())):
             process.send_signal(SIGSTOP)
         took: dict[Cell, list[Took]] = {}
-        cells = [(w, s, n) for w in works for n in NEIGHBOURS for s in settings]
-        for number in range(rounds + 1):
-            for work, setting, neighbour in cells if number % 2 else reversed(cells):
-                beside = {
-                    "alone": [],
-                    "1 loop": loops[:1],
-                    "2 loops": loops,
-                    "a worker": [others[setting].process],
-                }
-                with working(beside[neighbour]):
+        cells = [
+            (work, setting, beside)
+            for work in options.work
+            for beside in options.beside
+            for setting in options.settings
+        ]
+        for number in range(options.rounds + 1):
+            for work, setting, beside in cells if number % 2 else reversed(cells):
+                neighbours = (
+                    loops[: LOOPS[beside]] if beside in LOOPS else [others[setting].process]
+                )
+                with working(neighbours):
                     cell = own[setting].do(work)
                 if number:
-                    took.setdefault((work, setting, neighbour), []).append(cell)
+                    took.setdefault((work, setting, beside), []).append(cell)
         return took
     finally:
         for process in children:
@@ -195,20 +206,20 @@ def ratio(took: Sequence[Took], other: Sequence[Took]) -> float:
     return median(mine[0] / theirs[0] for mine, theirs in zip(took, other, strict=True))
 
 
-def report(took: Mapping[Cell, list[Took]], settings: Sequence[str]) -> None:
-    print("| | waiting | beside | ms | CPU ms | times alone | times torch's | bound |")
+def report(took: Mapping[Cell, list[Took]], options: Namespace) -> None:
+    print("| | waiting | beside | ms | CPU ms | times alone | times the first | bound |")
     print("|---|---|---|---|---|---|---|---|")
-    for (work, setting, neighbour), rounds in took.items():
+    for (work, setting, beside), rounds in took.items():
         items = WORK[work][1]
         seconds, on_cpu = (1000 * median(column) / items for column in zip(*rounds, strict=True))
-        alone = ratio(rounds, took[work, setting, "alone"])
-        torchs = ratio(rounds, took[work, settings[0], neighbour])
-        bound = BOUNDS.get(neighbour, 0)
-        held = (torchs if neighbour == "alone" else alone) <= bound
+        alone = ratio(rounds, took[work, setting, options.beside[0]])
+        first = ratio(rounds, took[work, options.settings[0], beside])
+        bound = BOUNDS.get(beside, 0)
+        held = (first if beside == "alone" else alone) <= bound
         verdict = f"{bound} {'holds' if held else 'EXCEEDED'}" if bound else ""
         print(
-            f"| {work} | {setting} | {neighbour} | {seconds:.1f} | {on_cpu:.1f} | {alone:.2f} "
-            f"| {torchs:.2f} | {verdict} |"
+            f"| {work} | {setting} | {beside} | {seconds:.1f} | {on_cpu:.1f} | {alone:.2f} "
+            f"| {first:.2f} | {verdict} |"
         )
 
 
@@ -217,7 +228,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", nargs="+", choices=WORK, default=list(WORK))
-    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=MEASURED)
+    beside = (*LOOPS, WORKER)
+    parser.add_argument("--beside", nargs="+", choices=beside, default=beside)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -227,8 +240,8 @@ def main() -> None:
     if len(CORES) < 2:
         parser.error("needs two cores")
     os.sched_setaffinity(0, CORES)
-    print(f"load average {os.getloadavg()[0]:.1f} before it, {options.rounds} rounds")
-    report(measure(options.work, options.settings, options.rounds), options.settings)
+    print(f"load average {os.getloadavg()[0]:.1f} before it, {options.rounds} rounds", flush=True)
+    report(measure(options), options)
 
 
 if __name__ == "__main__":

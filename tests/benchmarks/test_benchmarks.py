@@ -16,6 +16,7 @@ PROJECT = Path(__file__).parents[2]
         ("rollout", "--rounds 1 --prompts 2 --steps 1 --images-per-prompt 1", "images differ by"),
         ("score", "--rounds 1 --images 2 --size 64", "where the time goes"),
         ("attention", "--rounds 1 --sizes 2", "fused / plain"),
+        ("busy", "--rounds 1 --settings expo --work score --beside alone 1-loop", "1.95"),
         ("start_up", "--rounds 1 --commands prep-prompts", "imports"),
     ],
 )
