@@ -1,7 +1,7 @@
-"""What Linux's control groups (cgroups, of version 1 or 2) allow this process.
+"""The limits of this process by Linux's control groups (cgroups, version 1 or 2).
 
-The limits of all groups above a group hold as well, so the smallest counts. `root` is the folder that
-holds `proc` and the mounted groups.
+The limits of all parent groups apply too, so the smallest counts. `root` is the folder with `proc`
+and the mounted groups.
 """
 
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ ROOT = Path("/")
 
 
 def cpu_quota(root: Path = ROOT) -> float | None:
-    """CPU seconds per second, such as 1.5; None without a limit."""
+    """CPU seconds per second, for example 1.5; None without a limit."""
     quotas = (quota_of(folder) for folder in group_folders("cpu", root))
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
 def memory_limit(root: Path = ROOT) -> int | None:
-    """Bytes; None without a limit. Version 1 calls a number above all memory no limit."""
+    """Bytes; None without a limit. In version 1 a number above all memory means no limit."""
     names = ("memory.max", "memory.limit_in_bytes")
     folders = group_folders("memory", root)
     return min(
@@ -34,7 +34,7 @@ def quota_of(folder: Path) -> float | None:
 
 
 def numbers(path: Path) -> list[int]:
-    """What a file holds; nothing where there is none, or where one of them is "max"."""
+    """The numbers in a file; empty if there is no file, or if one of them is "max"."""
     try:
         return list(map(int, path.read_text().split()))
     except (OSError, ValueError):
@@ -42,14 +42,14 @@ def numbers(path: Path) -> list[int]:
 
 
 def group_folders(controller: str, root: Path) -> Iterator[Path]:
-    """The folder of this process's group and of each one above it, in every hierarchy that has the
+    """The folders of this process's group and all parent groups, in every hierarchy with the
     controller."""
     try:
         groups = (root / "proc/self/cgroup").read_text().splitlines()
         mounts = (root / "proc/self/mountinfo").read_text().splitlines()
     except OSError:
         return
-    # Of each line `ID:CONTROLLERS:PATH`, where version 2 names no controllers.
+    # Lines are `ID:CONTROLLERS:PATH`; version 2 names no controllers.
     paths = {
         name: path
         for _, names, path in (g.split(":", 2) for g in groups)
@@ -66,7 +66,7 @@ def group_folders(controller: str, root: Path) -> Iterator[Path]:
 
 
 def folders_between(point: Path, group: str, mounted: str) -> Iterator[Path]:
-    """From a group up to where the group `mounted` is mounted, at `point`."""
+    """The folders from a group up to `point`, where the group `mounted` is mounted."""
     inside = PurePosixPath(group)
     inside = inside.relative_to(mounted) if inside.is_relative_to(mounted) else PurePosixPath()
     for part in (inside, *inside.parents):

@@ -1,4 +1,4 @@
-"""How many threads compute, and how they wait for each other.
+"""The number of compute threads, and how they wait for each other.
 
 OpenMP reads both from the environment when torch is loaded. `expo_cli` itself calls `set_defaults`, so
 that they hold for every start: `expo`, `python -m expo_cli`, launchers, and the programs these start.
@@ -12,20 +12,19 @@ from pathlib import Path
 from expo_cli.cgroups import ROOT, cpu_quota
 
 NUM_THREADS = "OMP_NUM_THREADS"
-# What a user may have said about waiting: to any OpenMP, to GCC's, to LLVM's and Intel's.
+# Variables by which a user controls waiting: of any OpenMP, of GCC's, of LLVM's and Intel's.
 WAITING_NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-# torch's GCC OpenMP lets a thread that has nothing to do spin for milliseconds, which another program
-# could use; and whoever waits for a thread that is not running spins in vain. Chosen by
-# tests/benchmarks/busy.py.
+# By default idle threads of torch's GCC OpenMP spin for milliseconds, which takes CPU time from other
+# programs, and is useless while the awaited thread is not running. Chosen by tests/benchmarks/busy.py.
 WAITING = {"OMP_WAIT_POLICY": "passive"}
 
 
 def set_defaults(environ: MutableMapping[str, str] = os.environ, root: Path = ROOT) -> None:
-    """Set what the user has not: how threads wait, and their number where a cgroup's quota of CPU time
-    is below what torch takes, a thread per physical core.
+    """Set how threads wait, and limit their number to a cgroup's CPU quota if that is below torch's
+    default of one thread per physical core. The user's own settings are kept.
 
-    The number never depends on the load: it changes the last bits of results, and a run that goes on
-    must get the same.
+    The number never depends on the load: it affects the last bits of results, and a resumed run must
+    get the same.
     """
     if environ.keys().isdisjoint(WAITING_NAMES):
         environ.update(WAITING)
@@ -36,7 +35,7 @@ def set_defaults(environ: MutableMapping[str, str] = os.environ, root: Path = RO
 
 
 def within_quota(cores: int, root: Path) -> int:
-    """No more of them than a cgroup lets this process keep busy, rounded up."""
+    """`cores`, but at most the cgroup's CPU quota, rounded up."""
     quota = cpu_quota(root)
     return cores if quota is None else min(cores, math.ceil(quota))
 
@@ -49,13 +48,13 @@ def affinity() -> set[int]:
 
 
 def physical_cores(root: Path = ROOT) -> int:
-    """Of those, without their second threads."""
+    """The number of physical cores among them."""
     folder = root / "sys/devices/system/cpu"
     return len({siblings(folder / f"cpu{core}/topology", core) for core in affinity()})
 
 
 def siblings(topology: Path, core: int) -> str:
-    """The logical cores that share a physical one, as the system writes them."""
+    """The logical cores that share a physical one with `core`, in the system's format."""
     try:
         return (topology / "thread_siblings_list").read_text()
     except OSError:
@@ -63,14 +62,14 @@ def siblings(topology: Path, core: int) -> str:
 
 
 def usable_cores(root: Path = ROOT) -> int:
-    """The logical cores that affinity and quota leave to this process."""
+    """The number of logical cores that affinity and quota allow this process."""
     return within_quota(len(affinity()), root)
 
 
 def num_workers(environ: Mapping[str, str] = os.environ, root: Path = ROOT) -> int:
-    """How many workers, or threads, to start: what `nproc` says, but within a cgroup's quota.
+    """How many workers or threads to start: as `nproc`, but within a cgroup's quota.
 
-    As there, OMP_NUM_THREADS wins.
+    As in `nproc`, OMP_NUM_THREADS takes precedence.
     """
     given = environ.get(NUM_THREADS, "").partition(",")[0].strip()
     if given.isdecimal() and int(given) > 0:

@@ -30,7 +30,7 @@ HELDOUT_REWARD=hpsv2:model=embedded:emoji-hps
 ALPHA=(0.01 0.005 0 0 0)
 
 # Two workers of half the cores each are faster than one of all.
-THREADS=$(nproc)
+THREADS=$(expo env --cores)
 export OMP_NUM_THREADS=$(((THREADS + 1) / 2))
 
 # What each stage costs, in passes of the network over one image: for the time that is left.

@@ -7,9 +7,9 @@ from PIL import Image
 
 
 def mean_difference(ours: Path, theirs: Path) -> float:
-    """Of the PNG files in both folders' `images/`, in 8-bit steps, over all pixels.
+    """Differences of the PNG files in both folders' `images/`, in 8-bit steps, over all pixels.
 
-    Fails when one folder has images that the other has not.
+    Fails if only one folder has an image.
     """
     names = [{path.name for path in (folder / "images").iterdir()} for folder in (ours, theirs)]
     assert names[0] == names[1], "not the same images"

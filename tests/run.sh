@@ -17,5 +17,5 @@ lint-imports
 shellcheck -x recipes/*.sh recipes/*/*.sh recipes/slurm/*.sbatch tests/*.sh tests/*/*.sh .ci/run
 # A worker per core, each with whole files, as their tests share slow fixtures; the order is that of
 # tests/conftest.py.
-workers=$(nproc)
+workers=$(expo env --cores)
 OMP_NUM_THREADS=1 python -m pytest -n "$workers" --dist loadfile --no-loadscope-reorder "$@"

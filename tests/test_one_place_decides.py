@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parent.parent
-# The mechanics, the kinds, and what they stand on.
+# The mechanics, the kinds, and their foundations.
 KNOWING = {
     f"expo_cli/contracts/{name}.py"
     for name in ("outputs", "kinds", "provenance", "files", "checkpoints", "parts", "sources")

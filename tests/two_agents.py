@@ -14,7 +14,7 @@ CHECKS = Checks(
 )
 PART_SIZE = 2
 
-# Scores by prompt, one a sample. Best and worst over both agents:
+# Scores by prompt, one per sample. Best and worst over both agents:
 # cat: explore 1 (4.0) and main 0 (1.0); dog: main 1 (9.0) and main 0 (2.0); owl: a tie.
 MAIN = {"cat": [1.0, 2.0], "dog": [2.0, 9.0], "owl": [3.0, 3.0]}
 EXPLORE = {"cat": [3.0, 4.0], "dog": [5.0, 6.0], "owl": [3.0, 3.0]}

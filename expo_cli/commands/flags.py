@@ -82,7 +82,7 @@ def _parameter(field: Field, hint: Any) -> inspect.Parameter:
     default = None if field.default in (MISSING, None, (), False) else str(field.default)
     option = typer.Option(
         f"--{name}/--no-{name}" if field_type is bool else f"--{name}",
-        help=flag.help + (" [required]" if field.default is MISSING else ""),
+        help=flag.help + (" \\[required]" if field.default is MISSING else ""),
         rich_help_panel=flag.panel,
         show_default=default or False,
     )
@@ -134,7 +134,7 @@ def _table(path: Path, command: str, types: Mapping[str, Any]) -> dict[str, Any]
 def _build(cls: type, settings: dict[str, Any]) -> Any:
     missing = [f.name for f in fields(cls) if f.default is MISSING and f.name not in settings]
     if missing:
-        raise UsageError(f"--{missing[0].replace('_', '-')} is needed")
+        raise UsageError(f"--{missing[0].replace('_', '-')} is required")
     try:
         return msgspec.convert(settings, cls)
     except (ValueError, msgspec.ValidationError) as error:

@@ -7,19 +7,19 @@ def command(
     owner: Annotated[
         int | None,
         typer.Option(
-            help="Process that the server ends with. [default: the shell that evaluates the output]",
+            help="PID of the process with which the server exits (default: the shell that evaluates the output).",
             show_default=False,
         ),
     ] = None,
     idle_seconds: Annotated[
-        float, typer.Option(min=0, help="End after this time without a command.")
+        float, typer.Option(min=0, help="Exit after this time without a command.")
     ] = 1800,
 ) -> None:
-    """Start a process that imports everything once, from which `expo` commands then fork.
+    """Start a server that imports everything once, and from which `expo` commands then fork.
 
-    Each saves the 4 to 9 CPU seconds of its imports, and is the same command otherwise. Prints the
-    lines that make the process this shell's; it ends with the shell. Nothing is started, and commands
-    run as ever, with a GPU in sight, under SLURM, accelerate or torchrun, and outside Linux.
+    Each command saves the 4 to 9 CPU seconds of its imports and is otherwise the same. The output is
+    shell code that connects the shell to the server, which exits with the shell. With a GPU, under
+    SLURM, accelerate or torchrun, and outside Linux no server is started and commands run as usual.
 
     Example: eval "$(expo warm)"
     """

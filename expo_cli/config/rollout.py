@@ -150,13 +150,13 @@ class RolloutConfig(CommonConfig):
         if self.part_size * self.num_images_per_prompt > SAMPLES_PER_PART:
             raise ValueError(
                 f"--part-size {self.part_size} x --num-images-per-prompt "
-                f"{self.num_images_per_prompt} are more than {SAMPLES_PER_PART} images in a part, "
-                "which memory holds at once; lower --part-size"
+                f"{self.num_images_per_prompt} are more than {SAMPLES_PER_PART} images per part, "
+                "which are held in memory; lower --part-size"
             )
         if self.first_index < 0:
             raise ValueError(f"--first-index must not be negative, got {self.first_index}")
         if self.agent == "main" and self.explorer is not None:
-            raise ValueError("--explorer contradicts --agent main; say --agent explore")
+            raise ValueError("--explorer contradicts --agent main; use --agent explore")
         if self.agent == "explore" and self.explorer is None:
             raise ValueError("--agent explore needs --explorer (same, previous, reference, ...)")
         if self.neg_schedule != "none" and self.negative_prompts is None:

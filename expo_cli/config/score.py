@@ -55,11 +55,11 @@ class ScoreConfig(CommonConfig):
         check_positive(batch_size=self.batch_size, part_size=self.part_size)
         check_at_most(LARGEST_BATCH, batch_size=self.batch_size, part_size=self.part_size)
         if not self.reward:
-            raise ValueError("--reward is needed at least once")
+            raise ValueError("--reward is required at least once")
         if self.index is not None and self.vae is not None:
             raise ValueError("--vae contradicts --index: images are not decoded")
         if self.index is None and self.unreadable != "stop":
             raise ValueError(
-                "--unreadable needs --index: of a rollout the samples that are NaN or black are "
-                "passed over"
+                "--unreadable needs --index: a rollout's samples that are NaN or black are always "
+                "skipped"
             )

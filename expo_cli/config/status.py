@@ -23,4 +23,4 @@ class StatusConfig:
     def __post_init__(self) -> None:
         check_positive(missing_shards=self.missing_shards)
         if self.json and self.missing_shards is not None:
-            raise ValueError("--json contradicts --missing-shards: each is all that is printed")
+            raise ValueError("--json contradicts --missing-shards; choose one")

@@ -25,7 +25,7 @@ from expo_cli.contracts.parts import ranges
 from expo_cli.contracts.provenance import RUN, Run, as_written, read_run, run_bytes, write_run
 from expo_cli.errors import ContractError, ExpoError, UsageError
 
-START_ANEW = "choose another --out, or --overwrite to start it anew"
+START_ANEW = "choose another --out, or --overwrite to start again"
 SHOWN_DIGITS = 16
 
 

@@ -1,23 +1,23 @@
-"""Whether a training learns, read from its metrics: one line, with the remedy where it does not."""
+"""Whether a training learns, judged by its metrics: one line, with a remedy if it does not."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# Below, the errors are as good as the reference's: bf16 rounding alone moves them by some 1e-4.
+# Below, errors equal the reference's: bf16 rounding alone changes them by about 1e-4.
 STILL = 1e-4
 # Above, images suffer. Trainings of the embedded model that improve raise it by less than 0.05.
 BREAKING = 0.1
 SATURATED = 0.5
-# Standard errors by which an implicit accuracy must differ from chance.
+# Standard errors by which the implicit accuracy must differ from chance.
 SURE = 2.0
 
 
 @dataclass(frozen=True)
 class Learning:
-    """What a window of steps measured: a line of `metrics.jsonl`, means over `num_items` items.
+    """The measurements of a window of steps: a line of `metrics.jsonl`, averages over `num_items` items.
 
-    `favoured` and `other` are names of errors, winner and loser or desirable and undesirable.
+    `favoured` and `other` are names of errors: winner and loser, or desirable and undesirable.
     """
 
     metrics: Mapping[str, float]
@@ -26,7 +26,7 @@ class Learning:
     num_items: int
 
     def change(self, name: str) -> float | None:
-        """The error's change against the reference, as a share of the reference's error."""
+        """The error's change against the reference, relative to the reference's error."""
         change = self.metrics.get(f"{name}_error_change")
         reference = self.metrics.get(f"reference_{name}_error")
         return None if change is None or not reference else change / reference
@@ -37,7 +37,7 @@ class Learning:
 
     @property
     def saturation(self) -> float:
-        """The share of items with hardly any gradient left; of SPO, of clipped ratios."""
+        """The share of items with hardly any gradient left; for SPO, the share of clipped ratios."""
         return self.metrics.get("saturation", self.metrics.get("clipped", 0.0))
 
     @property
@@ -46,7 +46,7 @@ class Learning:
         return 2 * (self.accuracy - 0.5) * math.sqrt(self.num_items)
 
     def figures(self) -> str:
-        """The measurements, in words: those that the objective has."""
+        """The available measurements in words."""
         parts = [f"weights moved by {self.metrics['weight_change']:.1e} of their norm"]
         for name in (self.favoured, self.other):
             if (change := self.change(name)) is not None:
@@ -58,12 +58,12 @@ class Learning:
         return ", ".join(parts)
 
     def verdict(self) -> str:
-        """What the figures mean, and what to do about it."""
+        """What the figures mean, and what to do."""
         favoured = self.change(self.favoured)
         if self.is_still():
             return (
                 f"hardly moves; raise --learning-rate (now {self.metrics['learning_rate']:.3g}), or "
-                "add --scale-lr where the rate is meant per item"
+                "add --scale-lr if the rate is meant per item"
             )
         if favoured is not None and favoured > BREAKING:
             return f"the {self.favoured} error grows, images will suffer; lower --learning-rate"

@@ -1,4 +1,4 @@
-"""`expo env`: what this machine is and how expo uses it, for bug reports."""
+"""`expo env`: describes the machine and how expo uses it, for bug reports."""
 
 import json
 import os
@@ -22,7 +22,7 @@ NOT_SET = "not set"
 
 @dataclass(frozen=True)
 class Device:
-    """`memory` is in bytes; a CPU's is the machine's."""
+    """`memory` is in bytes; for the CPU it is that of the machine."""
 
     type: str
     name: str
@@ -34,20 +34,20 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """Memory is in bytes. The cgroup's quota and limit are None where it sets none."""
+    """Memory is in bytes. The cgroup's quota and limit are None if not set."""
 
     versions: dict[str, str]
     system: str
     cuda: str | None
-    """The version of CUDA that torch was built for."""
+    """The CUDA version that torch was built for."""
     devices: list[Device]
     precisions: list[str]
-    """Of the first device."""
+    """Precisions that the first device supports."""
     default_precision: str
     threads: int
     interop_threads: int
     variables: dict[str, str | None]
-    """Of the process's environment, those that decide over threads."""
+    """The environment variables that control threads."""
     cores: int
     cpu_quota: float | None
     memory: int
@@ -110,7 +110,7 @@ def precision_of(dtype: torch.dtype) -> str:
 
 
 def devices_of(kind: str, memory: int) -> Iterator[Device]:
-    """All of the kind that commands use; `memory` is the machine's."""
+    """All devices of the type that commands use; `memory` is the machine's."""
     if kind == "cuda":
         for number in range(torch.cuda.device_count()):
             device = torch.cuda.get_device_properties(number)
@@ -120,7 +120,7 @@ def devices_of(kind: str, memory: int) -> Iterator[Device]:
 
 
 def processor() -> str:
-    """Its name as far as the system says it."""
+    """The CPU's name, as far as the system states it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

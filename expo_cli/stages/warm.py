@@ -1,4 +1,4 @@
-"""`expo warm`: a server of `expo_cli.warm`, and the lines by which a shell makes it its own."""
+"""`expo warm`: starts a server of `expo_cli.warm`, and prints the code that connects a shell to it."""
 
 import os
 import shlex
@@ -11,10 +11,10 @@ from expo_cli.warm.caller import SOCKET, may_fork
 
 
 def start_server(owner: int | None, idle_seconds: float) -> str:
-    """Start one and return what the shell evaluates: nothing where commands have to run cold, or
+    """Start a server and return the code for the shell; empty where commands have to run cold, or
     fork already, as this one did.
 
-    The server ends with the process `owner`, or with the shell, which writes its id itself.
+    The server exits with the process `owner`, by default the shell, which writes its own PID.
     """
     if not may_fork() or server.is_worker:
         return ""

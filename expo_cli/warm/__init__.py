@@ -1,19 +1,19 @@
 """A warm start: one process imports torch and diffusers, and `expo` commands fork from it.
 
-    eval "$(expo warm)"     # in a script or a shell; then `expo` as ever
+    eval "$(expo warm)"     # in a script or a shell; then use `expo` as usual
 
-The imports cost 4 to 9 CPU seconds per command, more than a small command's work. The process is
-owned, not found: it is known by EXPO_WARM alone, takes commands of its own user through a socket in a
-folder of mode 700, and ends with the shell that started it, or when nothing asks for it any more.
+The imports cost 4 to 9 CPU seconds per command, more than the work of a small command. The server
+has an owner: it is known only by EXPO_WARM, takes commands of its own user through a socket in a
+folder of mode 700, and exits with the shell that started it, or when it has been idle for too long.
 
-A command stays the real one. The caller's process (`client`) sends what it was given (`caller`):
+A warm command behaves like a cold one. The caller's process (`client`) sends its own state (`caller`):
 arguments, environment, working directory, open files, umask, limits, priority, cores and process
-group. The server (`server`) forks a worker that takes all of it on; the client passes signals on,
-and ends as the worker does. When the client is killed, the kernel kills the worker with it: no
-second run of the command meets a writer that was left behind.
+group. The server (`server`) forks a worker that adopts all of it; the client passes signals on and
+exits as the worker does. When the client is killed, the kernel kills the worker too, so that a second
+run of the command never meets an abandoned writer.
 
-A command runs cold, without a word, where a warm one could differ: with a GPU in sight, under
-accelerate, torchrun or SLURM, outside Linux, in another environment than the server's (but for
-`caller.FREE`), session, container or interpreter. Code that changed since the import is imported
-again, by a new server.
+A command silently runs cold if a warm one could differ: with a GPU, under accelerate, torchrun or
+SLURM, outside Linux, or in another environment (except `caller.FREE`), session, container or
+interpreter than the server's. Code that has changed since the import is imported again by a new
+server.
 """

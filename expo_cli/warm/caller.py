@@ -1,6 +1,6 @@
-"""What a command is given by its caller: told by the client, taken on by the worker.
+"""The state that a command gets from its caller: sent by the client, adopted by the worker.
 
-Imported before anything else is: nothing here may import what takes time.
+This module is imported first, so it must not import anything slow.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import Any
 SOCKET = "EXPO_WARM"
 """The environment variable that names the server's socket."""
 
-# Variables that no import reads: where one is, and the number of threads, which a worker sets.
+# Variables that no import reads: the location, and the number of threads, which a worker sets.
 FREE = {
     "_",
     "COLUMNS",
@@ -37,7 +37,7 @@ Caller = dict[str, Any]
 def may_fork() -> bool:
     """Whether commands may fork from a process that has imported torch.
 
-    Not where torch might find a GPU: even asking it for one can break a fork, so /dev is asked. And
+    Not if torch might find a GPU: even asking torch for one can break a fork, so /dev is searched. And
     not for processes that train together, which their launcher starts.
     """
     return (
@@ -48,7 +48,7 @@ def may_fork() -> bool:
 
 
 def surroundings() -> list[Any]:
-    """What no process can take from another. A worker is the real command only where it is equal."""
+    """State that a process cannot adopt from another one; it must be equal for a warm start."""
     with open("/proc/self/status") as status, open("/proc/self/cgroup") as cgroup:
         rights = [line for line in status if line.startswith(RIGHTS)]
         groups = cgroup.read()
@@ -64,7 +64,7 @@ def surroundings() -> list[Any]:
 
 
 def described() -> Caller:
-    """This process as the caller of a command; its open files go beside it, by `open_files`."""
+    """This process as the caller of a command, without its open files (see `open_files`)."""
     umask = os.umask(0o077)
     os.umask(umask)
     return {
@@ -86,21 +86,21 @@ def ignored_signals() -> set[int]:
 
 
 def open_files() -> list[int]:
-    """Descriptors that a program started now would have: the standard streams, pipes of `<(...)`."""
+    """Descriptors that a child process would inherit: the standard streams, pipes of `<(...)`."""
     return sorted(n for n in map(int, os.listdir("/proc/self/fd")) if is_inherited(n))
 
 
 def is_inherited(descriptor: int) -> bool:
     try:
         return os.get_inheritable(descriptor)
-    except OSError:  # the one that listed the others
+    except OSError:  # the descriptor that listed the others
         return False
 
 
 def take_on(caller: Caller) -> None:
-    """Become the caller's process, but for its files.
+    """Adopt the caller's state, except its files.
 
-    Raises OSError or ValueError where the system refuses, as it does a limit above the server's.
+    Raises OSError or ValueError if the system refuses, for example a limit above the server's.
     """
     os.setpgid(0, caller["group"])
     os.umask(caller["umask"])
@@ -123,10 +123,10 @@ def take_on_signals(ignored: Sequence[int], blocked: Sequence[int]) -> None:
 
 
 def take_on_files(files: Mapping[int, int]) -> None:
-    """Put each descriptor `files[place]`, which is no place itself, in its place; fit the standard
-    streams to them.
+    """Move each descriptor `files[place]` to its place, and adapt the standard streams. No value of
+    `files` may also be a place.
 
-    The streams stay the objects they are: loggers of imported libraries hold them.
+    The stream objects are kept, because loggers of imported libraries hold them.
     """
     for place, descriptor in files.items():
         os.dup2(descriptor, place)

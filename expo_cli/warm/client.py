@@ -1,6 +1,6 @@
-"""The caller's side: hand a command over to a worker, pass signals on, and end as the worker ends.
+"""The caller's side: hands a command over to a worker, passes signals on, and exits as the worker.
 
-Imported before anything else is: nothing here may import what takes time.
+This module is imported first, so it must not import anything slow.
 """
 
 import fcntl
@@ -28,10 +28,10 @@ PASSED_ON = STOPPING | {
 
 
 def hand_over(program: str) -> int:
-    """Run the function `program`, given as MODULE:NAME, in a worker, and end as that does.
+    """Run the function `program`, given as MODULE:NAME, in a worker, and exit as the worker does.
 
-    Returns where there is no server, or none whose workers are what this process is; and where a
-    signal asks to stop before there is a worker, which is returned, else 0.
+    Returns 0 if there is no server, or if its workers would differ from this process; returns the
+    signal that asked to stop before there was a worker.
     """
     if SOCKET not in os.environ or not may_fork():
         return 0
@@ -52,7 +52,7 @@ def hand_over(program: str) -> int:
 
 
 def request(connection: socket.socket, program: str, life: socket.socket) -> None:
-    """Ask for a worker. It is killed as soon as the other end of `life` is closed."""
+    """Request a worker. It is killed as soon as the other end of `life` is closed."""
     connection.connect(os.environ[SOCKET])
     fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(connection, fcntl.F_SETFL, os.O_ASYNC)  # SIGIO when something can be read
@@ -74,7 +74,7 @@ def request(connection: socket.socket, program: str, life: socket.socket) -> Non
 
 
 def answer(connection: socket.socket, passed_on: set[int]) -> tuple[int | None, int]:
-    """The worker's descriptor, None where the server refuses, and the signal that came before it.
+    """The worker's descriptor, None if the server refuses, and the signal that arrived before it.
 
     A server's first command waits for its imports.
     """
@@ -102,7 +102,7 @@ def accompany(connection: socket.socket, worker: int, passed_on: set[int]) -> No
 
 
 def pass_on(worker: int, caught: signal.struct_siginfo) -> None:
-    # What comes from the kernel, hence a terminal, the worker has got too: it is of the same group.
+    # The worker, in the same process group, has also got signals of the kernel (of a terminal).
     if caught.si_code <= 0:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(worker, caught.si_signo)
@@ -111,7 +111,7 @@ def pass_on(worker: int, caught: signal.struct_siginfo) -> None:
 
 
 def end_as(status: bytes) -> NoReturn:
-    """End with a worker's wait status; without one the server was killed, and the worker with it."""
+    """Exit with a worker's wait status; without one, the server was killed, and the worker too."""
     code = (
         os.waitstatus_to_exitcode(int.from_bytes(status, "little")) if status else -signal.SIGKILL
     )
@@ -121,9 +121,7 @@ def end_as(status: bytes) -> NoReturn:
 
 
 def end_by(number: int) -> NoReturn:
-    resource.setrlimit(
-        resource.RLIMIT_CORE, (0, 0)
-    )  # if there is anything to see, the worker left it
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the worker has left a core dump, if any
     if number != signal.SIGKILL:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])

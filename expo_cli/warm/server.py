@@ -1,4 +1,4 @@
-"""The server: it imports, never computes, and forks a worker for each command."""
+"""The server: imports, never computes, and forks a worker for each command."""
 
 import atexit
 import fcntl
@@ -27,13 +27,13 @@ import expo_cli
 from expo_cli.contracts.outputs import remove_any
 from expo_cli.warm.caller import FREE, surroundings, take_on, take_on_files
 
-# Libraries start threads when they are loaded, and a fork would lose them: OpenBLAS one per core, which
-# a worker asks for anew, and the jemalloc of Arrow one that returns memory in the background.
+# Some libraries start threads on import, which a fork would lose: OpenBLAS one per core, which a
+# worker starts again, and Arrow's jemalloc one that returns memory in the background.
 NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 BEGIN = "import sys; sys.path[:] = {path!r}; from expo_cli.warm.server import main; main()"
 LIBRARIES = ("torch", "diffusers", "transformers")
 SECONDS_FOR_AN_OWNER = 10.0
-MOST_FILES = 253  # that a message can carry: SCM_MAX_FD
+MOST_FILES = 253  # the most that a message can carry (SCM_MAX_FD)
 
 is_worker = False
 """Whether this process forked from a server; what it starts can fork from that, too."""
@@ -45,9 +45,9 @@ Stamp = list[tuple[str, int, int]]
 def start(
     listener: socket.socket, folder: Path, idle_seconds: float, environment: Mapping[str, str]
 ) -> None:
-    """Start a server, in a process that outlives this one, whose socket and log are in `folder`.
+    """Start a server in a process that outlives this one, with socket and log in `folder`.
 
-    It ends with the process whose id is written into the file `owner` there.
+    It exits with the process whose PID is in the file `owner` there.
     """
     with (folder / "log").open("ab") as log:
         subprocess.Popen(
@@ -58,7 +58,7 @@ def start(
             stdout=subprocess.DEVNULL,
             stderr=log,
             pass_fds=[listener.fileno()],
-            process_group=0,  # Ctrl-C in the caller's terminal is meant for commands
+            process_group=0,  # Ctrl-C in the caller's terminal is for commands
         )
 
 
@@ -71,8 +71,8 @@ def main() -> None:
 
 
 def run(program: str) -> NoReturn:
-    """Run MODULE:NAME and end as an interpreter does, but that it frees nothing: that would copy every
-    page that is shared with the server, for a second. multiprocessing's processes end so, too.
+    """Run MODULE:NAME and exit like an interpreter, but without freeing objects: that would copy all
+    pages shared with the server, for a second. multiprocessing's processes exit in the same way.
     """
     global is_worker
     is_worker = True
@@ -90,15 +90,15 @@ def run(program: str) -> NoReturn:
 
 
 def preload() -> dict[str, str]:
-    """Import every module of the package, and so all that its commands import. Returns the variables
-    that the imports set.
+    """Import every module of the package, and so everything that its commands import. Returns the
+    environment variables that the imports set.
     """
     before = dict(os.environ)
     os.environ.update(NO_THREADS)
     for module in pkgutil.walk_packages(expo_cli.__path__, "expo_cli."):
         importlib.import_module(module.name)
     gc.collect()
-    gc.freeze()  # what is here now is not collected in workers, and so stays shared with them
+    gc.freeze()  # existing objects are not collected in workers, and so stay shared with them
     after = dict(os.environ) | {name: before.get(name) for name in NO_THREADS}
     return {name: value for name, value in after.items() if before.get(name) != value}
 
@@ -108,7 +108,7 @@ def check_one_thread() -> None:
 
 
 def stamp(libraries: Sequence[Path]) -> Stamp:
-    """Sizes and times of the package's modules and of what tells the versions of its libraries."""
+    """Sizes and times of the package's modules and of its libraries' metadata."""
     files = [*sorted(Path(expo_cli.__file__).parent.rglob("*.py")), *libraries]
     known = [(str(path), path.stat()) for path in files if path.exists()]
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in known]
@@ -120,9 +120,9 @@ def metadata(library: str) -> Path:
 
 
 def owner_in(folder: Path) -> int:
-    """A descriptor of the process whose id is in `owner`; the shell writes it right after the start.
+    """A descriptor of the process whose PID is in `owner`, which the shell writes right after the start.
 
-    Raises OSError when there is none any more.
+    Raises OSError when the process has exited.
     """
     deadline = time.monotonic() + SECONDS_FOR_AN_OWNER
     while time.monotonic() < deadline:
@@ -131,11 +131,11 @@ def owner_in(folder: Path) -> int:
             if written.endswith("\n"):
                 return os.pidfd_open(int(written))
         time.sleep(0.02)
-    raise ProcessLookupError(f"{folder}: nobody evaluated what `expo warm` printed")
+    raise ProcessLookupError(f"{folder}: the output of `expo warm` was not evaluated")
 
 
 def receive(connection: socket.socket) -> tuple[Request, list[int]]:
-    """A client's request, and the descriptors that came with it. Raises OSError when it is cut."""
+    """A client's request, and the descriptors that came with it. Raises OSError when it is incomplete."""
     size, descriptors, *_ = socket.recv_fds(connection, 8, MOST_FILES, socket.MSG_CMSG_CLOEXEC)
     content = bytearray()
     while len(content) < int.from_bytes(size, "little"):
@@ -152,7 +152,7 @@ class Worker:
 
 
 class Server:
-    """`idle_seconds` is how long it waits for a command while none runs."""
+    """`idle_seconds` is the time it waits for a command while none runs."""
 
     def __init__(self, listener: socket.socket, folder: Path, idle_seconds: float) -> None:
         self.listener, self.folder, self.idle_seconds = listener, folder, idle_seconds
@@ -169,8 +169,8 @@ class Server:
         self.is_listening = True
 
     def serve(self) -> str | None:
-        """Fork workers until the owner has ended, or nothing was asked for; returns None then, and
-        in a worker the program that it runs.
+        """Fork workers until the owner has exited or no command came for too long; then returns None.
+        In a worker, returns the program to run.
         """
         while self.is_listening or self.workers:
             events = self.selector.select(None if self.workers else self.idle_seconds)
@@ -182,7 +182,7 @@ class Server:
         return None
 
     def end(self) -> None:
-        """Take no more commands; those that run go on."""
+        """Take no more commands; running ones continue."""
         remove_any(self.folder)
         self.stop_listening()
 
@@ -193,7 +193,7 @@ class Server:
         self.is_listening = False
 
     def take(self) -> str | None:
-        """Fork a worker for the next client. Where code has changed, leave it to a new server."""
+        """Fork a worker for the next client. If code has changed, leave it to a new server."""
         now = stamp(self.libraries)
         if self.stamp is None:
             self.stamp, self.set_by_imports = now, preload()
@@ -225,7 +225,7 @@ class Server:
         return None
 
     def can_be(self, request: Request) -> bool:
-        """Whether a worker can be what the client is."""
+        """Whether a worker can adopt the client's state."""
         environment, cores = request["caller"]["environment"], request["caller"]["cores"]
         return (
             request["surroundings"] == self.surroundings
@@ -234,8 +234,8 @@ class Server:
         )
 
     def counted(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """The variables that have to be the server's. What its imports set, other processes that
-        imported the same hand on.
+        """The variables that must equal the server's. Those that its imports set are excluded, as other
+        processes with the same imports pass them on.
         """
         return {
             name: value
@@ -245,15 +245,17 @@ class Server:
 
     def knows_threads(self, number: str | None, cores: list[int]) -> bool:
         if number is None:
-            return cores == self.cores  # torch has chosen by these
+            return cores == self.cores  # torch chose its threads by these
         return number.isdecimal() and int(number) > 0
 
     def wait_for_abandoned(self) -> None:
         """Wait for workers whose clients were killed: they are being killed too, but may be in the
-        middle of a write, and what is asked for next may be the same command.
+        middle of a write, and the next request may be the same command.
         """
         for watched, worker in list(self.workers.items()):
-            if select.select([worker.client], [], [], 0)[0]:  # it never writes again
+            if select.select([worker.client], [], [], 0)[
+                0
+            ]:  # readable without having been written to: closed
                 self.finish(watched)
 
     def finish(self, watched: int) -> None:
@@ -266,7 +268,7 @@ class Server:
         os.close(watched)
 
     def leave(self) -> None:
-        """Close, in a worker, what belongs to the server."""
+        """Close the server's descriptors in a worker."""
         self.selector.close()
         self.listener.close()
         for watched, worker in self.workers.items():
@@ -278,7 +280,7 @@ class Server:
 def work(
     request: Request, client: socket.socket, descriptors: list[int], variables: Mapping[str, str]
 ) -> str:
-    """Become what the client is, and tell it so. Returns the program to run."""
+    """Adopt the client's state, and confirm it. Returns the program to run."""
     above = max(request["files"], default=2) + 1
     life, folder, *files = (fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, above) for each in descriptors)
     die_with(life)
@@ -298,9 +300,9 @@ def work(
 
 
 def die_with(life: int) -> None:
-    """Have the kernel kill this process when the other end of `life`, a socket, is closed.
+    """Let the kernel kill this process when the other end of the socket `life` is closed.
 
-    The kernel closes it while the client dies, before anyone can know that it is dead.
+    The kernel closes it while the client dies, before anyone can notice that it is dead.
     """
     fcntl.fcntl(life, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(life, fcntl.F_SETSIG, signal.SIGKILL)
@@ -310,7 +312,7 @@ def die_with(life: int) -> None:
 
 
 def set_threads(number: str | None) -> None:
-    """As many as the libraries would have started with; None is what they choose by themselves."""
+    """Set the threads that the libraries would have started with; None is their own choice."""
     import torch
     from threadpoolctl import threadpool_limits
 

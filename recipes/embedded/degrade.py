@@ -76,7 +76,7 @@ FLAWS: dict[str, Callable[[Tensor, Generator], Tensor]] = {
 
 
 def draw_flaws(generator: Generator) -> list[str]:
-    """One flaw mostly, two or three sometimes, in the order in which they are named."""
+    """Mostly one flaw, sometimes two or three, in the order in which they are named."""
     count = 1 + int(torch.multinomial(torch.tensor([0.6, 0.3, 0.1]), 1, generator=generator))
     order = torch.randperm(len(FLAWS), generator=generator)[:count]
     return [list(FLAWS)[index] for index in order]
@@ -91,7 +91,10 @@ def degrade(image: Tensor, flaws: list[str], generator: Generator) -> Tensor:
 
 
 def degraded_copies(images: Tensor, copies: int, seed: int) -> tuple[Tensor, list[list[str]]]:
-    """`copies` flawed versions of each uint8 image [3, height, width], in a row, and their flaws."""
+    """`copies` flawed versions of each uint8 image [count, 3, height, width], and their flaws.
+
+    The versions of one image follow each other.
+    """
     generator = Generator().manual_seed(seed)
     pictures, flaws = [], []
     for image in images.repeat_interleave(copies, dim=0):

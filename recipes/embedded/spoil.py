@@ -1,6 +1,6 @@
-"""How the held-out reward learns what bad is: other flaws than those of the base model's world.
+"""The flaws that the held-out reward learns to see: others than those of the base model's world.
 
-Made with Pillow and numpy, so that the two rewards share no line about quality.
+Made with Pillow and numpy, so that the two rewards share no code about quality.
 """
 
 import io
@@ -89,7 +89,7 @@ def ghost(image: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def paint_over(image: Image.Image, rng: random.Random) -> Image.Image:
-    """Wipe a part of the picture out with its own mean colour or with white."""
+    """Cover a part of the picture with its mean colour or with white."""
     result = image.copy()
     color = rng.choice([WHITE, tuple(np.array(image).mean((0, 1)).astype(int).tolist())])
     width, height = rng.randint(20, 44), rng.randint(20, 44)

@@ -15,7 +15,7 @@ WORDS = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
 
 
 def corpus(node_modules: Path) -> list[str]:
-    """All emoji names and tags, and the world's own captions often, so that its words stay whole."""
+    """All emoji names and tags, and ten times the world's own captions, so that its words stay whole."""
     emoji = json.loads((node_modules / "emojibase-data/en/data.json").read_text())
     names = [text for entry in emoji for text in (entry["label"], *entry.get("tags", []))]
     captions = [drawing.caption() for drawing in read_world(node_modules)]
@@ -23,7 +23,7 @@ def corpus(node_modules: Path) -> list[str]:
 
 
 def learn_merges(texts: list[str]) -> list[tuple[str, str]]:
-    """Split text as CLIP does and merge the commonest neighbours."""
+    """Split text as CLIP does and merge the most frequent neighbours."""
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -41,7 +41,7 @@ def learn_merges(texts: list[str]) -> list[tuple[str, str]]:
 
 
 def build(merges: list[tuple[str, str]]) -> CLIPTokenizer:
-    """Every byte, inside and at the end of a word, then the merges: no text is ever unknown."""
+    """Every byte, inside and at the end of a word, then the merges: no text has unknown tokens."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = alphabet + [f"{byte}</w>" for byte in alphabet] + ["".join(pair) for pair in merges]
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys([*tokens, START, END]))}

@@ -10,13 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from expo_cli.contracts.files import atomic
+from expo_cli.stages.common.device import resolve_dtype
 from expo_cli.stages.train.weights import MasterWeights
 
 CHECKPOINT_SECONDS = 120
 
 
 class Run:
-    """Trains a bfloat16 module with float32 master weights, their moving average and a time budget.
+    """Trains a module with float32 master weights, their moving average and a time budget.
+
+    The module is in bfloat16 where the CPU is fast at it, which is faster than autocast.
 
     The learning rate follows the share of the CPU time spent, so a run learns as much beside other
     work as alone. A run that was killed continues from its checkpoint.
@@ -35,7 +38,7 @@ class Run:
         self.checkpoint, self.seconds, self.learning_rate = checkpoint, minutes * 60, learning_rate
         self.ema_decay = ema_decay
         self.average = copy.deepcopy(module).float().requires_grad_(False).eval()
-        self.module = module.to(torch.bfloat16).train()
+        self.module = module.to(resolve_dtype("auto", torch.device("cpu"))).train()
         for part in self.module.modules():
             if isinstance(part, nn.BatchNorm2d):
                 part.float()  # running statistics would lose their small updates

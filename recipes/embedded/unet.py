@@ -1,7 +1,7 @@
 """Train the denoiser on a world like the web: quality varies, and is sometimes named.
 
-In the end 40 % of the images are degraded, two fifths of them with their flaws in the caption; so a plain prompt draws
-mixed quality, a negative prompt means something, and preferences have something to teach.
+In the end 40 % of the images are degraded, two fifths of them with their flaws in the caption. A plain prompt then
+draws mixed quality, a negative prompt has an effect, and preferences have something to teach.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from world import Drawing
 from expo_cli.contracts.files import atomic
 
 BATCH_SIZE, COPIES = 32, 12
-# Shapes are learnt sooner from mostly clean images; the flaws come in the second half.
+# Shapes are learnt sooner from mostly clean images; most flaws come in the second half.
 DEGRADED_SHARES, FIRST_PART = (0.15, 0.4), 0.5
 NAMED_SHARE, FLAWS_ONLY_SHARE = 0.4, 0.06
-# Guidance pushes away what is commoner without a caption than with a plain one. So flaws are rarer there:
-# else plain prompts would draw no bad pictures, and negative prompts would find nothing to avoid.
+# Guidance suppresses what is more frequent without a caption than with one. Flaws are therefore rarer without
+# a caption: else plain prompts would draw no bad images, and negative prompts would have nothing to avoid.
 EMPTY_SHARES = {"clean": 0.12, "degraded": 0.06}
 MIN_SNR_GAMMA = 5.0
 
@@ -152,7 +152,8 @@ def denoising_loss(
     """Noise prediction, weighted by min-SNR (https://arxiv.org/abs/2303.09556)."""
     noise, timesteps = torch.randn_like(latents), stratified_timesteps(len(latents))
     noisy = scheduler.add_noise(latents, noise, timesteps).to(unet.dtype)
-    errors = (unet(noisy, timesteps, embeddings).sample.float() - noise).square().flatten(1).mean(1)
+    prediction = unet(noisy, timesteps, embeddings.to(unet.dtype)).sample.float()
+    errors = (prediction - noise).square().flatten(1).mean(1)
     alphas = scheduler.alphas_cumprod[timesteps]
     ratios = alphas / (1 - alphas)
     return (errors * ratios.clamp(max=MIN_SNR_GAMMA) / ratios).mean()

@@ -36,9 +36,8 @@ def edges(image: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def reconstruction_loss(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
-    posterior = vae.encode(pixels).latent_dist
+    posterior = vae.encode(pixels.to(vae.dtype)).latent_dist
     drawn = vae.decode(posterior.sample()).sample.float()
-    pixels = pixels.float()
     edge = sum(F.l1_loss(a, b) for a, b in zip(edges(drawn), edges(pixels), strict=True))
     divergence = posterior.kl().float().mean() / posterior.mean[0].numel()
     return F.l1_loss(drawn, pixels) + EDGE_WEIGHT * edge + KL_WEIGHT * divergence
@@ -51,7 +50,7 @@ def draw_batch(pools: list[Tensor], crop: bool) -> Tensor:
     if crop:
         top, left = torch.randint(pixels.shape[-1] - CROP_SIZE + 1, (2,)).tolist()
         pixels = pixels[..., top : top + CROP_SIZE, left : left + CROP_SIZE]
-    return pixels.to(torch.bfloat16)
+    return pixels
 
 
 @torch.no_grad()

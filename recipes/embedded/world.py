@@ -72,7 +72,7 @@ def word_list(path: Path) -> list[str]:
 
 
 def stable_order(items: list, salt: str) -> list:
-    """Items by the hash of their names: random, yet the same wherever this runs."""
+    """Items in the order of their hashes: random, yet the same on every machine."""
     return sorted(items, key=lambda item: hashlib.sha256(f"{salt}/{item}".encode()).digest())
 
 

@@ -2,7 +2,7 @@
 
     python recipes/quickstart/tables.py RESULTS/quickstart
 
-Reads there, and writes README.md beside them:
+Reads there what keep.sh and a benchmark have put there, and writes README.md beside it:
 results.json            six policies of seed 0, on the first held-out prompts
 seed-N.json             the base and the last policy of seed N, on all of them
 cpu.json, cpu-before.json   where the CPU seconds went: `python -m tests.benchmarks.quickstart`
@@ -13,11 +13,11 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from expo_cli.core.verdict import largest_shift
 from pydantic import TypeAdapter
 
 from expo_cli.contracts.files import atomic
 from expo_cli.contracts.results import PolicyResult, Results, RewardResult
+from expo_cli.core.alarms import largest_shift
 from expo_cli.report.wording import fixed, interval
 
 REWARDS = ("pickscore", "hpsv2")
@@ -28,8 +28,9 @@ DASH = "–"
 TEXT = """# What the quickstart shows
 
 Made by `python recipes/quickstart/tables.py recipes/results/quickstart` from the JSON files here, which
-`bash recipes/quickstart.sh` made. The training reward is `pickscore`, the held-out one `hpsv2`: nothing
-is selected on it. Brackets are 95 % intervals of the paired difference, by bootstrap over prompts.
+`bash recipes/quickstart.sh` made and `bash recipes/quickstart/keep.sh` copied. The training reward is
+`pickscore`, the held-out one `hpsv2`: nothing is selected on it. Brackets are 95 % intervals of the paired
+difference, by bootstrap over prompts.
 
 ## The claim
 
@@ -51,8 +52,8 @@ nats per sample, is computed for the last policy only.
 
 ## Where its CPU seconds go
 
-`python -m tests.benchmarks.quickstart FILE.json`, {processor}. Divided by the number of cores, this is
-about its wall time on an idle machine. *Before* is the recipe of version 0.1, {before_note}.
+`python -m tests.benchmarks.quickstart FILE.json`, {processor}; it took {wall} s from begin to end, every
+command started cold. *Before* is the recipe of version 0.1, {before_note}.
 
 {cpu}
 """
@@ -72,6 +73,7 @@ def main(folder: Path) -> None:
         num_prompts=by_iteration.num_prompts,
         iterations=iterations_table(by_iteration.policies),
         processor=after["processor"],
+        wall=after["wall_seconds"],
         before_note=before["note"],
         cpu=cpu_table(before, after),
     )

@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# Trains a world's step-aware preference model for SPO (arXiv 2406.04314) on the base model's own
-# images as ranked by PickScore. The embedded world's is shipped as embedded:emoji-step-pickscore.
+# SPO's step-aware preference model of a world (arXiv 2406.04314), from the base model's own images as
+# PickScore ranks them. The embedded world's is shipped as embedded:emoji-step-pickscore.
 #
 #   bash recipes/spo/step_reward.sh                                 a quarter of an hour on one core
 #   WORLD=sd15 PROMPTS=prompts.txt bash recipes/spo/step_reward.sh  Stable Diffusion 1.5
 #
-# The model is runs/WORLD/spo/step-pickscore; its accuracy on pairs is in step-pickscore.json next to
-# it.
+# Writes the model, runs/WORLD/spo/step-pickscore, and its accuracy, step-pickscore.json beside it.
 cd "$(dirname "$0")/../.."
 RUNS=${RUNS:-runs/${WORLD:-embedded}}
 OUT=${OUT:-$RUNS/spo}
@@ -23,7 +22,7 @@ else # SPO's guidance and learning rate
     SETTINGS=(--guidance-scale 5 --draws 4 --max-train-steps 4000 --learning-rate 3e-6)
 fi
 
-# The offline images that all systems share; per prompt the best two against the worst two.
+# The offline images that all systems share; of each prompt the best two against the worst two.
 split_prompts
 offline_pairs
 expo make-pairs "$SHARED"/offline/rollout-* --reward pickscore --source offline \

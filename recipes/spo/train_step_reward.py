@@ -3,17 +3,16 @@
     python recipes/spo/train_step_reward.py PAIRS.jsonl ... --policy BASE --reward PICKSCORE --out FOLDER
 
 Winner and loser of a pair are noised with the same noise to the same timestep, the base model
-predicts the final images from them, and the reward learns to tell at that timestep which of these
-comes from the winner, by PickScore's cross entropy over the two scores. The vision tower, its
-projection and the time conditioning are trained; the text tower and logit scale stay PickScore's.
+predicts the final image of each, and the reward learns which of the two comes from the winner:
+PickScore's cross entropy over the two scores. The vision tower, its projection and the time
+conditioning are trained; the text tower and the logit scale stay PickScore's.
 
-The predictions for all draws of noise and timestep are made before training and stored in
-FOLDER.draws, where an interrupted run continues; the training itself starts from the beginning.
-FOLDER.json has the accuracy of the trained reward, as stored, and of the plain PickScore on pairs of
-held-out prompts, by timestep. The same seed gives the same weights.
+The final images of all draws (noise and timestep) of a pair are predicted before the training, into
+FOLDER.draws, where an interrupted run continues; the training itself starts again. FOLDER.json
+holds, by timestep, how often the trained reward, as stored, and the plain PickScore rank the pairs
+of held-back prompts correctly. The same seed gives the same weights.
 
-SPO trains on Pick-a-Pic, with guidance 5 and learning rate 3e-6 from PickScore_v1, which are the
-defaults.
+The defaults are SPO's, which trains PickScore_v1 on Pick-a-Pic: guidance 5 and learning rate 3e-6.
 """
 
 import argparse
@@ -43,7 +42,7 @@ from expo_cli.contracts.identity import (
     model_sha256s,
     one_sha256,
 )
-from expo_cli.contracts.ids import fraction, pair_seed
+from expo_cli.contracts.ids import fraction
 from expo_cli.contracts.outputs import Input, Parts
 from expo_cli.contracts.parts import num_parts, part_name, part_path
 from expo_cli.contracts.provenance import Run, package_versions
@@ -64,13 +63,13 @@ from expo_cli.stages.train.records import TrainingPair, read_pairs
 
 log = logging.getLogger("step_reward")
 PART_SIZE = 256  # draws per file
-BIN = 200  # timesteps per bin of the figures; the finished images have their own
+BIN = 200  # timesteps, for the figures; finished images are a bin of their own
 PROMPTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class Draw:
-    """A pair at one timestep. Draw 0 has the finished images, at timestep 0."""
+    """A pair at one timestep. The draw numbered 0 is the finished images, at timestep 0."""
 
     pair: TrainingPair
     number: int
@@ -81,7 +80,7 @@ class Draw:
 
 
 class DrawParts(Parts):
-    """The folder of all draws, one safetensors file per part."""
+    """The folder of all draws: one safetensors file per part."""
 
     remedy = "delete the folder, or choose another --out"
 
@@ -93,7 +92,7 @@ class DrawParts(Parts):
 
 
 class Draws:
-    """The images of all draws, preprocessed for the reward, and their timesteps."""
+    """The images of all draws as the reward's preprocessing crops them, and their timesteps."""
 
     def __init__(self, folder: Path, draws: Sequence[Draw]) -> None:
         self.folder, self.draws = folder, draws
@@ -115,7 +114,7 @@ class Draws:
 
 
 def make_draws(draws: Draws, arguments: argparse.Namespace, clip: StepCLIP) -> None:
-    """Write the missing parts. Raises ContractError when the folder has draws with other settings."""
+    """Write the parts that are missing. Raises ContractError when others were begun there."""
     count = num_parts(len(draws.draws), PART_SIZE)
     run = Run(
         command="step-reward",
@@ -161,7 +160,7 @@ def predict(
     clip: StepCLIP,
     arguments: argparse.Namespace,
 ) -> dict[str, Tensor]:
-    """The model's predicted images of each draw's noisy winner and loser, and the timestep, by name."""
+    """The predicted images of each draw's winner and loser, and its timestep, by tensor name."""
     clean = [
         files.get(draw.pair.folder / ref.part, ref.sample_id).float()
         for draw in rows
@@ -171,7 +170,9 @@ def predict(
     noise, timesteps = [], []
     for draw in rows:
         own_noise, timestep = training_noise(
-            pair_seed(arguments.seed, f"{draw.pair.pair.pair_id}/step-reward", draw.number),
+            arguments.seed,
+            f"{draw.pair.pair.pair_id}/step-reward",
+            draw.number,
             finished.shape[1:],
             model.training_timestep,
         )
@@ -201,7 +202,7 @@ def predicted_latents(
     prompts: Sequence[str],
     guidance_scale: float,
 ) -> Tensor:
-    """The final latents that the model predicts from noisy ones, with guidance: DDIM's x0, fp32."""
+    """The final latents predicted from noisy ones, with guidance: DDIM's x0, fp32."""
     timesteps = timesteps.to(noisy.device)
     conditioning = model.encode(prompts)
     if guidance_scale != 1:
@@ -213,12 +214,12 @@ def predicted_latents(
 
 
 def preference_loss(winner: Tensor, loser: Tensor) -> Tensor:
-    """Cross entropy of the winner being better, from scores [batch]; the mean over pairs."""
+    """Cross entropy of the winner being the better one, by scores [batch]; mean over the pairs."""
     return -F.logsigmoid(winner - loser).mean()
 
 
 class Scorer:
-    """A network's scores of draws. Prompts are encoded once, as the text tower is frozen."""
+    """Scores draws. Prompts are encoded once: the text tower is not trained."""
 
     def __init__(self, clip: StepCLIP, draws: Draws) -> None:
         self.clip, self.draws = clip, draws
@@ -242,7 +243,7 @@ class Scorer:
 
 
 def batches(count: int, size: int, seed: int) -> Iterator[list[int]]:
-    """Endless batches of indices, from shuffled epochs."""
+    """Batches of indices without end: each index once per pass."""
     generator = torch.Generator().manual_seed(seed)
     order: list[int] = []
     while True:
@@ -255,7 +256,7 @@ def batches(count: int, size: int, seed: int) -> Iterator[list[int]]:
 def train(
     clip: StepCLIP, draws: Draws, chosen: Sequence[Draw], arguments: argparse.Namespace
 ) -> None:
-    """AdamW; the rates fall linearly to 0 after a warm-up over a tenth of the steps.
+    """AdamW; the learning rates decay linearly to 0 after a warm-up of a tenth of the steps.
 
     Raises ExpoError when the loss is not finite.
     """
@@ -301,7 +302,7 @@ def train(
 def accuracy(
     clip: StepCLIP, draws: Draws, chosen: Sequence[Draw], batch_size: int
 ) -> dict[str, dict[str, float]]:
-    """The number, accuracy and mean loss of draws, over all and by bin of timesteps."""
+    """Of all draws and by bin of timesteps: their number, the accuracy and the mean loss."""
     scores = Scorer(clip, draws)
     found: dict[str, list[tuple[bool, float]]] = {}
     for start in range(0, len(chosen), batch_size):

@@ -45,9 +45,9 @@ def report_against(peer: str, items: int, unit: str, seconds: Seconds) -> None:
 
 
 def report(title: str, items: int, unit: str, seconds: Seconds) -> None:
-    """Print each way's rate, and how many times as fast as each other way the first one is.
+    """Print the rate of each way, and the speed of the first one relative to each other one.
 
-    Both are medians over the rounds; behind a ratio stand its lowest and highest round.
+    Both are medians over the rounds; a ratio is followed by its lowest and highest round.
     """
     ours, *others = seconds
     print(f"{title}: {items} {unit}, {len(seconds[ours])} rounds")

@@ -25,7 +25,8 @@ def show_work(work: Callable[[], object]) -> None:
 class Child:
     """`python -m MODULE ARGUMENTS`, which ends in `show_work`, as a way to time.
 
-    Imports do not count: `tests.benchmarks.start_up` tells of these. `peak_mib` is of the last run.
+    Imports are not counted; `tests.benchmarks.start_up` measures them. `peak_mib` is that of the
+    last run.
     """
 
     def __init__(self, module: str, *arguments: object) -> None:

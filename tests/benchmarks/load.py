@@ -73,7 +73,7 @@ def make_pairs_of_parts_of_other_sizes(work: Path, size: int) -> Measured:
 def make_pairs(
     work: Path, num_images: dict[str, int], num_prompts: int, part_sizes: Sequence[int] = (64,)
 ) -> Measured:
-    """Of rollouts with so many images of each prompt, by one reward."""
+    """Time make-pairs by one reward on rollouts with that many images per prompt."""
     folders = [
         write_scored_rollout(
             work / name,

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.make_pairs [--prompts 25000]
 
-Both read the records and the scores of a rollout of four images a prompt, leave out broken images,
+Both read the records and the scores of a rollout of four images per prompt, leave out broken images,
 and write the best and the worst image of each prompt to JSONL; the pairs are compared. Each way runs
 in a process of its own. Needs pandas.
 """

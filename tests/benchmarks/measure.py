@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one process: seconds from start to end and on the CPU, and its largest memory in MiB."""
+    """One process: seconds from start to end and on the CPU, and its peak memory in MiB."""
 
     seconds: float
     cpu_seconds: float
@@ -42,8 +42,8 @@ def measure(command: Sequence[str]) -> Measured:
 def measured_apart(command: Sequence[object], **settings) -> Measured:
     """`measure` in a small process of its own; `settings` are those of subprocess.run.
 
-    Raises RuntimeError with what the command said when it fails. 75, with which `expo status` says
-    that something is missing, is no failure.
+    Raises RuntimeError with the command's output when it fails. Exit code 75, by which `expo status`
+    reports missing work, is not a failure.
     """
     words = [sys.executable, __file__, *map(str, command)]
     done = subprocess.run(words, capture_output=True, text=True, check=True, **settings)

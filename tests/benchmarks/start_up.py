@@ -3,8 +3,8 @@
     python -m tests.benchmarks.start_up
 
 One image of one step, one score, one pair, one optimiser step: the work itself is a fraction of a
-second, the rest is start-up. Beside a command stands a script that does the same with the peer's
-library. Then, for each command, which packages its imports spend their time in.
+second, the rest is start-up. Each command is compared with a script that does the same with the
+peer's library. Then follow, for each command, the packages in which its imports spend their time.
 """
 
 import argparse

@@ -107,7 +107,7 @@ def test_faults_of_the_file(toml, code, problem, expo, prompts, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["train", "p", "--out", "o"], "--init-from is needed"),
+        (["train", "p", "--out", "o"], "--init-from is required"),
         (["train", "p", "--out", "o", "--init-from", "x", "--warmup-ratio", "2"], "--warmup-ratio"),
         (["train", "p", "--out", "o", "--init-from", "x", "--learning-rate", "nan"], "finite"),
         (["train", "p", "--out", "o", "--init-from", "x", "--adam-beta2", "1"], "--adam-beta2"),
@@ -122,7 +122,7 @@ def test_faults_of_the_file(toml, code, problem, expo, prompts, tmp_path):
             ["rollout", "p", "--out", "o", "--policy", "x", "--neg-schedule", "linear"],
             "--neg-schedule linear needs --negative-prompts",
         ),
-        (["score", "f"], "--reward is needed"),
+        (["score", "f"], "--reward is required"),
         (["evaluate", "a=b", "--out", "o", "--confidence", "95"], "--confidence must be in (0, 1)"),
         (["make-pairs", "f", "--out", "o", "--min-margin", "-1"], "--min-margin"),
     ],

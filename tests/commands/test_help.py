@@ -1,6 +1,7 @@
 """Help texts: short, one sentence style, in plain English."""
 
 import inspect
+import os
 import re
 
 import pytest
@@ -34,11 +35,19 @@ def help_texts() -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize(("command", "name", "text"), help_texts())
 def test_a_help_text_is_short_and_ends_in_a_full_stop(command, name, text):
-    text = text.removesuffix(" [required]").replace("\\[", "[")
+    text = text.replace("\\[", "[").removesuffix(" [required]")
     assert (len(text) > LONGEST) == ((command, name) in LISTS)
     assert text.endswith(".")
     assert not text.endswith("..")
     assert not A_FOR_PER.search(text)
+
+
+def test_required_flags_are_marked(expo):
+    done = expo("train", "--help", env=os.environ | {"COLUMNS": "200"})
+    marked = [line for line in done.stdout.splitlines() if "[required]" in line]
+    assert len(marked) == 3
+    for name, line in zip(("pairs", "--out", "--init-from"), marked, strict=True):
+        assert name in line
 
 
 def test_a_for_per_is_found():

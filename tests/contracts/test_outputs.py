@@ -1,4 +1,4 @@
-"""The life of an output, by a kind of output that is nothing but two files a part."""
+"""The life cycle of an output, tested with a kind that has two files per part."""
 
 import multiprocessing
 import os

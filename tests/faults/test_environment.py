@@ -178,7 +178,7 @@ def test_a_flipped_byte_of_a_checkpoint_is_found_by_who_draws_with_it(disk):
 
 @pytest.mark.parametrize("name", ["prep-prompts", "rollout", "score", "make-pairs-import", "train"])
 def test_two_writers_at_once(name, disk):
-    """Both end well, or one is told of the other; killed both, a third makes up for them."""
+    """Both succeed, or one reports the other; if both are killed, a third one completes their work."""
     command = disk.set_up(name, when="before")
     runs = [run.finished() for run in [disk.begin(command, "first"), disk.begin(command, "second")]]
     for run in runs:

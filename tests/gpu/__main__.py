@@ -3,8 +3,8 @@
     python -m tests.gpu [--minutes 5] [--json FILE]
 
 On a GPU with random weights of SD 1.5's width at 512x512, elsewhere with toy ones. Neither a network
-nor the models that expo ships are needed. Prints a line a check as it ends, and last a JSON of all;
-the exit code is 1 when one failed. Rates are not judged.
+nor the models that expo ships are needed. Prints a line per check as it ends, and finally a JSON of all;
+the exit code is 1 if one failed. Rates are not judged.
 """
 
 import argparse

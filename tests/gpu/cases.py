@@ -1,4 +1,4 @@
-"""Every check, in the order in which they run; a later one is a row more."""
+"""Every check, in the order in which they run; add a new one as a row."""
 
 from functools import partial
 

@@ -53,7 +53,7 @@ class Outcome:
 
 
 def run_check(check: Check, setting: Setting, bound: float) -> Outcome:
-    """Whatever a check raises makes it fail, with the traceback on standard error: others go on."""
+    """A check that raises fails, with the traceback on stderr; the others still run."""
     facts = {"bound": bound, "why": check.why}
     if check.needs_gpu and setting.device.type != "cuda":
         return Outcome(check.name, "skip", f"{check.says}: needs a GPU", 0.0, facts)

@@ -30,7 +30,7 @@ VALUES = (
     ),
 )
 
-# What may stand before, after or in place of any text file.
+# Bytes to put before, after or in place of any text file.
 WHOLE_FILES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda data: b"",
     "one line end": lambda data: b"\n",

@@ -75,7 +75,7 @@ def jsonl_texts(data: bytes) -> list[str]:
 
 
 def twice(header: list[str]) -> bool:
-    """Whether a column that has a name stands there twice: then nobody knows which is meant."""
+    """Whether a named column is duplicated, which makes it ambiguous."""
     named = [name for name in header if name]
     return len(set(named)) < len(named)
 

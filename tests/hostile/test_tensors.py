@@ -1,4 +1,4 @@
-"""Safetensors, damaged or with headers that lie: what the bytes say, or one line."""
+"""Safetensors that are damaged or have wrong headers: they are read correctly, or refused in one line."""
 
 import itertools
 import json

@@ -180,7 +180,7 @@ def test_labels_are_plain_words(label, tmp_path):
 
 
 def test_a_folder_may_be_called_anything(tmp_path, monkeypatch):
-    """Its name stands in the report, and in the notes."""
+    """Its name is in the report, and in the notes."""
     monkeypatch.setattr(evaluate, "draw_plots", lambda results: {"reward-by-policy": {"svg": b""}})
     folder = tmp_path / "<img src=x onerror=alert(1)>[bold]\x1b[2J"
     write_scored(folder, rewards={"r": lambda f, n, i: n}, num_prompts=2)

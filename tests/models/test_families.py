@@ -179,7 +179,7 @@ def test_images_are_encoded_as_the_vae_was_trained(folder):
 
 
 def test_the_target_is_what_leads_from_noise_to_latents(family, folder):
-    """Of flow matching: x_t - sigma * velocity is x_0, and the noise is what epsilon finds."""
+    """Flow matching: x_t - sigma * velocity is x_0, and `epsilon` returns the noise."""
     model = load_model(str(folder), CPU, torch.float32)
     if pipeline_class(folder) not in FLOW_MATCHING:
         pytest.skip("diffusion: tests/models/test_sampling.py")

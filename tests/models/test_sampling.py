@@ -83,7 +83,7 @@ def test_guidance_1_ignores_the_negative_prompt(tiny_sd, guidance_scale):
 
 
 def test_each_row_of_a_batch_is_guided_by_its_own_scale(tiny_sd):
-    """Of step pairs: a row of scale 1 or less is what its prompt alone predicts."""
+    """Step pairs: a row with a scale of 1 or less is predicted from its prompt alone."""
     model = load_model(str(tiny_sd), CPU, torch.float32)
     latents, at = (
         torch.stack([normal(g, (4, 8, 8)) for g in generators([1, 2, 3])]),

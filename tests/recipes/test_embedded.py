@@ -20,6 +20,7 @@ MINUTES = ("--minutes", 0.001)
 # One program runs all steps of a list: most of a toy step would be its imports.
 STEPS = """
 import runpy, sys
+sys.path.insert(0, sys.argv[1])
 for line in sys.stdin.read().splitlines():
     sys.argv = line.split("\\t")
     print(line, file=sys.stderr)
@@ -31,9 +32,9 @@ def run(*steps: tuple) -> None:
     lines = ["\t".join(map(str, (RECIPE / f"{name}.py", *rest))) for name, *rest in steps]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        [sys.executable, "-c", STEPS],
+        [sys.executable, "-c", STEPS, RECIPE],
         input="\n".join(lines),
-        env=os.environ | {"PATH": path, "PYTHONPATH": f"{RECIPE}{os.pathsep}{PROJECT}"},
+        env=os.environ | {"PATH": path},
         capture_output=True,
         text=True,
     )
@@ -61,6 +62,12 @@ def emojibase() -> list[dict]:
     return concepts + people
 
 
+def write_names(npm: Path) -> None:
+    path = npm / "emojibase-data" / "en" / "data.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(emojibase()))
+
+
 def drawing(number: int) -> np.ndarray:
     """A square of some colour and size on white."""
     image = Image.new("RGB", (64, 64), "white")
@@ -74,9 +81,7 @@ def world(tmp_path_factory) -> tuple[Path, Path]:
     """The folders of the work and of what it ships, after all of build.sh but the rendering."""
     folder = tmp_path_factory.mktemp("embedded")
     npm, work, shipped = (folder / name for name in ("node_modules", "work", "shipped"))
-    names = npm / "emojibase-data" / "en" / "data.json"
-    names.parent.mkdir(parents=True)
-    names.write_text(json.dumps(emojibase()))
+    write_names(npm)
     work.mkdir()
     count = TRAINING + HELDOUT
     np.save(work / "images.npy", np.stack([drawing(number) for number in range(count)]))
@@ -89,18 +94,15 @@ def world(tmp_path_factory) -> tuple[Path, Path]:
     for split in ("train", "heldout"):
         (work / "prompts").mkdir(exist_ok=True)
         (work / "prompts" / f"{split}.jsonl").write_text('{"prompt": "noto style: thing 1"}\n')
-    own = ("--count", 4)
     run(
         ("tokenizer", npm, work),
         ("vae", work, *MINUTES),
         ("clip", work, *MINUTES),
         ("unet", work, *MINUTES),
-        ("reward_a", work, *MINUTES),
-        ("reward_b", work, *MINUTES),
-        ("own_samples", work, "a", *own),
-        ("own_samples", work, "b", *own),
-        ("reward_a", work, "--minutes", 0.002, "--own-samples"),
-        ("reward_b", work, "--minutes", 0.002, "--own-samples"),
+        ("own_samples", work, "a", "--count", 4),
+        ("own_samples", work, "b", "--count", 4),
+        ("reward_a", work, *MINUTES, "--own-samples"),
+        ("reward_b", work, *MINUTES, "--own-samples"),
         ("export", work, shipped),
     )
     return work, shipped
@@ -157,5 +159,29 @@ def test_grid_is_one_picture(tmp_path):
     assert Image.open(tmp_path / "grid.png").size == (16 * 64, 6 * 64)
 
 
-def test_drawings_are_rendered(tmp_path):
+def test_every_drawing_is_rendered_and_listed_once(tmp_path):
     pytest.importorskip("resvg_py")
+    npm, work = tmp_path / "node_modules", tmp_path / "work"
+    write_names(npm)
+    codes = {entry["hexcode"].lower() for entry in emojibase()}
+    codes |= {skin["hexcode"].lower() for entry in emojibase() for skin in entry.get("skins", [])}
+    square = {"icons": {"square": {"body": '<rect width="8" height="8" fill="red"/>'}}}
+    for package in ("noto", "fluent-emoji-flat", "twemoji"):
+        folder = npm / "@iconify-json" / package
+        folder.mkdir(parents=True)
+        (folder / "icons.json").write_text(json.dumps(square | {"width": 16, "height": 16}))
+        (folder / "chars.json").write_text(json.dumps(dict.fromkeys(codes, "square")))
+    assets = npm / "@lobehub" / "fluent-emoji-3d" / "assets"
+    assets.mkdir(parents=True)
+    for code in codes:
+        Image.new("RGBA", (8, 8), "blue").save(assets / f"{code}.webp", lossless=True)
+    run(("data", npm, work))
+    drawings = [json.loads(line) for line in (work / "drawings.jsonl").read_text().splitlines()]
+    images = np.load(work / "images.npy")
+    assert images.shape == (len(drawings), 64, 64, 3)
+    corner = {"3d": [0, 0, 255]}
+    for record, image in zip(drawings, images, strict=True):
+        assert image[0, 0].tolist() == corner.get(record["style"], [255, 0, 0])
+    for split, heldout in (("train", False), ("heldout", True)):
+        lines = (work / "prompts" / f"{split}.jsonl").read_text().splitlines()
+        assert len(set(lines)) == sum(record["heldout"] is heldout for record in drawings)

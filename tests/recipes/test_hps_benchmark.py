@@ -6,10 +6,10 @@ from tests.recipes.toy import PROJECT, results, run
 
 
 def test_the_hps_benchmark_at_toy_size(tmp_path):
-    """Ten prompts a style, two policies: the protocol's figures for each style."""
+    """Ten prompts per style, two policies: the protocol's figures for each style."""
     styles = ("anime", "concept-art", "paintings", "photo")
     for style in styles:
-        # Half of them stand in every style, one is longer than CLIP reads.
+        # Half of them are in every style, one is longer than CLIP reads.
         prompts = [f"noto style: {style if n < 5 else 'cat'} number {n}" for n in range(9)]
         prompts.append(f"{style} " + "cat " * 90)
         (tmp_path / f"{style}.json").write_text(json.dumps(prompts))

@@ -119,7 +119,7 @@ def draw_again(
 
 
 def test_whoever_has_the_policy_can_draw_the_same_candidates_again(branched, tiny_sd):
-    """From the files: winner, loser and scores, where each sample went on, and its end."""
+    """Read from the files: winner, loser and scores, where each sample continued, and its end."""
     model = load_model(str(tiny_sd), CPU, torch.float32)
     for n, (samples, steps, tensors) in enumerate(parts(branched)):
         finished = read_tensors(open_rollout(branched).latents_path(n))
@@ -225,7 +225,7 @@ def test_a_reward_that_knows_no_timesteps_judges_what_the_policy_sees(
     for (_, steps, tensors), (_, _, others) in zip(parts(folder), parts(branched), strict=True):
         assert {step.reward for step in steps} == {"mine"}
         for step in steps:
-            # Where a sample goes on does not depend on the scores.
+            # The candidate from which a sample continues does not depend on the scores.
             assert tensors[f"{step.step_id}.x_t"].equal(others[f"{step.step_id}.x_t"])
 
 

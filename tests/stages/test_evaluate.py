@@ -216,7 +216,7 @@ def test_diversity_by_hand(tmp_path):
             tmp_path / name, rewards=scorers(), num_prompts=3, num_images=2, embeddings=True
         )
         path = embeddings_path(folder / "scores", 0, "pick")
-        # One pair of images a prompt, at right angles for base, opposite for it1.
+        # One pair of images per prompt, at right angles for base, opposite for it1.
         second = [0.0, 2.0] if name == "base" else [-2.0, 0.0]
         vectors = {
             key: np.array([1.0, 0.0] if key.endswith("-0") else second, dtype=np.float16)

@@ -194,7 +194,7 @@ def test_the_state_of_a_step_can_be_used_as_a_lora(
     assert np.abs(images - trained_images(tiny_sd, checkpoint)).max() > 0.003
     with open_tensors(state / KOHYA_WEIGHTS) as file:
         assert file.metadata()["ss_steps"] == "2"
-    # The run goes on from a state that holds these files, to the same checkpoint.
+    # The run continues from a state with these files, to the same checkpoint.
     monkeypatch.setattr(Trainer, "step", step)
     train_policy([pairs], out, config, RunOptions(quiet=True))
     for name in (KOHYA_WEIGHTS, ADAPTER_WEIGHTS, "README.md"):

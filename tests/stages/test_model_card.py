@@ -29,7 +29,7 @@ def leaves(card: str) -> list:
 
 
 def origin(paths: list[str], **settings) -> Origin:
-    """Of a run that was not made: digests are letters."""
+    """The origin of a made-up run, whose digests are letters."""
     config = resolve(TrainConfig(init_from="embedded:emoji-sd", **settings))
     plan, free = plan_and_free(config, DiffusionDPO())
     inputs = {"init_from/unet": "a" * 64, "ref/unet": "a" * 64}

@@ -1,4 +1,4 @@
-"""`expo train --report-to`: a tracker that is not there, and what one is told."""
+"""`expo train --report-to`: a missing tracker, and what a tracker receives."""
 
 import importlib.util
 import json

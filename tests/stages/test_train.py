@@ -271,7 +271,7 @@ def test_lora_adapts_the_layers_that_are_asked_for(pairs, tiny_sd, tmp_path):
     train(pairs, tmp_path / "one", tiny_sd, **settings)
     assert adapted(tmp_path / "one") == {"attn1.to_q", "ff.net.2"}
     StableDiffusionPipeline.from_pretrained(tiny_sd).load_lora_weights(tmp_path / "one")
-    # What goes on from an adapter keeps its layers, named again or not.
+    # Training that continues from an adapter keeps its layers, whether they are named again or not.
     del settings["lora_target_modules"]
     train(pairs, tmp_path / "two", tmp_path / "one", **settings)
     assert adapted(tmp_path / "two") == {"attn1.to_q", "ff.net.2"}
@@ -484,7 +484,7 @@ def test_kto_stopped_by_broken_latents_and_repaired_ends_with_the_same_bytes(
     settings = {"objective": "kto:reference_point=mismatched", "use_lora": use_lora}
     settings |= {"checkpointing_steps": 100, "caption_dropout": 0.2}
     train(pairs, tmp_path / "whole", tiny_sd, **settings)
-    # Of the places 0 to 6 two are undesirable images (0 and 5): the fourth step begins with the
+    # Of places 0 to 6, two are undesirable images (0 and 5): the fourth step begins with the
     # fifth desirable one.
     name = f"s{visits(0, 6, 4, 1)[0].item}-winner"
     whole = read_tensors(pairs.parent / "rollout" / "part-00000.safetensors")[name]
@@ -560,7 +560,7 @@ def test_going_on_with_another_number_of_threads_is_said(
         capsys.readouterr()
         settings = {"max_train_steps": steps, "keep_state": True}
         train(pairs, tmp_path / "out", tiny_sd, options=RunOptions(), **settings)
-        assert ("goes on with" in capsys.readouterr().err) == (threads == 2)
+        assert ("continues with" in capsys.readouterr().err) == (threads == 2)
     assert json.loads((tmp_path / "out/run.json").read_text())["free"]["threads"] == 2
 
 
@@ -620,7 +620,9 @@ def test_a_pair_file_from_a_stranger_reads_nothing_outside_its_folder(pairs, tin
 def test_the_same_pair_twice_is_refused(pairs, tiny_sd, tmp_path):
     shutil.copy(pairs, tmp_path / "again.jsonl")
     config = TrainConfig(init_from=str(tiny_sd), **SMALL)
-    with pytest.raises(ContractError, match=r"again.jsonl:1: pair pair0 stands at .*pairs.jsonl:1"):
+    with pytest.raises(
+        ContractError, match=r"again.jsonl:1: pair pair0 is already at .*pairs.jsonl:1"
+    ):
         train_policy([pairs, tmp_path / "again.jsonl"], tmp_path / "out", config, OPTIONS)
 
 
@@ -634,7 +636,7 @@ TWO_PROCESSES = {"PATH": f"{EXPO.parent}:{os.environ['PATH']}", "ACCELERATE_USE_
 
 
 def launch_two() -> list:
-    """What stands before the arguments of `expo` to run it in two processes on a CPU."""
+    """The prefix of `expo`'s arguments to run it in two processes on a CPU."""
     command = [EXPO.parent / "accelerate", "launch", "--multi_gpu", "--num_processes", 2]
     return [*command, "--main_process_port", free_port(), "-m", "expo_cli"]
 

@@ -1,4 +1,4 @@
-"""Saved states: what they hold, which are kept, and which one a run goes on from."""
+"""Saved states: their contents, which are kept, and from which one a run resumes."""
 
 import json
 

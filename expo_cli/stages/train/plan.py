@@ -239,13 +239,13 @@ def note_unchecked_records(notes: Notes, records: Sequence[TrainingRecord]) -> N
 
 
 def note_other_threads(notes: Notes, checkpoint: Checkpoint, run: Run) -> None:
-    """Say when a training goes on with another number of threads, which on a CPU add in another
-    order."""
+    """Print a note if a training continues with another number of threads, which changes the order of
+    additions on a CPU."""
     begun = checkpoint.run()
     before = begun.free.get(THREADS) if begun is not None else None
     if before not in (None, run.free[THREADS]) and default_device().type == "cpu":
         notes.say(
-            f"train: note: was begun with {before} threads and goes on with {run.free[THREADS]}, which "
+            f"train: note: was begun with {before} threads and continues with {run.free[THREADS]}, which "
             f"changes the last bits of its weights; OMP_NUM_THREADS={before} would not"
         )
 

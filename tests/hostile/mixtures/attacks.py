@@ -23,7 +23,7 @@ WORKS = "work"
 @dataclass(frozen=True)
 class Call:
     """A command line in a folder. Of two, the `first` is halted before its `moment`-th change until
-    the other has ended. `shell` is a line for bash in which `expo` stands for itself."""
+    the other has ended. `shell` is a line for bash that may call `expo`."""
 
     arguments: tuple[str, ...] = ()
     folder: str = "."
@@ -272,7 +272,7 @@ def written(name: str) -> Callable[[Path], None]:
 
 
 def odd_outputs(world: World) -> Iterator[Attack]:
-    """The folder that one stands in, those above it, and no name at all."""
+    """The current folder, those above it, and an empty name."""
     for step in world.steps:
         above = ["", ".", "./", "photos/..", "..", "../", str(world.root)]
         # A command that made a file of it would write into the root of this machine.
@@ -287,7 +287,7 @@ def odd_outputs(world: World) -> Iterator[Attack]:
 
 
 def adoptions(world: World) -> Iterator[Attack]:
-    """Results without a run.json to say of what they are."""
+    """Results without a run.json that describes them."""
 
     def forgotten(step: Step) -> Change:
         def apply(root: Path) -> None:

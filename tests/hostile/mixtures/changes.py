@@ -14,7 +14,7 @@ from tests.hostile.mixtures.world import World
 from tests.preferences import pick_a_pic_rows, write_parquet
 
 # What a result has to equal: that of the inputs as they are now; that of an iteration in which what
-# stands between the input and the command is made again; or that of the inputs before the change.
+# lies between the input and the command is made again; or that of the inputs before the change.
 NOW, AGAIN, BEFORE = "now", "again", "before"
 
 
@@ -92,7 +92,7 @@ def hard_linked(path: str) -> Callable[[Path], None]:
 
 
 def swapped(path: str, tree: Tree, keep: str = "") -> Callable[[Path], None]:
-    """Replaced by what the tree holds; what stands at `keep` below it stays."""
+    """Replaced by the contents of the tree; what is at `keep` below it stays."""
 
     def apply(root: Path) -> None:
         kept = root / path / keep
@@ -110,7 +110,7 @@ def swapped(path: str, tree: Tree, keep: str = "") -> Callable[[Path], None]:
 
 
 def edited(path: str, edit: Callable[[bytes], bytes], also: str = "") -> Callable[[Path], None]:
-    """A file written anew; the one beside it whose name ends in `also` removed."""
+    """A file written again; the one next to it whose name ends in `also` is removed."""
 
     def apply(root: Path) -> None:
         file = root / path

@@ -17,8 +17,8 @@ from tests.tiny_rewards import clip_model
 
 @dataclass(frozen=True)
 class Input:
-    """`kind` says which changes it may suffer. `through` are the steps that stand between it and
-    the command: what they made of it is out of date when it changes."""
+    """`kind` says which changes it may suffer. `through` are the steps between it and the
+    command: what they made of it is out of date when it changes."""
 
     path: str
     kind: str

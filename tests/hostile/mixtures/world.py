@@ -77,7 +77,7 @@ class World:
         return Started(arguments, self.root, self.log, folder, **settings).wait(self.patience)
 
     def output(self, tree: Tree, step: Step) -> Tree:
-        """What a step has made, with all that stands beside it."""
+        """What a step has made, with everything next to it."""
         names = (step.out, f"{step.out}.run.json", f"{step.stem}.latents", f"{step.out}.lock")
         if step.name == "prompts":
             names += ("run/heldout.jsonl", "run/heldout.jsonl.run.json")
@@ -101,9 +101,9 @@ class World:
         return self.states[step.name, state]
 
     def clean(self, key: Hashable, make: Callable[[], bool], step: Step) -> Result | None:
-        """What a step makes where nothing is in its way, or None where it is refused.
+        """What a step makes if nothing is in its way, None if it is refused.
 
-        `make` prepares a folder and says whether what is before the step could be made in it.
+        `make` prepares a folder, and returns whether everything before the step could be made in it.
         """
         if key not in self.cleans:
             ended = self.run(step.arguments) if make() else None
