@@ -20,6 +20,7 @@ FREE = {
     "LINES",
     "OLDPWD",
     "OMP_NUM_THREADS",
+    "PS1",
     "PWD",
     "PYTEST_CURRENT_TEST",
     "SHLVL",
@@ -53,8 +54,10 @@ def surroundings() -> list[object]:
     namespaces = [os.readlink(entry.path) for entry in os.scandir("/proc/self/ns")]
     root = os.stat("/")
     return [
-        *(sys.executable, sys.version, list(sys.flags), sys.warnoptions, sys._xoptions),
-        *(os.path.dirname(os.path.dirname(__file__)), os.getsid(0), rights, groups),
+        # `python` and `python3` of an environment are one interpreter.
+        *(sys.prefix, os.path.realpath(sys.executable), sys.version, list(sys.flags)),
+        *(sys.warnoptions, sys._xoptions, os.path.dirname(os.path.dirname(__file__))),
+        *(os.getsid(0), rights, groups),
         *(sorted(namespaces), root.st_dev, root.st_ino),
     ]
 
