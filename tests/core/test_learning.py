@@ -37,6 +37,7 @@ def test_a_training_that_learns():
         ({"winner_error_change": -9e-6, "loser_error_change": 9e-6}, "hardly moves; raise"),
         ({"winner_error_change": 0.011}, "the winner error grows"),
         ({"winner_error_change": 0.009}, "learns, but the winner error rises too"),
+        ({"winner_error_change": 0.0009}, "learns ("),
         ({"saturation": 0.51}, "most items teach nothing more"),
         # 2 standard errors: 0.112.
         ({"implicit_accuracy": 0.61}, "no better than chance yet"),
@@ -59,7 +60,10 @@ def test_what_an_objective_does_not_measure_is_not_judged():
     spo = said(without=pairs_alone, clipped=0.6)
     assert spo.startswith("most items teach nothing more")
     sft = said(without=[*pairs_alone, "implicit_accuracy"])
-    assert sft == "moves (weights moved by 1.0e-03 of their norm)"
+    assert (
+        sft
+        == "moves; whether for the better, expo evaluate tells (weights moved by 1.0e-03 of their norm)"
+    )
     still = said(without=[*pairs_alone, "implicit_accuracy"], weight_change=9e-7)
     assert still.startswith("hardly moves")
 
