@@ -55,8 +55,12 @@ def commands_of_a_run(recipe: Path, folder: Path) -> list[dict]:
 
 
 def note(words: Sequence[str]) -> int:
-    """Run `expo` with these words and add a line to the file $COMMANDS; its exit code."""
-    process = subprocess.Popen([*EXPO, *words])
+    """Run `expo` with these words and add a line to the file $COMMANDS; its exit code.
+
+    It starts cold: what a warm process forks is none of its children.
+    """
+    cold = {name: value for name, value in os.environ.items() if name != "EXPO_WARM"}
+    process = subprocess.Popen([*EXPO, *words], env=cold)
     _, status, usage = os.wait4(process.pid, 0)
     line = {"words": list(words), "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2)}
     with open(os.environ["COMMANDS"], "a") as log:
