@@ -194,6 +194,8 @@ class Server:
 
     def take(self) -> str | None:
         """Fork a worker for the next client. If code has changed, leave it to a new server."""
+        if not self.is_listening:
+            return None
         now = stamp(self.libraries)
         if self.stamp is None:
             self.stamp, self.set_by_imports = now, preload()
@@ -260,8 +262,9 @@ class Server:
                 self.finish(watched)
 
     def finish(self, watched: int) -> None:
-        """Tell the client how its worker ended."""
-        worker = self.workers.pop(watched)
+        """Tell the client how its worker ended, unless that was done already."""
+        if (worker := self.workers.pop(watched, None)) is None:
+            return
         _, status = os.waitpid(worker.process, 0)
         with suppress(OSError), worker.client:
             worker.client.send(status.to_bytes(4, "little"))
