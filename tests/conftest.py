@@ -16,7 +16,12 @@ LONGEST = (
     "tests/slurm/test_submit.py",
     "tests/recipes/test_systems.py",
     "tests/stages/test_train.py",
+    "tests/faults/test_environment.py",
+    "tests/faults/test_kills.py",
+    "tests/test_warm.py",
     "tests/models/test_families.py",
+    "tests/recipes/test_quickstart.py",
+    "tests/test_readme.py",
 )
 # A machine that is busy with other things is slow at any time.
 settings.register_profile(

@@ -9,14 +9,20 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 
 
+TRAIN = "--rounds 1 --steps 1 --batch 2 --pairs 4 --no-memory"
+ROLLOUT = "--rounds 1 --prompts 2 --steps 1 --images-per-prompt 1"
+ATTENTION = "--rounds 1 --sizes 2"
+BUSY = "--rounds 1 --settings expo --work score --beside alone 1-loop"
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "says"),
     [
-        ("train", "--rounds 1 --steps 1 --batch 2 --pairs 4 --no-memory", "gradients"),
-        ("rollout", "--rounds 1 --prompts 2 --steps 1 --images-per-prompt 1", "images differ by"),
+        pytest.param("train", TRAIN, "gradients", marks=pytest.mark.nightly),
+        pytest.param("rollout", ROLLOUT, "images differ by", marks=pytest.mark.nightly),
         ("score", "--rounds 1 --images 2 --size 64", "where the time goes"),
-        ("attention", "--rounds 1 --sizes 2", "fused / plain"),
-        ("busy", "--rounds 1 --settings expo --work score --beside alone 1-loop", "1.95"),
+        pytest.param("attention", ATTENTION, "fused / plain", marks=pytest.mark.nightly),
+        pytest.param("busy", BUSY, "1.95", marks=pytest.mark.nightly),
         ("start_up", "--rounds 1 --commands prep-prompts", "imports"),
     ],
 )

@@ -31,6 +31,7 @@ from expo_cli.models.flux import pack, unpack
 from expo_cli.models.kohya import KOHYA_WEIGHTS
 from expo_cli.models.loading import load_decoder, load_encoder, load_model
 from expo_cli.models.lora import ADAPTER_WEIGHTS
+from expo_cli.models.protocol import DiffusionModel
 from expo_cli.models.sampling import draw
 from expo_cli.stages.make_pairs.run import make_pairs
 from expo_cli.stages.rollout.plan import roll_out
@@ -75,6 +76,20 @@ def folder(family, tmp_path_factory) -> Path:
     return family.make(tmp_path_factory.mktemp("tiny") / "model")
 
 
+def load(source: Path) -> DiffusionModel:
+    return load_model(str(source), CPU, torch.float32)
+
+
+@pytest.fixture(scope="module")
+def model(folder) -> DiffusionModel:
+    return load(folder)
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder) -> DiffusionPipeline:
+    return load_diffusers(folder)
+
+
 def load_diffusers(folder: Path) -> DiffusionPipeline:
     """diffusers wants to be told when there is no T5."""
     absent = {} if any(folder.glob("*_3")) else {"text_encoder_3": None, "tokenizer_3": None}
@@ -110,13 +125,12 @@ def noise(shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def drawn_by_us(
-    source: Path,
+    model: DiffusionModel,
     family: Family,
     negative: list[str] | None,
     scheduler: str | None = None,
     guidance_scale: float = 5.0,
 ) -> torch.Tensor:
-    model = load_model(str(source), CPU, torch.float32)
     scheduler = scheduler or family.scheduler
     plan = SamplingPlan(scheduler=scheduler, num_inference_steps=3, guidance_scale=guidance_scale)
     conditioning, other = model.encode(PROMPTS), model.encode(negative or ["", ""])
@@ -125,12 +139,13 @@ def drawn_by_us(
 
 
 @pytest.mark.parametrize("negative", [None, ["blurry", "dark"]])
-def test_latents_and_images_are_those_of_diffusers_pipeline(family, folder, negative):
+def test_latents_and_images_are_those_of_diffusers_pipeline(
+    family, folder, model, pipeline, negative
+):
     """Without a negative prompt SDXL's negative half is zeros, not an encoded empty text."""
     if negative and not family.negative:
         pytest.skip("takes no negative prompts")
-    ours = drawn_by_us(folder, family, negative)
-    pipeline = load_diffusers(folder)
+    ours = drawn_by_us(model, family, negative)
     expected = drawn_by_diffusers(pipeline, noise(ours.shape[1:]), negative)
     torch.testing.assert_close(ours, expected, atol=5e-4, rtol=1e-3)
     config = pipeline.vae.config
@@ -144,13 +159,11 @@ def test_latents_and_images_are_those_of_diffusers_pipeline(family, folder, nega
 
 
 @pytest.mark.parametrize("guidance_scale", [0.0, 0.5, 1.0, 1.5])
-def test_little_guidance_is_what_diffusers_makes_of_it(family, folder, guidance_scale):
+def test_little_guidance_is_what_diffusers_makes_of_it(family, model, pipeline, guidance_scale):
     """At 1 and below its pipelines draw the prompt alone; FLUX is told the scale as it is."""
     negative = ["blurry", "dark"] if family.negative else None
-    ours = drawn_by_us(folder, family, negative, guidance_scale=guidance_scale)
-    expected = drawn_by_diffusers(
-        load_diffusers(folder), noise(ours.shape[1:]), negative, guidance_scale
-    )
+    ours = drawn_by_us(model, family, negative, guidance_scale=guidance_scale)
+    expected = drawn_by_diffusers(pipeline, noise(ours.shape[1:]), negative, guidance_scale)
     torch.testing.assert_close(ours, expected, atol=5e-4, rtol=1e-3)
 
 
@@ -159,7 +172,7 @@ def test_little_guidance_is_what_diffusers_makes_of_it(family, folder, guidance_
 )
 def test_sdxl_draws_the_same_with_diffusers_other_samplers(name, cls, tmp_path):
     folder = stable_diffusion_xl(tmp_path / "m")
-    ours = drawn_by_us(folder, FAMILIES["sdxl"], ["blurry", "dark"], name)
+    ours = drawn_by_us(load(folder), FAMILIES["sdxl"], ["blurry", "dark"], name)
     pipeline = load_diffusers(folder)
     pipeline.scheduler = cls.from_config(pipeline.scheduler.config, clip_sample=False)
     expected = drawn_by_diffusers(pipeline, noise(ours.shape[1:]), ["blurry", "dark"])
@@ -178,9 +191,8 @@ def test_images_are_encoded_as_the_vae_was_trained(folder):
     torch.testing.assert_close(deviation / config.scaling_factor, posterior.std)
 
 
-def test_the_target_is_what_leads_from_noise_to_latents(family, folder):
+def test_the_target_is_what_leads_from_noise_to_latents(family, folder, model):
     """Flow matching: x_t - sigma * velocity is x_0, and `epsilon` returns the noise."""
-    model = load_model(str(folder), CPU, torch.float32)
     if pipeline_class(folder) not in FLOW_MATCHING:
         pytest.skip("diffusion: tests/models/test_sampling.py")
     shape = model.latent_shape(HEIGHT, family.width)
@@ -197,14 +209,14 @@ def test_the_target_is_what_leads_from_noise_to_latents(family, folder):
 
 def test_the_training_timesteps_of_sd3_are_logit_normal_and_shifted(tmp_path):
     """The median of a logit-normal is 1/2; a shift of 3 makes sigma 3 * 0.5 / (1 + 2 * 0.5)."""
-    model = load_model(str(stable_diffusion_3(tmp_path / "m")), CPU, torch.float32)
+    model = load(stable_diffusion_3(tmp_path / "m"))
     drawn = torch.tensor([model.training_timestep(g) for g in generators(range(2000))])
     assert drawn.median().item() == pytest.approx(750, abs=15)
 
 
 @pytest.mark.parametrize("use_lora", [False, True])
 def test_a_trained_checkpoint_draws_the_same_in_plain_diffusers(
-    family, folder, use_lora, tmp_path, tiny_clip
+    family, folder, model, use_lora, tmp_path, tiny_clip
 ):
     """rollout, score, make-pairs, train, rollout again: and the images are the pipeline's."""
     (tmp_path / "prompts.jsonl").write_text(
@@ -245,7 +257,7 @@ def test_a_trained_checkpoint_draws_the_same_in_plain_diffusers(
     latents = read_tensors(rollout.latents_path(0))
     assert all(tensor.isfinite().all() for tensor in latents.values())
 
-    ours = drawn_by_us(checkpoint, family, None)
+    ours = drawn_by_us(load(checkpoint), family, None)
     pipelines = [load_diffusers(folder if use_lora else checkpoint)]
     if use_lora:
         pipelines[0].load_lora_weights(checkpoint, weight_name=ADAPTER_WEIGHTS)
@@ -258,13 +270,13 @@ def test_a_trained_checkpoint_draws_the_same_in_plain_diffusers(
     for pipeline in pipelines:
         expected = drawn_by_diffusers(pipeline, noise(ours.shape[1:]), None)
         torch.testing.assert_close(ours, expected, atol=1e-3, rtol=1e-2)
-    before = drawn_by_us(folder, family, None)
+    before = drawn_by_us(model, family, None)
     assert (ours - before).abs().max() > 1e-2
 
 
 def test_what_the_size_says_matters_to_sdxl(tmp_path):
     """The same prompt at another size is another condition, beyond the latents' shape."""
-    model = load_model(str(stable_diffusion_xl(tmp_path / "m")), CPU, torch.float32)
+    model = load(stable_diffusion_xl(tmp_path / "m"))
     seen = []
     model.network.add_embedding.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     for size in (64, 96):
@@ -279,8 +291,7 @@ def test_the_vae_decodes_in_fp32_where_fp16_overflows(tmp_path, tiny_sd):
     assert load_decoder(str(sdxl), CPU, torch.bfloat16).vae.dtype is torch.bfloat16
 
 
-def test_a_size_that_does_not_fit_is_refused(family, folder):
-    model = load_model(str(folder), CPU, torch.float32)
+def test_a_size_that_does_not_fit_is_refused(family, model):
     multiple = 8 if family.scheduler == "euler" else 16
     with pytest.raises(UsageError, match=f"--width must be a multiple of {multiple}, got 100"):
         model.latent_shape(64, 100)
