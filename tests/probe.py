@@ -24,6 +24,7 @@ def found() -> dict:
     files = {n: os.readlink(f"/proc/self/fd/{n}") for n in range(256) if is_inherited(n)}
     limits = [name for name in dir(resource) if name.startswith("RLIMIT_")]
     return {
+        "process": os.getpid(),
         "arguments": sys.argv,
         "folder": os.getcwd(),
         "umask": umask,
@@ -50,7 +51,7 @@ def threads() -> dict[str, int]:
 
 def main() -> None:
     commands = sys.argv[1:]
-    report = {"process": os.getpid(), "environment": dict(os.environ), **found()}
+    report = {"environment": dict(os.environ), "is_warm": __name__ != "__main__", **found()}
     if "threads" in commands:
         report["threads"] = threads()
     if "read" in commands:

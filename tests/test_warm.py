@@ -40,10 +40,6 @@ def begin(line: str, **settings) -> subprocess.Popen:
     return process
 
 
-def is_warm(process: subprocess.Popen) -> bool:
-    return process.report["process"] != process.pid
-
-
 @pytest.fixture
 def end():
     """Kills the processes that it is given."""
@@ -84,6 +80,7 @@ def test_a_command_finds_what_it_would_find_cold(line):
         wanted = report(run(line))
     # Imports set variables of their own.
     assert found.pop("environment").items() >= wanted.pop("environment").items()
+    assert (found.pop("is_warm"), wanted.pop("is_warm")) == (True, False)
     del found["process"], wanted["process"]
     assert found == wanted
 
@@ -91,7 +88,7 @@ def test_a_command_finds_what_it_would_find_cold(line):
 def test_a_command_is_warm(end):
     process = begin("probe sleep")
     end(process)
-    assert is_warm(process)
+    assert process.report["is_warm"]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +109,7 @@ def test_a_command_is_warm(end):
 def test_a_command_that_could_differ_is_cold(line, end):
     process = begin(line)
     end(process)
-    assert not is_warm(process)
+    assert not process.report["is_warm"]
 
 
 def test_nothing_is_started_where_commands_have_to_be_cold(expo):
@@ -167,7 +164,7 @@ def test_a_killed_command_writes_no_more(tmp_path):
     for number in range(20):
         written = tmp_path / str(number)
         process = begin(f"probe write {written}")
-        assert is_warm(process)
+        assert process.report["is_warm"]
         wait_for(lambda path=written: path.exists() and path.stat().st_size > 1000)
         process.kill()
         process.wait()
