@@ -15,6 +15,7 @@ EXPO = Path(sys.executable).parent / "expo"
 LONGEST = (
     "tests/slurm/test_submit.py",
     "tests/recipes/test_systems.py",
+    "tests/stages/test_train_processes.py",
     "tests/stages/test_train.py",
     "tests/faults/test_environment.py",
     "tests/faults/test_kills.py",

@@ -2,10 +2,8 @@
 
 import json
 import math
-import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -14,7 +12,6 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from accelerate import Accelerator
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft.utils import get_peft_model_state_dict
 from torch.nn.utils import parameters_to_vector
@@ -33,7 +30,7 @@ from expo_cli.stages.train.evidence import PromptEmbeddings
 from expo_cli.stages.train.plan import train_policy
 from expo_cli.stages.train.policies import load_policy
 from expo_cli.stages.train.settings import plan_and_free, resolve
-from expo_cli.stages.train.trainer import Trainer, weight_slices
+from expo_cli.stages.train.trainer import Trainer
 from tests.conftest import EXPO
 from tests.first_step import assert_same_first_step
 from tests.latent_pairs import write_latent_pairs
@@ -626,125 +623,6 @@ def test_the_same_pair_twice_is_refused(pairs, tiny_sd, tmp_path):
         train_policy([pairs, tmp_path / "again.jsonl"], tmp_path / "out", config, OPTIONS)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-TWO_PROCESSES = {"PATH": f"{EXPO.parent}:{os.environ['PATH']}", "ACCELERATE_USE_CPU": "true"}
-
-
-def launch_two() -> list:
-    """The prefix of `expo`'s arguments to run it in two processes on a CPU."""
-    command = [EXPO.parent / "accelerate", "launch", "--multi_gpu", "--num_processes", 2]
-    return [*command, "--main_process_port", free_port(), "-m", "expo_cli"]
-
-
-def test_two_processes_train_like_one(pairs, tiny_sd, tmp_path):
-    one = train(pairs, tmp_path / "one", tiny_sd, train_batch_size=4)
-    command = [*launch_two(), "train", pairs, "--num-processes", 2, *flags()]
-    command += ["--init-from", tiny_sd, "--out", tmp_path / "two"]
-    done = subprocess.run(
-        list(map(str, command)), env=os.environ | TWO_PROCESSES, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    two = [json.loads(line) for line in (tmp_path / "two/metrics.jsonl").read_text().splitlines()]
-    check_same_curve(one, two)
-    free = json.loads((tmp_path / "two/run.json").read_text())["free"]
-    assert (free["num_processes"], free["train_batch_size"]) == (2, 2)
-
-
-@pytest.mark.parametrize(
-    ("shard_optimizer", "step"),
-    [
-        (False, 0),
-        (True, 2),
-        pytest.param(False, 2, marks=pytest.mark.nightly),
-        pytest.param(True, 0, marks=pytest.mark.nightly),
-    ],
-)
-def test_damaged_latents_in_one_process_end_both_and_keep_the_state_before(
-    shard_optimizer, step, pairs, tiny_sd, tmp_path
-):
-    """The second process takes visit 2 step + 1; the six visits are of six pairs."""
-    settings = {"max_train_steps": 3, "checkpointing_steps": 100, "train_batch_size": 1}
-    if shard_optimizer:
-        settings["shard_optimizer"] = True
-
-    def run(out: Path) -> subprocess.CompletedProcess:
-        command = [*launch_two(), "train", pairs, *flags(**settings)]
-        command += ["--init-from", tiny_sd, "--out", out]
-        return subprocess.run(
-            list(map(str, command)),
-            env=os.environ | TWO_PROCESSES,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-
-    assert run(tmp_path / "whole").returncode == 0
-    items = len(pairs.read_text().splitlines())
-    name = f"s{visits(0, items, 2 * step + 1, 1)[0].item}-winner"
-    good = read_tensors(pairs.parent / "rollout" / "part-00000.safetensors")[name]
-    replace_latents(pairs, name, torch.full((4, 8, 8), math.nan))
-    out = tmp_path / "out"
-    failed = run(out)
-    assert failed.returncode == 1
-    assert f"latents {name} are not finite" in failed.stderr
-    assert "expo: process 1 failed: " in failed.stderr
-    if step:
-        assert [path.name for path in (out / "state").iterdir()] == [f"step-{step:08d}"]
-    else:  # nothing was made
-        assert not out.exists()
-    replace_latents(pairs, name, good)
-    assert run(out).returncode == 0
-    assert contents(out) == contents(tmp_path / "whole")
-
-
-def check_same_curve(ours: list[dict], theirs: list[dict]) -> None:
-    for mine, other in zip(ours, theirs, strict=True):
-        assert mine["step"] == other["step"]
-        assert mine["loss"] == pytest.approx(other["loss"], abs=2e-3)
-        assert mine["batch_size"] == other["batch_size"]
-
-
-@pytest.mark.parametrize(
-    ("begun_by", "continued_by"),
-    [
-        ((1, {"train_batch_size": 4}), (2, {"shard_optimizer": True})),
-        ((2, {"shard_optimizer": True}), (1, {"gradient_accumulation_steps": 2})),
-    ],
-)
-def test_it_goes_on_with_another_number_of_processes(
-    begun_by, continued_by, pairs, tiny_sd, tmp_path
-):
-    out, steps = tmp_path / "out", {"max_train_steps": 20}
-
-    def command(processes: int, settings: dict) -> list:
-        launcher = [EXPO] if processes == 1 else launch_two()
-        arguments = ["train", pairs, "--init-from", tiny_sd, "--out", out]
-        return [*launcher, *arguments, *flags(**steps, **settings)]
-
-    kill_after_step(4, command(*begun_by), out, env=os.environ | TWO_PROCESSES)
-    done = subprocess.run(
-        list(map(str, command(*continued_by))),
-        env=os.environ | TWO_PROCESSES,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "; continuing after step" in done.stderr
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    check_same_curve(train(pairs, tmp_path / "whole", tiny_sd, **steps, train_batch_size=4), lines)
-
-
-def test_slices_of_weights_are_refused_in_fp16(tiny_sd):
-    config = TrainConfig(init_from=str(tiny_sd), shard_optimizer=True)
-    with pytest.raises(UsageError, match="--mixed-precision bf16 or fp32"):
-        weight_slices(config, Accelerator(), torch.float16)
-
-
 def test_another_global_batch_is_refused(pairs, tiny_sd, tmp_path):
     out = tmp_path / "out"
     train(pairs, out, tiny_sd, max_train_steps=1)
@@ -763,11 +641,6 @@ def test_where_a_batch_is_mixed_its_size_is_part_of_the_plan(tiny_sd):
     plan, free = plan_and_free(config, DiffusionDPO())
     assert "train_batch_size" in free
     assert plan["global_batch_size"] == free["train_batch_size"] == 4
-
-
-def test_a_launch_that_gives_fewer_processes_than_asked_for_is_refused(pairs, tiny_sd, tmp_path):
-    with pytest.raises(ExpoError, match="2 processes were requested, 1 launched"):
-        train(pairs, tmp_path / "out", tiny_sd, num_processes=2)
 
 
 def pickle_latents(pairs: Path) -> None:
