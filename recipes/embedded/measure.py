@@ -9,6 +9,7 @@ import json
 import logging
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,19 +40,30 @@ SAMPLERS = {
 SAMPLER_STEPS, SAMPLER_GUIDANCES = (8, 10, 12, 16, 20), (1.5, 2.0, 3.0, 4.0)
 
 
-def vae(work: Path, limit: int) -> float:
+@dataclass(frozen=True)
+class Options:
+    """WORK, the most prompts of any figure, and the guidance scales, from much variation to little."""
+
+    work: Path
+    limit: int
+    guidances: tuple[float, ...]
+
+
+def vae(options: Options) -> float:
     """PSNR of held-out images, in dB."""
-    images, _ = load_drawings(work, heldout=True)
+    images, _ = load_drawings(options.work, heldout=True)
     shipped = AutoencoderKL.from_pretrained(EMBEDDED / "emoji-sd" / "vae")
-    return peak_signal_to_noise(shipped, images[:limit])
+    return peak_signal_to_noise(shipped, images[: options.limit])
 
 
-def fidelity(work: Path, limit: int) -> dict:
+def fidelity(options: Options) -> dict:
     """How often the right caption scores highest among it and 19 others."""
     return {
-        f"{split} guidance={guidance}": first_of_twenty(work, split, guidance, min(216, limit))
+        f"{split} guidance={guidance}": first_of_twenty(
+            options.work, split, guidance, min(216, options.limit)
+        )
         for split in ("train", "heldout")
-        for guidance in GUIDANCES
+        for guidance in options.guidances
     }
 
 
@@ -70,9 +82,10 @@ def first_of_twenty(work: Path, split: str, guidance: float, count: int) -> dict
     }
 
 
-def agreement(work: Path, limit: int) -> dict:
+def agreement(options: Options) -> dict:
     """Do both rewards order the samples of a prompt alike?"""
-    return {guidance: correlation(work, guidance, min(64, limit)) for guidance in GUIDANCES}
+    count = min(64, options.limit)
+    return {guidance: correlation(options.work, guidance, count) for guidance in options.guidances}
 
 
 def correlation(work: Path, guidance: float, count: int, group: int = 8) -> dict[str, float]:
@@ -89,14 +102,15 @@ def correlation(work: Path, guidance: float, count: int, group: int = 8) -> dict
     }
 
 
-def flaws(work: Path, limit: int) -> dict:
+def flaws(options: Options) -> dict:
     """How often a held-out image scores above its flawed copy, for the flaws of both rewards."""
-    images, drawings = load_drawings(work, heldout=True)
-    images, captions = images[:limit], [drawing.caption() for drawing in drawings[:limit]]
+    images, drawings = load_drawings(options.work, heldout=True)
+    images, drawings = images[: options.limit], drawings[: options.limit]
+    captions = [drawing.caption() for drawing in drawings]
     copies = {"clean": images}
     copies |= {name: flawed_copies(images, flaw) for name, flaw in FLAWS.items()}
     copies |= {name: spoiled_copies(images, spoiler) for name, spoiler in SPOILERS.items()}
-    folder = work / MEASURED / "flaws"
+    folder = options.work / MEASURED / "flaws"
     files = save_images(folder, copies)
     scores = judge_images(folder, Path(f"{folder}-scores"), files, captions * len(copies))
     figures = {}
@@ -118,13 +132,16 @@ def save_images(folder: Path, images: dict[str, Tensor]) -> list[str]:
     return files
 
 
-def negatives(work: Path, limit: int) -> dict:
-    """All negative prompts where quality varies most, the first one with more guidance too."""
+def negatives(options: Options) -> dict:
+    """All negative prompts at the first guidance, the first one at the others too."""
     prompts = (EMBEDDED / "prompts" / "negative.txt").read_text().splitlines()
-    pairs = [(prompt, GUIDANCES[0]) for prompt in prompts]
-    pairs += [(prompts[0], guidance) for guidance in GUIDANCES[1:]]
+    first, *others = options.guidances
+    pairs = [(prompt, first) for prompt in prompts]
+    pairs += [(prompts[0], guidance) for guidance in others]
     return {
-        f"{prompt} guidance={guidance}": gains(work, prompt, guidance, min(96, limit))
+        f"{prompt} guidance={guidance}": gains(
+            options.work, prompt, guidance, min(96, options.limit)
+        )
         for prompt, guidance in pairs
     }
 
@@ -141,15 +158,15 @@ def under_negative(work: Path, negative: str, guidance: float, count: int) -> di
     return judge(folder, draw(folder, captions, *options, negatives=[negative] * count))
 
 
-def samplers(work: Path, limit: int) -> dict:
+def samplers(options: Options) -> dict:
     """Mean scores at equal numbers of steps; only reward A may choose."""
-    captions, figures = read_prompts("train", min(48, limit)), {}
+    captions, figures = read_prompts("train", min(48, options.limit)), {}
     for name, sampler in SAMPLERS.items():
         for steps in SAMPLER_STEPS:
             for guidance in SAMPLER_GUIDANCES:
-                folder = work / MEASURED / f"sampler-{name}-{steps}-{guidance}"
-                options = ("--num-inference-steps", steps, "--guidance-scale", guidance)
-                samples = draw(folder, captions, *sampler, *options, "--seed", 26)
+                folder = options.work / MEASURED / f"sampler-{name}-{steps}-{guidance}"
+                settings = ("--num-inference-steps", steps, "--guidance-scale", guidance)
+                samples = draw(folder, captions, *sampler, *settings, "--seed", 26)
                 scores = judge(folder, samples, ["a"])["a"]
                 figures[f"{name} steps={steps} guidance={guidance:g}"] = with_error(scores)
     return figures
@@ -181,10 +198,12 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("what", nargs="*", choices=[*FIGURES, []], help="all by default")
     parser.add_argument("--limit", type=int, default=216, help="use at most so many prompts")
+    parser.add_argument("--guidances", type=float, nargs="+", default=GUIDANCES)
     arguments = parser.parse_args()
-    path = arguments.work / "figures.json"
+    options = Options(arguments.work, arguments.limit, tuple(arguments.guidances))
+    path = options.work / "figures.json"
     for name in arguments.what or FIGURES:
-        result = FIGURES[name](arguments.work, arguments.limit)
+        result = FIGURES[name](options)
         log.info("%s: %s", name, result)
         figures = json.loads(path.read_text()) if path.exists() else {}
         path.write_text(json.dumps({**figures, name: result}, indent=2) + "\n")

@@ -141,7 +141,7 @@ def test_measure_draws_and_judges_what_is_shipped(world):
     """Of all figures of the model cards but negatives and samplers, which draw as agreement does."""
     work, _ = world
     what = ("vae", "fidelity", "agreement", "flaws")
-    run(("measure", work, *what, "--limit", 20))
+    run(("measure", work, *what, "--limit", 20, "--guidances", 2))
     figures = json.loads((work / "figures.json").read_text())
     assert set(figures) == set(what)
     # The shipped weights, at a tenth of the size of the card's figures: 0.93 and 0.86.
@@ -149,9 +149,9 @@ def test_measure_draws_and_judges_what_is_shipped(world):
     assert right["a"] >= 0.7
     assert right["b"] >= 0.6
     assert figures["flaws"]["b"]["noisy"] == 1
-    assert figures["agreement"]["1.5"]["spearman"] > 0.3
-    plan = read_run(work / "measured" / "agreement-1.5").plan
-    assert (plan["num_images_per_prompt"], plan["guidance_scale"]) == (8, 1.5)
+    assert figures["agreement"]["2.0"]["spearman"] > 0.3
+    plan = read_run(work / "measured" / "agreement-2.0").plan
+    assert (plan["num_images_per_prompt"], plan["guidance_scale"]) == (8, 2.0)
 
 
 def test_grid_is_one_picture(tmp_path):
