@@ -70,7 +70,7 @@ REWARDS = {
     "exec": "expo_cli.rewards.program.Program",
 }
 
-# By `_class_name` of the checkpoint's model_index.json.
+# By `_class_name` of the checkpoint's model_index.json. models/README.md says what else a family needs.
 MODELS = {
     "StableDiffusionPipeline": "expo_cli.models.stable_diffusion.StableDiffusion",
     "StableDiffusionXLPipeline": "expo_cli.models.stable_diffusion_xl.StableDiffusionXL",

@@ -9,10 +9,10 @@ from safetensors.numpy import save_file
 
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.ids import digest, sample_id, sample_seed
-from expo_cli.contracts.parts import num_parts, part_path
 from expo_cli.contracts.provenance import Run, write_run
 from expo_cli.contracts.records import Checks, Sample, Score
 from expo_cli.contracts.rollouts import embeddings_path, reward_run_name, score_path
+from expo_cli.contracts.shards import num_parts, part_path
 
 CATEGORIES = ("noto", "flat", "twemoji", "fluent")
 SUBJECTS = ("woman firefighter", "croissant", "red heart", "sailboat", "tulip", "smiling face")

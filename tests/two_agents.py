@@ -4,10 +4,10 @@ from pathlib import Path
 
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.ids import sample_id
-from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.provenance import Run, read_run, write_run
 from expo_cli.contracts.records import Checks, Sample, Score
 from expo_cli.contracts.rollouts import reward_run_name, score_path
+from expo_cli.contracts.shards import part_path
 
 CHECKS = Checks(
     nan=False, black=False, saturation=0, contrast=0, colorfulness=0, clipped=0, edge_energy=0

@@ -51,6 +51,6 @@ def pair_id(winner: str, loser: str, iteration: int) -> str:
     return f"{digest('pair-id', winner, loser, iteration):016x}"
 
 
-def pair_seed(seed: int, pair_id: str, draw: int) -> int:
-    """The seed of a pair's training noise and timestep at its `draw`-th visit."""
-    return digest("pair", seed, pair_id, draw)
+def pair_seed(seed: int, noise_id: str, draw: int) -> int:
+    """The seed of training noise and timestep, at the `draw`-th visit, of what shares a `noise_id`."""
+    return digest("pair", seed, noise_id, draw)

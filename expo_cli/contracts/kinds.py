@@ -32,7 +32,6 @@ from expo_cli.contracts.outputs import (
     names_in,
     remove_any,
 )
-from expo_cli.contracts.parts import part_name
 from expo_cli.contracts.provenance import (
     RUN,
     PartCount,
@@ -42,6 +41,7 @@ from expo_cli.contracts.provenance import (
     read_run,
     write_run,
 )
+from expo_cli.contracts.shards import part_name
 from expo_cli.contracts.sources import ADAPTER_CONFIG, MODEL_INDEX
 from expo_cli.contracts.states import saved_steps, state_folder, states_folder
 from expo_cli.errors import ContractError
@@ -220,6 +220,11 @@ def imagefolder_part(part: int, count: int) -> str:
     return f"images/{part_name(part)}.jsonl"
 
 
+def own_part(part: int, count: int) -> str:
+    return f"parts/{part_name(part)}"
+
+
+# By the export's name: the file of a part, the files that belong to parts, and those of all parts.
 EXPORTED = {
     "pick-a-pic": (
         pick_a_pic_part,
@@ -232,6 +237,7 @@ EXPORTED = {
         ("metadata.jsonl",),
     ),
 }
+OWN_EXPORT = (own_part, (("parts", re.compile(r"part-\d{5,7}(\..+)?")),), ())
 
 
 class ExportParts(Parts):
@@ -240,9 +246,9 @@ class ExportParts(Parts):
     def __init__(self, path: Path, run: Run) -> None:
         super().__init__(path, "make-pairs", planned(run, path, "num_parts", PartCount))
         name = planned(run, path, "export", str).partition(":")[0]
-        if name not in EXPORTED:
+        if name not in EXPORTED and "." not in name:
             raise ContractError(f"{path}: its run.json names an unknown export {name!r}")
-        self.part_file, self.patterns, self.of_all = EXPORTED[name]
+        self.part_file, self.patterns, self.of_all = EXPORTED.get(name, OWN_EXPORT)
 
     def part_files(self, part: int) -> list[str]:
         return [self.part_file(part, self.count)]

@@ -1,4 +1,4 @@
-"""The life cycle of an output: begun, continued, finished, removed. It is decided only here.
+"""When an output is begun, a part whole, an output finished or removed: decided only here.
 
 `contracts.kinds` knows the files of each kind of output. The first process creates `run.json`;
 later ones compare it with their own run, and continue or refuse. Files are removed only if expo
@@ -21,8 +21,8 @@ from expo_cli.contracts.files import (
     remove_abandoned,
     sha256,
 )
-from expo_cli.contracts.parts import ranges
 from expo_cli.contracts.provenance import RUN, Run, as_written, read_run, run_bytes, write_run
+from expo_cli.contracts.shards import ranges
 from expo_cli.errors import ContractError, ExpoError, UsageError
 
 START_ANEW = "choose another --out, or --overwrite to start again"

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from expo_cli.contracts.files import atomic, read_json
-from expo_cli.contracts.parts import MOST_PARTS
+from expo_cli.contracts.shards import MOST_PARTS
 from expo_cli.errors import ContractError, ExpoError
 
 Setting = TypeVar("Setting")

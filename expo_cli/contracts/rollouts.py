@@ -7,9 +7,9 @@ from typing import Literal
 
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.kinds import RolloutParts, ScoreFolder, part_counts, rollout_parts
-from expo_cli.contracts.parts import part_name, part_path
 from expo_cli.contracts.provenance import RUN, Count, PartCount, Run, planned
 from expo_cli.contracts.records import Sample, Score, StepCandidates
+from expo_cli.contracts.shards import part_name, part_path
 from expo_cli.errors import ContractError
 
 

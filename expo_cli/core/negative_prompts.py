@@ -1,4 +1,4 @@
-"""rho(t, D_N): which prompts are drawn with a negative prompt in which iteration.
+"""--neg-schedule: which prompts are drawn with a negative prompt in which iteration, rho(t, D_N).
 
 A negative prompt replaces the empty one of classifier-free guidance, only while sampling.
 """

@@ -1,4 +1,7 @@
-"""Noise as a function of seeds, so that results do not depend on batches, workers or machines."""
+"""Noise as a function of seeds, so that results do not depend on batches, workers or machines.
+
+The seeds are in `contracts.ids`; which samples of a pair share noise, in `stages.train.pair_evidence`.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar

@@ -1,4 +1,4 @@
-"""LoRA files for ComfyUI, AUTOMATIC1111 and other tools that read the format of kohya's sd-scripts.
+"""LoRA files and names for ComfyUI, AUTOMATIC1111 and other tools that read the format of kohya's sd-scripts.
 
 Names are those of sd-scripts for a UNet and of OneTrainer for a transformer: `lora_`, then the
 diffusers names of network and layer with `_` for each dot. ComfyUI reads both

@@ -26,8 +26,8 @@ from expo_cli.contracts.kinds import (
     score_parts,
 )
 from expo_cli.contracts.outputs import File, Parts, check_not_cut, run_path_of
-from expo_cli.contracts.parts import ranges, shards_with
 from expo_cli.contracts.provenance import Run, planned, read_run
+from expo_cli.contracts.shards import ranges, shards_with
 from expo_cli.errors import ContractError, ExpoError, Interrupted, UsageError, printable
 
 # Number of missing files to print; --json lists all.

@@ -18,9 +18,9 @@ from diffusers import StableDiffusionPipeline
 
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.ids import sample_id, sample_seed
-from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.provenance import Run, write_run
 from expo_cli.contracts.records import Prompt, Sample
+from expo_cli.contracts.shards import part_path
 from expo_cli.contracts.tensors import latents_digest, write_tensors
 from expo_cli.core.image_statistics import image_checks
 

@@ -44,8 +44,8 @@ from expo_cli.contracts.identity import (
 )
 from expo_cli.contracts.ids import fraction
 from expo_cli.contracts.outputs import Input, Parts
-from expo_cli.contracts.parts import num_parts, part_name, part_path
 from expo_cli.contracts.provenance import Run, package_versions
+from expo_cli.contracts.shards import num_parts, part_name, part_path
 from expo_cli.contracts.tensors import TensorFiles, write_tensors
 from expo_cli.core.gaussian_steps import clean_latents
 from expo_cli.core.noise import training_noise

@@ -13,10 +13,10 @@ from safetensors.numpy import save_file
 
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.ids import prompt_id, sample_id, sample_seed
-from expo_cli.contracts.parts import num_parts, part_path
 from expo_cli.contracts.provenance import Run, write_run
 from expo_cli.contracts.records import Agent, Checks, Prompt, Sample, Score
 from expo_cli.contracts.rollouts import embeddings_path, reward_run_name, score_path
+from expo_cli.contracts.shards import num_parts, part_path
 
 WORDS = [
     "a",

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.provenance import Run, read_run, write_run
 from expo_cli.contracts.rollouts import reward_run_name, score_path
+from expo_cli.contracts.shards import part_path
 from expo_cli.contracts.states import state_folder
 from tests.test_main import HEAVY
 from tests.two_agents import main_and_explore

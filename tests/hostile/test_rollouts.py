@@ -16,9 +16,9 @@ from expo_cli.config import (
     RunOptions,
     StatusConfig,
 )
-from expo_cli.contracts.parts import MOST_PARTS, num_parts
 from expo_cli.contracts.provenance import Run, read_run, write_run
 from expo_cli.contracts.rollouts import open_rollout
+from expo_cli.contracts.shards import MOST_PARTS, num_parts
 from expo_cli.errors import UsageError
 from expo_cli.stages.evaluate import run as evaluate
 from expo_cli.stages.make_pairs.run import make_pairs

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from expo_cli.config import EvaluateConfig, RunOptions, StatusConfig
 from expo_cli.contracts import jsonl
-from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.provenance import Run, write_run
 from expo_cli.contracts.records import Sample
+from expo_cli.contracts.shards import part_path
 from expo_cli.errors import UsageError
 from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.evaluate import run as evaluate

@@ -9,10 +9,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from expo_cli.contracts.ids import candidate_seed, continued_candidate
-from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.provenance import read_run
 from expo_cli.contracts.records import Sample, StepCandidates
 from expo_cli.contracts.rollouts import open_rollout, step_tensors_path
+from expo_cli.contracts.shards import part_path
 from expo_cli.contracts.tensors import read_tensors
 from expo_cli.core.gaussian_steps import clean_latents, gaussian_steps
 from expo_cli.errors import ContractError, UsageError

@@ -12,10 +12,10 @@ from PIL import Image
 from expo_cli.config import EvaluateConfig, RunOptions
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.ids import prompt_id, sample_id
-from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.records import Sample
 from expo_cli.contracts.results import EvaluatedSample, Results
 from expo_cli.contracts.rollouts import embeddings_path, reward_run_name, score_path
+from expo_cli.contracts.shards import part_path
 from expo_cli.errors import ExpoError
 from expo_cli.report.wording import reward_settings
 from expo_cli.stages.evaluate.run import evaluate_policies

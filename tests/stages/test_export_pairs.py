@@ -2,7 +2,7 @@
 
 import io
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pyarrow.parquet
 import pytest
@@ -17,6 +17,7 @@ from expo_cli.contracts.tensors import write_tensors
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.stages.common.decoding import LatentDecoder
 from expo_cli.stages.make_pairs.run import make_pairs
+from expo_cli.stages.status import read_status
 from tests.preferences import picture
 from tests.two_agents import samples_of
 
@@ -188,3 +189,27 @@ def test_flags_that_do_not_fit(pairs, tmp_path):
         PairImagesConfig(export="pick-a-pic", flip=True)
     with pytest.raises(ValueError, match="--vae needs --layout or --export"):
         PairImagesConfig(vae="x")
+
+
+@dataclass(frozen=True)
+class Captions:
+    """A user's own export: the captions of its pairs, one per line."""
+
+    images: str = "png"
+
+    def write(self, path, pairs):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(f"{each.pair.prompt}\n" for each in pairs))
+
+    def finish(self, folder, parts):
+        pass
+
+
+def test_an_export_of_the_users_own(pairs, tmp_path, tiny_sd):
+    out = tmp_path / "export"
+    make([pairs], out, export=f"{__name__}.Captions", part_size=3)
+    texts = [(out / "parts" / f"part-0000{n}").read_text().split("\n") for n in (0, 1)]
+    assert texts == [["prompt 0", "prompt 0", "prompt 1", ""], ["prompt 1", "prompt 2", ""]]
+    assert read_status([out]).outputs[0].missing_parts == []
+    (out / "parts" / "part-00001").unlink()
+    assert read_status([out]).outputs[0].missing_parts == [1]

@@ -7,9 +7,9 @@ import pytest
 from expo_cli.config import MakePairsConfig, RunOptions
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.files import inside
-from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.provenance import Run, read_run, write_run
 from expo_cli.contracts.records import Pair, Sample
+from expo_cli.contracts.shards import part_path
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.stages.make_pairs.run import MakePairsResult, pair_rollouts
 from tests.two_agents import (

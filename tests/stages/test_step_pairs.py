@@ -11,10 +11,10 @@ import pytest
 from expo_cli.config import MakePairsConfig, PairImagesConfig, RunOptions
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.files import inside
-from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.provenance import read_run
 from expo_cli.contracts.records import Sample, StepCandidates, StepPair
 from expo_cli.contracts.rollouts import open_rollout, step_tensor, step_tensors_path, steps_path
+from expo_cli.contracts.shards import part_path
 from expo_cli.contracts.tensors import TensorFiles
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.stages.make_pairs.run import MakePairsResult, make_pairs

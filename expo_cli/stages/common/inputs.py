@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from expo_cli.config import RunOptions
 from expo_cli.contracts.identity import VAE, model_sha256s
 from expo_cli.contracts.outputs import Input
-from expo_cli.contracts.parts import Shard
 from expo_cli.contracts.provenance import Run
+from expo_cli.contracts.shards import Shard
 from expo_cli.contracts.sources import base_source, found_again, model_folder, shipped
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.registry import split_spec

@@ -19,8 +19,8 @@ from accelerate.utils.memory import clear_device_cache
 
 from expo_cli.contracts.identity import TEXT, parts_sha256, pipeline_sha256s
 from expo_cli.contracts.kinds import Cache
-from expo_cli.contracts.parts import Shard
 from expo_cli.contracts.provenance import Run
+from expo_cli.contracts.shards import Shard
 from expo_cli.contracts.tensors import read_tensors, write_tensors
 from expo_cli.errors import ContractError
 from expo_cli.models.families import pipeline_folder

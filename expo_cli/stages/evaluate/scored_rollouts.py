@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expo_cli.contracts.kinds import SCORES, ScoreParts
-from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.provenance import Run, read_run
 from expo_cli.contracts.records import Sample
 from expo_cli.contracts.results import DRIFT_FIGURES, SAMPLER_SETTINGS, SamplerSettings
@@ -25,6 +24,7 @@ from expo_cli.contracts.rollouts import (
     scored_rewards,
     scores_by_sample,
 )
+from expo_cli.contracts.shards import part_path
 from expo_cli.contracts.tensors import open_tensors, read_tensors
 from expo_cli.core.evaluation import PolicySamples
 from expo_cli.core.statistics import Floats, diversity

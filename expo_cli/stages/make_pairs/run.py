@@ -11,9 +11,9 @@ from typing import Any, Protocol
 from expo_cli.config import MakePairsConfig, PairImagesConfig, RunOptions
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.kinds import Pairs
-from expo_cli.contracts.parts import parse_shard
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import Pair, StepPair
+from expo_cli.contracts.shards import parse_shard
 from expo_cli.core.pairing import Pairing
 from expo_cli.errors import UsageError
 from expo_cli.registry import PAIRINGS, build

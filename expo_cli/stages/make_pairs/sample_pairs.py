@@ -8,9 +8,9 @@ from typing import Any
 
 from expo_cli.config import MakePairsConfig
 from expo_cli.contracts.files import files_sha256
-from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.records import Pair
 from expo_cli.contracts.rollouts import score_path, scored_rewards
+from expo_cli.contracts.shards import part_path
 from expo_cli.core.pair_rule import PairRule, Tally, pair_groups
 from expo_cli.core.pairing import Pairing
 from expo_cli.errors import ExpoError, UsageError

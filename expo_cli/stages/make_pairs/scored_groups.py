@@ -10,7 +10,6 @@ from pathlib import Path
 
 from expo_cli.contracts.kinds import ScoreParts
 from expo_cli.contracts.outputs import Input
-from expo_cli.contracts.parts import part_name, part_path
 from expo_cli.contracts.provenance import read_run
 from expo_cli.contracts.records import Sample
 from expo_cli.contracts.rollouts import (
@@ -20,6 +19,7 @@ from expo_cli.contracts.rollouts import (
     score_path,
     scores_by_sample,
 )
+from expo_cli.contracts.shards import part_name, part_path
 from expo_cli.core.pairing import Candidate, Group
 from expo_cli.errors import ContractError, UsageError
 

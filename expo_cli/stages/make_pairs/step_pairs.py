@@ -11,9 +11,9 @@ from expo_cli.config import MakePairsConfig
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.files import files_sha256
 from expo_cli.contracts.outputs import count_lines
-from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.records import StepCandidates, StepPair
 from expo_cli.contracts.rollouts import step_tensors_path, steps_path
+from expo_cli.contracts.shards import part_path
 from expo_cli.core.pairing import StepBestWorst, confidence
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.stages.make_pairs.scored_groups import PairSource, open_sources

@@ -22,9 +22,9 @@ from expo_cli.contracts import jsonl
 from expo_cli.contracts.ids import digest
 from expo_cli.contracts.images import open_rgb
 from expo_cli.contracts.kinds import LatentParts, write_part_run
-from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import EncodedImage
+from expo_cli.contracts.shards import part_path
 from expo_cli.contracts.tensors import latents_digest, write_tensors
 from expo_cli.core.noise import generators, normal
 from expo_cli.errors import ContractError, ExpoError, UsageError

@@ -12,8 +12,8 @@ from expo_cli.contracts.files import sha256
 from expo_cli.contracts.identity import VAE, model_sha256s
 from expo_cli.contracts.kinds import ExportParts
 from expo_cli.contracts.outputs import Input
-from expo_cli.contracts.parts import num_parts, parse_shard
 from expo_cli.contracts.provenance import Run
+from expo_cli.contracts.shards import num_parts, parse_shard
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.registry import EXPORTS, build
 from expo_cli.stages.common.inputs import check_overwrite, model_inputs

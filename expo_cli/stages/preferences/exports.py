@@ -1,5 +1,7 @@
-"""The layouts that `expo make-pairs --export` writes; `layouts` reads them, `contracts.kinds` names
-the files."""
+"""The layouts of pairs that `expo make-pairs --export` writes, each a `preferences.protocol.Export`.
+
+A new one needs a line in `registry.EXPORTS` and, for files of its own, in `contracts.kinds.EXPORTED`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -20,9 +20,9 @@ from expo_cli.contracts import jsonl
 from expo_cli.contracts.identity import VAE, file_sha256, model_sha256s, parts_sha256
 from expo_cli.contracts.kinds import LatentParts, Pairs, latents_folder
 from expo_cli.contracts.outputs import Input
-from expo_cli.contracts.parts import num_parts, parse_shard, part_name, part_path
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import EncodedImage, Pair, SampleRef
+from expo_cli.contracts.shards import num_parts, parse_shard, part_name, part_path
 from expo_cli.contracts.sources import written_down
 from expo_cli.core.combination import ZScoreSum
 from expo_cli.core.pair_rule import PairRule, Tally

@@ -1,5 +1,5 @@
-"""Preferences over existing images: the interface of their layouts, the rows of all inputs, and the
-pairs that they form."""
+"""Preferences over existing images: the interfaces of layouts and exports, the rows of all inputs, and
+the pairs that they form."""
 
 import itertools
 from collections import Counter
@@ -158,7 +158,10 @@ class ExportedPair:
 
 
 class Export(Protocol):
-    """A layout of pairs for other programs. Its dataclass fields are the options of --export."""
+    """A layout of pairs for other programs. Its dataclass fields are the options of --export.
+
+    Parts of an export of your own are files `parts/part-00012`.
+    """
 
     images: ImageFormat
     """Format for images that exist only as latents."""

@@ -21,9 +21,9 @@ from expo_cli.contracts.identity import (
 )
 from expo_cli.contracts.kinds import RolloutParts
 from expo_cli.contracts.outputs import Input, check_not_cut
-from expo_cli.contracts.parts import Shard, num_parts, parse_shard, shards_with
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import Prompt
+from expo_cli.contracts.shards import Shard, num_parts, parse_shard, shards_with
 from expo_cli.contracts.sources import shipped, written_down
 from expo_cli.contracts.texts import text_lines
 from expo_cli.core.exploration import Explorer, Policies, SamplingPlan

@@ -15,10 +15,10 @@ from expo_cli.contracts import jsonl
 from expo_cli.contracts.files import atomic
 from expo_cli.contracts.ids import bytes_digest, sample_id, sample_seed
 from expo_cli.contracts.kinds import IMAGES, RolloutParts, write_part_run
-from expo_cli.contracts.parts import part_path
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import Checks, Prompt, Sample
 from expo_cli.contracts.rollouts import step_tensors_path, steps_path
+from expo_cli.contracts.shards import part_path
 from expo_cli.contracts.tensors import latents_digest, write_tensors
 from expo_cli.core.exploration import SamplingPlan
 from expo_cli.core.image_statistics import image_checks

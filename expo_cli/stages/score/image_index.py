@@ -15,9 +15,9 @@ from expo_cli.contracts.ids import digest, prompt_id
 from expo_cli.contracts.images import open_rgb
 from expo_cli.contracts.kinds import ScoreParts
 from expo_cli.contracts.outputs import Input
-from expo_cli.contracts.parts import Shard, num_parts
 from expo_cli.contracts.records import ImageEntry, Score
 from expo_cli.contracts.rollouts import score_path
+from expo_cli.contracts.shards import Shard, num_parts
 from expo_cli.errors import ContractError, ExpoError
 from expo_cli.stages.common.ahead import map_ahead
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from expo_cli.config import RunOptions, ScoreConfig
 from expo_cli.contracts.kinds import LABEL
-from expo_cli.contracts.parts import num_parts, parse_shard, shards_with
 from expo_cli.contracts.provenance import Run
+from expo_cli.contracts.shards import num_parts, parse_shard, shards_with
 from expo_cli.contracts.tensors import open_tensors
 from expo_cli.errors import UsageError
 from expo_cli.registry import REWARDS, build, split_label

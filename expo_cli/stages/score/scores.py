@@ -8,8 +8,8 @@ from pathlib import Path
 from expo_cli.config import ScoreConfig
 from expo_cli.contracts.kinds import ScoreFolder, ScoreParts
 from expo_cli.contracts.outputs import Input
-from expo_cli.contracts.parts import Shard
 from expo_cli.contracts.provenance import Run
+from expo_cli.contracts.shards import Shard
 from expo_cli.rewards.protocol import Reward, whole_identity
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from expo_cli.config import TrainConfig
-from expo_cli.contracts.parts import Shard, num_parts
+from expo_cli.contracts.shards import Shard, num_parts
 from expo_cli.core.objectives import Objective
 from expo_cli.models.loading import load_model
 from expo_cli.stages.common.device import default_device, resolve_dtype

@@ -1,4 +1,4 @@
-"""Evidence for objectives that learn from pairs."""
+"""Evidence for objectives that learn from pairs, and the noise that their roles share."""
 
 from collections.abc import Iterator, Sequence
 

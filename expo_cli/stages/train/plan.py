@@ -18,8 +18,8 @@ from expo_cli.contracts.files import sha256
 from expo_cli.contracts.identity import NETWORK, SCHEDULER, TEXT, VAE, model_sha256s
 from expo_cli.contracts.kinds import Checkpoint, made_by
 from expo_cli.contracts.outputs import Input, check_not_cut
-from expo_cli.contracts.parts import parse_shard
 from expo_cli.contracts.provenance import Run
+from expo_cli.contracts.shards import parse_shard
 from expo_cli.core.learning_rate import learning_rate_factor
 from expo_cli.core.objectives import Objective
 from expo_cli.errors import ContractError, ExpoError, UsageError

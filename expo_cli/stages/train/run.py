@@ -12,8 +12,8 @@ from expo_cli.config import RunOptions, TrainConfig
 from expo_cli.contracts.files import alone
 from expo_cli.contracts.kinds import Checkpoint
 from expo_cli.contracts.outputs import Input
-from expo_cli.contracts.parts import Shard
 from expo_cli.contracts.provenance import Run
+from expo_cli.contracts.shards import Shard
 from expo_cli.contracts.states import states_folder
 from expo_cli.core.objectives import Objective
 from expo_cli.models.families import has_t5, pipeline_folder

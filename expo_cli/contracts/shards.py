@@ -1,6 +1,6 @@
-"""Numbered parts, the unit of work that shards share out.
+"""Shards, and the numbered parts that they share out.
 
-`contracts.kinds` knows the files of a part, and which of them are missing.
+`contracts.outputs` decides whether a part is whole, `contracts.kinds` knows its files.
 """
 
 import re

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from expo_cli.contracts.parts import (
+from expo_cli.contracts.shards import (
     Shard,
     num_parts,
     parse_shard,
