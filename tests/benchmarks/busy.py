@@ -100,29 +100,28 @@ def cpu_seconds(work: Callable[[], object]) -> Took:
     return time.perf_counter() - started, time.process_time() - on_cpu
 
 
-def work_for_parent() -> None:
+def work_for_parent(names: Sequence[str]) -> None:
     """Do the work that each line of standard input names, and say what it took."""
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as folder:
         works = {}
-        for work, (prepare, _) in WORK.items():
-            folder = Path(name) / work
-            folder.mkdir()
-            works[work] = prepare(folder)
-            works[work]()
+        for name in names:
+            (Path(folder) / name).mkdir()
+            works[name] = WORK[name][0](Path(folder) / name)
+            works[name]()
         print("ready", flush=True)
         for line in sys.stdin:
             print(*cpu_seconds(works[line.strip()]), flush=True)
 
 
 class Worker:
-    """A process with the three kinds of work in memory."""
+    """A process that has loaded what some works need."""
 
-    def __init__(self, setting: Mapping[str, str]) -> None:
+    def __init__(self, setting: Mapping[str, str], works: Sequence[str]) -> None:
         kept = {
             name: text for name, text in os.environ.items() if name not in threads.WAITING_NAMES
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.benchmarks.busy", "--worker"],
+            [sys.executable, "-m", "tests.benchmarks.busy", "--worker", "--work", *works],
             env=kept | {"OMP_NUM_THREADS": "2"} | setting,
             cwd=PROJECT,
             stdin=subprocess.PIPE,
@@ -162,16 +161,16 @@ def measure(options: Namespace) -> dict[Cell, list[Took]]:
     """What each round took; the first one does not count."""
     children: list[subprocess.Popen] = []
 
-    def workers() -> dict[str, Worker]:
-        started = {name: Worker(SETTINGS[name]) for name in options.settings}
+    def workers(works: Sequence[str]) -> dict[str, Worker]:
+        started = {name: Worker(SETTINGS[name], works) for name in options.settings}
         children.extend(worker.process for worker in started.values())
         for worker in started.values():
             worker.answer()
         return started
 
     try:
-        own = workers()
-        others = workers() if WORKER in options.beside else {}
+        own = workers(options.work)
+        others = workers(["train"]) if WORKER in options.beside else {}
         for other in others.values():
             other.ask("train", MORE_THAN_ENOUGH)
         loops = [subprocess.Popen([sys.executable, "-c", LOOP]) for _ in range(2)]
@@ -186,6 +185,7 @@ def measure(options: Namespace) -> dict[Cell, list[Took]]:
             for setting in options.settings
         ]
         for number in range(options.rounds + 1):
+            print(f"round {number} of {options.rounds}", file=sys.stderr)
             for work, setting, beside in cells if number % 2 else reversed(cells):
                 neighbours = (
                     loops[: LOOPS[beside]] if beside in LOOPS else [others[setting].process]
@@ -235,7 +235,7 @@ def main() -> None:
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work_for_parent()
+        work_for_parent(options.work)
         return
     if len(CORES) < 2:
         parser.error("needs two cores")
