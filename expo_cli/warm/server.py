@@ -32,7 +32,7 @@ from expo_cli.warm.caller import FREE, surroundings, take_on, take_on_files
 NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 BEGIN = "import sys; sys.path[:] = {path!r}; from expo_cli.warm.server import main; main()"
 LIBRARIES = ("torch", "diffusers", "transformers")
-SECONDS_FOR_AN_OWNER = 10.0
+SECONDS_FOR_AN_OWNER = 120.0  # a shell on a busy machine takes some
 MOST_FILES = 253  # the most that a message can carry (SCM_MAX_FD)
 
 is_worker = False
@@ -256,9 +256,8 @@ class Server:
         middle of a write, and the next request may be the same command.
         """
         for watched, worker in list(self.workers.items()):
-            if select.select([worker.client], [], [], 0)[
-                0
-            ]:  # readable without having been written to: closed
+            # Clients write nothing more: one that can be read from is closed.
+            if select.select([worker.client], [], [], 0)[0]:
                 self.finish(watched)
 
     def finish(self, watched: int) -> None:
