@@ -16,11 +16,11 @@ source recipes/environment.sh
 OUT=${OUT:-runs/quickstart}
 SEED=${SEED:-0}
 ITERATIONS=${ITERATIONS:-5}
-PROMPTS=${PROMPTS:-64}                  # fresh training prompts per iteration
+PROMPTS=${PROMPTS:-32}                  # fresh training prompts per iteration
 IMAGES=${IMAGES:-2}                     # images of each by each of the two agents
-STEPS=${STEPS:-40}                      # optimiser steps per iteration, of 16 pairs
-HELDOUT_PROMPTS=${HELDOUT_PROMPTS:-96}  # for the base and the last policy
-CURVE_PROMPTS=${CURVE_PROMPTS:-48}      # the first of them, for every policy
+STEPS=${STEPS:-24}                      # optimiser steps per iteration, of 8 pairs
+HELDOUT_PROMPTS=${HELDOUT_PROMPTS:-72}  # for the base and the last policy
+CURVE_PROMPTS=${CURVE_PROMPTS:-24}      # the first of them, for every policy
 
 BASE=embedded:emoji-sd
 # The reward that judges training, and one it never sees: nothing is selected on the second.
@@ -35,7 +35,7 @@ export OMP_NUM_THREADS=$(((THREADS + 1) / 2))
 
 # What each stage costs, in passes of the network over one image: for the time that is left.
 JUDGING=$((CURVE_PROMPTS * 16 * 2)) JUDGING_ALL=$((HELDOUT_PROMPTS * 16 * 2))
-DRAWING=$((PROMPTS * 2 * IMAGES * 8 * 2)) TRAINING=$((STEPS * 32 * 4))
+DRAWING=$((PROMPTS * 2 * IMAGES * 8 * 2)) TRAINING=$((STEPS * 16 * 4))
 TOTAL_WORK=$((JUDGING_ALL + ITERATIONS * (DRAWING + TRAINING) + (ITERATIONS - 1) * JUDGING + 2 * JUDGING_ALL))
 # shellcheck source=recipes/quickstart/live.sh
 source recipes/quickstart/live.sh
@@ -64,7 +64,7 @@ draw_pairs() {
 train() {
     OMP_NUM_THREADS=$THREADS expo train "${pairs[@]}" --init-from "$policy" --ref "$BASE" \
         --out "$now/checkpoint" --objective "expo:beta=2000,alpha=${ALPHA[t - 1]:-0}" \
-        --caption-dropout 0.1 --learning-rate 1e-5 --train-batch-size 16 \
+        --caption-dropout 0.1 --learning-rate 2e-5 --train-batch-size 8 \
         --max-train-steps "$STEPS" --seed "$seed"
 }
 
