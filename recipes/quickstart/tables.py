@@ -5,7 +5,7 @@
 Reads there what keep.sh and a benchmark have put there, and writes README.md beside it:
 results.json            six policies of seed 0, on the first held-out prompts
 seed-N.json             the base and the last policy of seed N, on all of them
-cpu.json, cpu-before.json   where the CPU seconds went: `python -m tests.benchmarks.quickstart`
+cpu.json                where the CPU seconds went, where `python -m tests.benchmarks.quickstart` wrote it
 """
 
 import json
@@ -50,13 +50,29 @@ nats per sample, is computed for the last policy only.
 
 ![Reward by iteration](reward-by-policy.png)
 
-## Where its CPU seconds go
+## Where its work goes
 
-`python -m tests.benchmarks.quickstart FILE.json`, {processor}; it took {wall} s from begin to end, every
-command started cold. *Before* is the recipe of version 0.1, {before_note}.
+Passes of the network over one image, counted from the settings (an image in training counts 4: forward and
+backward by the policy, forward by the reference), before this recipe was cut to minutes and now:
+
+{passes}
+"""
+
+CPU = """
+CPU seconds by `python -m tests.benchmarks.quickstart FILE.json` on {processor}, {note}, where each command
+starts cold; {wall} s from begin to end:
 
 {cpu}
 """
+
+# Before: 160 prompts of 3 images and 100 steps of 16 pairs per iteration, 112 held-out prompts with KL
+# for each of 6 policies.
+PASSES = {
+    "drawing of held-out prompts": (6 * 112 * 16 * 2, (72 + 4 * 24 + 72) * 16 * 2),
+    "KL to the base": (6 * 112 * 16 * 2, 72 * 16 * 2),
+    "drawing by the agents": (5 * 2 * 160 * 3 * 10 * 2, 5 * 2 * 32 * 2 * 8 * 2),
+    "training": (5 * 100 * 32 * 4, 5 * 24 * 16 * 4),
+}
 
 
 def main(folder: Path) -> None:
@@ -65,18 +81,14 @@ def main(folder: Path) -> None:
         path.stem.removeprefix("seed-"): read_results(path)
         for path in sorted(folder.glob("seed-*.json"))
     }
-    before, after = (
-        json.loads((folder / f"{name}.json").read_bytes()) for name in ("cpu-before", "cpu")
-    )
     text = TEXT.format(
         claim=claim_table(seeds),
         num_prompts=by_iteration.num_prompts,
         iterations=iterations_table(by_iteration.policies),
-        processor=after["processor"],
-        wall=after["wall_seconds"],
-        before_note=before["note"],
-        cpu=cpu_table(before, after),
+        passes=passes_table(),
     )
+    if (folder / "cpu.json").exists():
+        text += cpu_section(json.loads((folder / "cpu.json").read_bytes()))
     with atomic(folder / "README.md") as file:
         file.write(text.encode())
 
@@ -137,21 +149,28 @@ def kl(policy: PolicyResult) -> str:
     return fixed(policy.kl.nats.value, 1) if policy.kl else DASH
 
 
-def cpu_table(before: Mapping, after: Mapping) -> str:
+def passes_table() -> str:
+    rows = [[stage, *map("{:,}".format, counts)] for stage, counts in PASSES.items()]
+    rows.append(["all", *(f"{sum(counts):,}" for counts in zip(*PASSES.values(), strict=True))])
+    return table(["passes", "before", "now"], rows)
+
+
+def cpu_section(run: Mapping) -> str:
     """A row per stage, then the sum, and what it is when starts are warm."""
-    columns = [run["cpu_seconds"] for run in (before, after)]
-    rows = [[stage, *(f"{column[stage]:.0f}" for column in columns)] for stage in columns[0]]
-    totals = [sum(column.values()) for column in columns]
-    warm = [
-        total - column["starts of programs"] + WARM_START * run["num_starts"]
-        for total, column, run in zip(totals, columns, (before, after), strict=True)
-    ]
+    seconds = run["cpu_seconds"]
+    total = sum(seconds.values())
+    warm = total - seconds["starts of programs"] + WARM_START * run["num_starts"]
+    rows = [[stage, f"{value:.0f}"] for stage, value in seconds.items()]
     rows += [
-        ["all", *(f"{total:.0f}" for total in totals)],
-        [f"all, with warm starts of {WARM_START} s each", *(f"{total:.0f}" for total in warm)],
-        ["commands started", *(str(run["num_starts"]) for run in (before, after))],
+        ["all", f"{total:.0f}"],
+        [f"all, with {run['num_starts']} warm starts of {WARM_START} s each", f"{warm:.0f}"],
     ]
-    return table(["CPU seconds", "before", "now"], rows)
+    return CPU.format(
+        processor=run["processor"],
+        note=run["note"],
+        wall=run["wall_seconds"],
+        cpu=table(["CPU seconds", ""], rows),
+    )
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
