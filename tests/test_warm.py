@@ -195,8 +195,10 @@ def test_a_killed_command_writes_no_more(tmp_path):
 
 
 def test_timeout_ends_a_command():
-    done = run("timeout --signal TERM 5 expo prep-prompts - --out -", stdin=subprocess.PIPE)
-    assert done.returncode == 124
+    """Which waits for what nobody writes."""
+    command = ["timeout", "5", "expo", "prep-prompts", "-", "--out", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.wait(120) == 124
 
 
 @pytest.mark.parametrize(
