@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -32,12 +33,14 @@ def report(done: subprocess.CompletedProcess) -> dict:
     return json.loads(done.stdout or done.stderr)
 
 
-def begin(line: str, **settings) -> subprocess.Popen:
-    """As `run`, in the process that is returned, once it is at work."""
+def start(line: str) -> subprocess.Popen:
     command = shlex.split(line.replace("probe", PROBE))
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings)
-    process.report = json.loads(process.stdout.readline())
-    return process
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def begun(process: subprocess.Popen) -> dict:
+    """What it found, once it is at work."""
+    return json.loads(process.stdout.readline())
 
 
 @pytest.fixture
@@ -86,9 +89,9 @@ def test_a_command_finds_what_it_would_find_cold(line):
 
 
 def test_a_command_is_warm(end):
-    process = begin("probe sleep")
+    process = start("probe sleep")
     end(process)
-    assert process.report["is_warm"]
+    assert begun(process)["is_warm"]
 
 
 @pytest.mark.parametrize(
@@ -107,9 +110,25 @@ def test_a_command_is_warm(end):
     ],
 )
 def test_a_command_that_could_differ_is_cold(line, end):
-    process = begin(line)
+    process = start(line)
     end(process)
-    assert not process.report["is_warm"]
+    assert not begun(process)["is_warm"]
+
+
+@pytest.mark.parametrize("answer", [b"", bytes(4)])
+def test_a_command_that_is_refused_is_cold(answer, tmp_path, end, monkeypatch):
+    """Before there is a worker, or by one that cannot be what the caller is."""
+    place = tmp_path / "socket"
+    monkeypatch.setenv("EXPO_WARM", str(place))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(place))
+        listener.listen()
+        process = start("probe sleep")
+        end(process)
+        client, _ = listener.accept()
+        client.send(answer)
+        client.close()
+    assert not begun(process)["is_warm"]
 
 
 def test_nothing_is_started_where_commands_have_to_be_cold(expo):
@@ -119,8 +138,9 @@ def test_nothing_is_started_where_commands_have_to_be_cold(expo):
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"])
 def test_a_signal_reaches_the_worker_once(name, end):
-    process = begin("probe sleep")
+    process = start("probe sleep")
     end(process)
+    begun(process)
     process.send_signal(getattr(signal, name))
     assert process.stderr.readline() == f"{name}\n".encode()
     process.send_signal(signal.SIGCONT)
@@ -143,9 +163,9 @@ def is_gone(process: int) -> bool:
 
 
 def test_stopping_and_going_on(end):
-    process = begin("probe sleep")
+    process = start("probe sleep")
     end(process)
-    both = (process.pid, process.report["process"])
+    both = (process.pid, begun(process)["process"])
     process.send_signal(signal.SIGTSTP)
     wait_for(lambda: [state(each) for each in both] == ["T", "T"])
     process.send_signal(signal.SIGCONT)
@@ -154,8 +174,8 @@ def test_stopping_and_going_on(end):
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL, signal.SIGSEGV])
 def test_a_command_dies_as_its_worker(number):
-    process = begin("probe sleep")
-    os.kill(process.report["process"], number)
+    process = start("probe sleep")
+    os.kill(begun(process)["process"], number)
     assert process.wait(60) == -number
 
 
@@ -163,19 +183,22 @@ def test_a_killed_command_writes_no_more(tmp_path):
     """Not after its end is known: a second run of it would be a second writer."""
     for number in range(20):
         written = tmp_path / str(number)
-        process = begin(f"probe write {written}")
-        assert process.report["is_warm"]
+        process = start(f"probe write {written}")
+        found = begun(process)
+        assert found["is_warm"]
         wait_for(lambda path=written: path.exists() and path.stat().st_size > 1000)
         process.kill()
         process.wait()
         size = written.stat().st_size
-        wait_for(lambda worker=process.report["process"]: is_gone(worker))
+        wait_for(lambda worker=found["process"]: is_gone(worker))
         assert written.stat().st_size - size <= 1  # what it was in the middle of
 
 
 def test_timeout_ends_a_command():
-    done = run("timeout --signal TERM 5 expo prep-prompts - --out -", stdin=subprocess.PIPE)
-    assert done.returncode == 124
+    """Which waits for what nobody writes."""
+    command = ["timeout", "5", "expo", "prep-prompts", "-", "--out", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.wait(120) == 124
 
 
 @pytest.mark.parametrize(

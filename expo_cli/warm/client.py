@@ -46,6 +46,8 @@ def hand_over(program: str) -> int:
             worker, stopped = None, 0
         if worker is not None:
             accompany(connection, worker, passed_on)
+    # Ignoring a signal discards it: one that came while the connection was closed would end this process.
+    signal.signal(signal.SIGIO, signal.signal(signal.SIGIO, signal.SIG_IGN))
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     return stopped
 
