@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole of EXPO in miniature: five iterations of online preference learning with exploration
-# on the embedded model, in eight minutes on two CPU cores. Run it again after any interruption:
+# on the embedded model, in about nine minutes on two CPU cores. Run it again after any interruption:
 # finished work is skipped, and it ends with the same numbers.
 #
 #   bash recipes/quickstart.sh                                 results in runs/quickstart

@@ -8,9 +8,13 @@ cd "$(dirname "$0")/../.."
 source recipes/environment.sh
 
 results=recipes/results/quickstart
+without_this_machine() { # absolute paths become those from here
+    sed "s|$PWD/||g"
+}
 for ((seed = 0; seed < $#; seed++)); do
     run=${*:seed + 1:1}
-    cp "$run/evaluation/results.json" "$results/seed-$seed.json"
+    without_this_machine <"$run/evaluation/results.json" >"$results/seed-$seed.json"
 done
-cp "$1/by-iteration/results.json" "$1"/by-iteration/plots/{images,reward-by-policy}.png "$results"
+without_this_machine <"$1/by-iteration/results.json" >"$results/results.json"
+cp "$1"/by-iteration/plots/{images,reward-by-policy}.png "$results"
 python recipes/quickstart/tables.py "$results"
