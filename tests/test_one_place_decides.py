@@ -10,7 +10,7 @@ PROJECT = Path(__file__).parent.parent
 # The mechanics, the kinds, and their foundations.
 KNOWING = {
     f"expo_cli/contracts/{name}.py"
-    for name in ("outputs", "kinds", "provenance", "files", "checkpoints", "parts", "sources")
+    for name in ("outputs", "kinds", "provenance", "files", "states", "shards", "sources")
 }
 MODULES = sorted(
     path.relative_to(PROJECT).as_posix() for path in (PROJECT / "expo_cli").rglob("*.py")
