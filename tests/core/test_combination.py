@@ -91,7 +91,11 @@ def test_turning_every_reward_round_turns_the_order_round(name, scores):
     assert ranked_back == [size - 1 - rank for rank in ranked]
 
 
-@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=8).filter(lambda x: min(x) < max(x)))
+# Half of the smallest subnormal number is 0.
+normal_numbers = st.floats(-1e6, 1e6, allow_subnormal=False)
+
+
+@given(st.lists(normal_numbers, min_size=2, max_size=8).filter(lambda x: min(x) < max(x)))
 def test_z_scores_have_mean_0_and_variance_1(scores):
     standard = z_scores(scores)
     assert math.fsum(z * z for z in standard) / len(standard) == pytest.approx(1)

@@ -143,7 +143,7 @@ def test_flagged_images_are_in_no_mean_and_lose(scored, tmp_path):
         ("warning", "base"),
         ("warning", "it1"),
     ]
-    assert any("of 6 a policy: 2 of base, 2 of it1" in note for note in results.notes)
+    assert any("of 6 per policy: 2 of base, 2 of it1" in note for note in results.notes)
     samples = list(jsonl.read(tmp_path / "report" / "samples.jsonl", EvaluatedSample))
     assert {bool(sample.scores) is not sample.flagged for sample in samples} == {True}
     assert sum(sample.flagged for sample in samples) == 4
@@ -156,7 +156,7 @@ def test_up_to_one_percent_of_flagged_images_is_a_note(tmp_path):
         )
     results = evaluate(tmp_path, "base", "it1", num_grid_prompts=50)
     assert not [alarm for alarm in results.alarms if "left out" in alarm.text]
-    assert any("of 100 a policy: 1 of it1" in note for note in results.notes)
+    assert any("of 100 per policy: 1 of it1" in note for note in results.notes)
     assert "NaN or black</figcaption>" in (tmp_path / "report" / "report.html").read_text()
 
 

@@ -272,7 +272,7 @@ def test_output_can_be_prepared_again(tmp_path):
         ("a.json", '["a",\n7]', {"layout": "hps-benchmark"}, ":2", "item 2: expected a string"),
         ("a.json", '{"a":1}', {"layout": "hps-benchmark"}, ":1", "expected '['"),
         ("a.json", '["a" "b"]', {"layout": "hps-benchmark"}, ":1", "expected ','"),
-        ("a.json", '["a"]\n["b"]', {"layout": "hps-benchmark"}, ":1", "unexpected text"),
+        ("a.json", '["a"]\n["b"]', {"layout": "hps-benchmark"}, ":1", "something follows"),
         ("a.json", '["\\ud800"]', {"layout": "hps-benchmark"}, ":1", "not a JSON item"),
         ("a.json", b'["\xff"]', {"layout": "hps-benchmark"}, ":1", "not UTF-8"),
         ("a.json", '["a"]', {"layout": "hpdv2"}, ":1", "item 1: expected an object"),
