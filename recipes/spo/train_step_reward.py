@@ -42,7 +42,7 @@ from expo_cli.contracts.identity import (
     model_sha256s,
     one_sha256,
 )
-from expo_cli.contracts.ids import fraction
+from expo_cli.contracts.ids import fraction, pair_seed
 from expo_cli.contracts.outputs import Input, Parts
 from expo_cli.contracts.provenance import Run, package_versions
 from expo_cli.contracts.shards import num_parts, part_name, part_path
@@ -170,9 +170,7 @@ def predict(
     noise, timesteps = [], []
     for draw in rows:
         own_noise, timestep = training_noise(
-            arguments.seed,
-            f"{draw.pair.pair.pair_id}/step-reward",
-            draw.number,
+            pair_seed(arguments.seed, f"{draw.pair.pair.pair_id}/step-reward", draw.number),
             finished.shape[1:],
             model.training_timestep,
         )
