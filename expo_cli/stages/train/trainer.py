@@ -247,7 +247,7 @@ class Trainer:
             )
             together(self.accelerator, self.log.write)
             self.accelerator.log(self.log.last(), step=step + 1)
-            if self.log.reaches(EARLY):
+            if step + 1 < config.max_train_steps and self.log.reaches(EARLY):
                 self.say_whether_it_learns()
 
     def compute_gradients(self, step: int, logs: bool) -> tuple[dict[str, float], dict[str, float]]:
