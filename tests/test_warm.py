@@ -74,10 +74,10 @@ def end():
         "exec env COLUMNS=33 OMP_NUM_THREADS=2 probe threads",
         "exec env OMP_NUM_THREADS=1 probe threads",
         "exec env -u OMP_NUM_THREADS probe threads",
+        'exec env PATH="/nowhere:$PATH" probe',
     ],
 )
 def test_a_command_finds_what_it_would_find_cold(line):
-    line = line.replace("probe", "probe")
     found = report(run(line))
     with cold():
         wanted = report(run(line))
@@ -113,6 +113,14 @@ def test_a_command_that_could_differ_is_cold(line, end):
     process = start(line)
     end(process)
     assert not begun(process)["is_warm"]
+
+
+def test_the_log_says_why_a_command_is_cold(end):
+    process = start("env HF_HUB_OFFLINE=0 ANOTHER=1 probe sleep")
+    end(process)
+    begun(process)
+    log = Path(os.environ["EXPO_WARM"]).with_name("log").read_text()
+    assert "sleep is cold: other ANOTHER, HF_HUB_OFFLINE\n" in log
 
 
 @pytest.mark.parametrize("answer", [b"", bytes(4)])

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 SOCKET = "EXPO_WARM"
 """The environment variable that names the server's socket."""
 
-# Variables that no import reads: the location, and the number of threads, which a worker sets.
+# Variables that no import reads: locations, and the number of threads, which a worker sets.
 FREE = {
     "_",
     "COLUMNS",
@@ -20,6 +20,7 @@ FREE = {
     "LINES",
     "OLDPWD",
     "OMP_NUM_THREADS",
+    "PATH",
     "PS1",
     "PWD",
     "PYTEST_CURRENT_TEST",

@@ -209,8 +209,12 @@ class Server:
         except (OSError, EOFError, TypeError, ValueError):  # it has ended, or is another Python
             return None
         self.wait_for_abandoned()
-        if self.can_be(request):
+        differences = self.differences(request)
+        if not differences:
             return self.fork(request, client, descriptors)
+        command = " ".join(request["caller"]["arguments"][1:2])
+        sys.stderr.write(f"{command or 'expo'} is cold: other {', '.join(differences)}\n")
+        sys.stderr.flush()
         client.close()
         close_all(descriptors)
         return None
@@ -227,14 +231,16 @@ class Server:
         self.selector.register(watched, EVENT_READ, partial(self.finish, watched))
         return None
 
-    def can_be(self, request: Request) -> bool:
-        """Whether a worker can adopt the client's state."""
+    def differences(self, request: Request) -> list[str]:
+        """What of the client's state a worker cannot adopt; none if it can be that client."""
         environment, cores = request["caller"]["environment"], request["caller"]["cores"]
-        return (
-            request["surroundings"] == self.surroundings
-            and self.counted(environment) == self.counted(self.environment)
-            and self.knows_threads(environment.get("OMP_NUM_THREADS"), cores)
-        )
+        theirs, ours = self.counted(environment), self.counted(self.environment)
+        found = sorted(name for name in theirs | ours if theirs.get(name) != ours.get(name))
+        if request["surroundings"] != self.surroundings:
+            found.append("interpreter, session, rights or namespaces")
+        if not self.knows_threads(environment.get("OMP_NUM_THREADS"), cores):
+            found.append("cores")
+        return found
 
     def counted(self, environment: Mapping[str, str]) -> dict[str, str]:
         """The variables that must equal the server's. Those that its imports set are excluded, as other

@@ -260,7 +260,9 @@ def test_the_same_step_twice_is_refused(step_pairs, tiny_sd, tmp_path):
     first = step_pairs.read_text().splitlines(keepends=True)[0]
     other = step_pairs.with_name("other.jsonl")
     other.write_text(first * 2)
-    with pytest.raises(ContractError, match=r"jsonl:2: step p0-main-0-0-1 is already at .*jsonl:1"):
+    with pytest.raises(
+        ContractError, match=r"jsonl:2: step pair p0-main-0-0-1 is already at .*jsonl:1"
+    ):
         train(other, tmp_path / "out", tiny_sd)
 
 
