@@ -46,6 +46,14 @@ class TrainConfig(CommonConfig):
             "Method",
         ),
     ] = None
+    mix: Annotated[
+        str | None,
+        Flag(
+            "Shares of the visits by pair file: newest=0.5 (the last file; the others share the rest "
+            "by size) or whole numbers, as 2,1,1 (default: all pairs alike).",
+            "Method",
+        ),
+    ] = None
     max_train_steps: Annotated[int, Flag("Number of optimiser steps.", "Optimiser")] = 2000
     train_batch_size: Annotated[
         int, Flag("Pairs (with kto: images) per process and forward pass.", "Optimiser")
@@ -148,6 +156,10 @@ class TrainConfig(CommonConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.mix is not None:
+            from expo_cli.core.mix import parse_mix
+
+            parse_mix(self.mix)
         check_positive(
             noise_draws=self.noise_draws,
             max_train_steps=self.max_train_steps,

@@ -40,8 +40,9 @@ class PairErrors:
     """The errors of a batch of pairs; only the roles that the objective asks for are set.
 
     Winner and loser share timestep and noise, and so do explore and main. `explored` [batch] is 1
-    where a pair has explore and main samples (elsewhere their errors are 0), `explore_gain`
-    [batch] the explore sample's score minus the main one's.
+    where a pair has explore and main samples (elsewhere their errors are 0), `explored_share` the
+    share of all visits that goes to such pairs, and `explore_gain` [batch] the explore sample's
+    score minus the main one's.
     """
 
     winner: Errors
@@ -50,6 +51,7 @@ class PairErrors:
     main: Errors | None = None
     explored: Tensor | None = None
     explore_gain: Tensor | None = None
+    explored_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -177,17 +179,38 @@ class DiffusionDPO(Objective):
         return slope(self.preference, torch.zeros(1)).item()
 
 
+# The samples, besides winner and loser, whose errors the second term needs.
+EXPLORATION_ROLES = {
+    "pair": ("explore", "main"),
+    "main": ("main",),
+    "rejected": (),
+    "reference": ("explore",),
+}
+
+
 @dataclass(frozen=True)
 class EXPO(DiffusionDPO):
-    """EXPO, Eq. 7: Diffusion-DPO plus an exploration term that uses no reward label.
+    """EXPO, Eq. 7: Diffusion-DPO plus a second term, for exploration, that uses no reward label.
 
-    The second term, alpha * sigmoid(k_ex (s_explore - s_main)), pulls towards the exploring
-    agent's sample and away from the main agent's. `explore_beta` is its beta (default: beta);
-    `gated` keeps it only where the explore sample scores higher than the main one. Pairs without
-    such samples (offline ones) have no second term.
+    The second term is alpha times a mean over the pairs that have samples of both agents (offline ones
+    have none): it is divided by their share of all visits. With k_ex s as an estimate of
+    -beta log(pi / pi_ref), `term` is one of
+
+    - `pair`: sigmoid(k_ex (s_explore - s_main)), as EXPO, Eq. 7: towards the exploring agent's sample
+      and away from the main agent's.
+    - `main`: sigmoid(-k_ex s_main), as SE-POPO (arXiv 2502.00666): away from the main agent's sample.
+      Theirs is divided by beta.
+    - `rejected`: sigmoid(-k_ex s_loser), after GEB (arXiv 2510.03269): away from the loser, whose
+      probability they lower.
+    - `reference`: -k_ex s_explore, as XPO (arXiv 2405.21046): away from a sample of the reference, so
+      the exploring agent must be `--explorer reference`. It has no lower bound.
+
+    `explore_beta` is the second term's beta (default: beta, k_ex = beta / 2). `gated` keeps the pairs
+    whose explore sample scores higher than the main one; the others count as 0 in the mean.
     """
 
     alpha: float = 0.01
+    term: Literal["pair", "main", "rejected", "reference"] = "pair"
     explore_beta: float | None = None
     gated: bool = False
 
@@ -196,22 +219,45 @@ class EXPO(DiffusionDPO):
         require_positive(explore_beta=self.explore_beta)
         if not self.alpha >= 0:
             raise ValueError(f"alpha must not be negative, got {self.alpha}")
+        if self.gated and self.term != "pair":
+            raise ValueError(f"gated belongs to term=pair, not {self.term}")
 
     @property
     def roles(self) -> tuple[str, ...]:
-        pair = ("winner", "loser")
-        return (*pair, "explore", "main") if self.alpha else pair
+        return ("winner", "loser", *(EXPLORATION_ROLES[self.term] if self.alpha else ()))
+
+    @property
+    def explore_k(self) -> float:
+        return 0.5 * (self.beta if self.explore_beta is None else self.explore_beta)
+
+    def exploration(self, errors: PairErrors) -> Tensor:
+        """The second term of each pair with samples of both agents, without alpha; [batch]."""
+        k = self.explore_k
+        if self.term == "main":
+            return torch.sigmoid(-k * errors.main.change)
+        if self.term == "rejected":
+            return torch.sigmoid(-k * errors.loser.change)
+        if self.term == "reference":
+            return -k * errors.explore.change
+        return torch.sigmoid(k * (errors.explore.change - errors.main.change))
+
+    @property
+    def alpha_share(self) -> float:
+        """The second term's gradient in a sample's error over the first's in the winner's, for a pair
+        with samples of both agents and a policy that equals the reference."""
+        slope_at_zero = 1.0 if self.term == "reference" else 0.25
+        return self.alpha * self.explore_k * slope_at_zero / (self.k * self.weight_at_zero)
 
     def terms(self, errors: PairErrors) -> dict[str, Tensor]:
         terms = super().terms(errors)
         if not self.alpha:
             return terms
-        k = 0.5 * (self.beta if self.explore_beta is None else self.explore_beta)
-        weight = self.alpha * errors.explored
+        counted = errors.explored
         if self.gated:
-            weight = weight * (errors.explore_gain > 0)
-        exploration = weight * torch.sigmoid(k * (errors.explore.change - errors.main.change))
-        return terms | {"exploration": exploration}
+            counted = counted * (errors.explore_gain > 0)
+        # Without such pairs all are 0, whatever the share.
+        weight = self.alpha * counted / (errors.explored_share or 1)
+        return terms | {"exploration": weight * self.exploration(errors)}
 
 
 @dataclass(frozen=True)

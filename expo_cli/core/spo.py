@@ -19,9 +19,13 @@ class LogDensities:
     reference: Tensor
 
     @property
+    def log_ratio(self) -> Tensor:
+        """log r = log p_policy - log p_reference, [batch]."""
+        return self.policy - self.reference
+
+    @property
     def ratio(self) -> Tensor:
-        """r = exp(log p_policy - log p_reference), [batch]."""
-        return (self.policy - self.reference).exp()
+        return self.log_ratio.exp()
 
 
 @dataclass(frozen=True)

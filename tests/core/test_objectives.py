@@ -17,6 +17,8 @@ from expo_cli.core.spo import SPO, LogDensities, StepDensities
 from expo_cli.errors import UsageError
 from expo_cli.registry import OBJECTIVES, build
 
+ROLES = ("winner", "loser", "explore", "main")
+
 
 def errors(policy: list[float], reference: list[float]) -> Errors:
     return Errors(torch.tensor(policy), torch.tensor(reference))
@@ -98,6 +100,74 @@ def test_pairs_without_explore_samples_have_no_second_term():
         PairErrors(pair.winner, pair.loser, pair.explore, pair.main, explored, pair.explore_gain)
     )
     assert (terms["exploration"] > 0).tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("term", "expected"),
+    [
+        # k_ex = 100 / 2 = 50; s_loser = 0.01, s_explore = -0.03, s_main = 0.01
+        ("pair", 0.119203),  # sigmoid(50 (-0.03 - 0.01)) = sigmoid(-2)
+        ("main", 0.377541),  # sigmoid(-50 * 0.01) = sigmoid(-0.5)
+        ("rejected", 0.377541),
+        ("reference", 1.5),  # -50 * -0.03
+    ],
+)
+def test_the_forms_of_the_second_term_by_hand(term, expected):
+    pair = PairErrors(
+        winner=errors([0.2], [0.2]),
+        loser=errors([0.31], [0.30]),
+        explore=errors([0.10], [0.13]),
+        main=errors([0.11], [0.10]),
+        explored=torch.ones(1),
+    )
+    found = build(OBJECTIVES, f"expo:beta=100,alpha=1,term={term}").terms(pair)["exploration"]
+    assert found.item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("term", "pulled", "pushed"),
+    [
+        ("pair", ["explore"], ["main"]),
+        ("main", [], ["main"]),
+        ("rejected", [], ["loser"]),
+        ("reference", [], ["explore"]),
+    ],
+)
+def test_which_samples_the_second_term_moves(term, pulled, pushed):
+    """A pulled sample's error falls, a pushed one's rises; at a policy equal to its reference the
+    gradient is `alpha_share` of the first term's in the winner's error."""
+    objective = build(OBJECTIVES, f"expo:beta=300,alpha=0.2,term={term},explore_beta=200")
+    equal = {role: torch.full((1,), 0.1, requires_grad=True) for role in ROLES}
+    pair = PairErrors(
+        **{role: Errors(error, torch.full((1,), 0.1)) for role, error in equal.items()},
+        explored=torch.ones(1),
+    )
+    first, second = (objective.terms(pair)[name] for name in ("preference", "exploration"))
+    (scale,) = torch.autograd.grad(first.sum(), equal["winner"])
+    slopes = torch.autograd.grad(second.sum(), list(equal.values()), allow_unused=True)
+    found = {role: slope for role, slope in zip(equal, slopes, strict=True) if slope is not None}
+    expected = dict.fromkeys(pulled, 1.0) | dict.fromkeys(pushed, -1.0)
+    assert {role: slope.item() / scale.item() for role, slope in found.items()} == {
+        role: pytest.approx(sign * objective.alpha_share) for role, sign in expected.items()
+    }
+    assert set(objective.roles) == {"winner", "loser", *pulled, *pushed}
+
+
+def test_the_second_term_is_a_mean_over_the_pairs_that_have_it():
+    """Whatever their share of a micro-batch, given their share of all visits."""
+    pair = random_errors(4, seed=3)
+    objective = build(OBJECTIVES, "expo:alpha=0.5")
+    full = objective.terms(pair)["exploration"]
+    some = replace(pair, explored=torch.tensor([1.0, 0.0, 1.0, 0.0]), explored_share=0.5)
+    found = objective.terms(some)["exploration"].mean()
+    assert found.item() == pytest.approx(full[[0, 2]].mean().item())
+
+
+def test_gated_pairs_count_as_0_in_the_mean():
+    pair = replace(random_errors(16, seed=1), explored_share=0.25)
+    gated = build(OBJECTIVES, "expo:alpha=0.5,gated=true").terms(pair)["exploration"]
+    plain = build(OBJECTIVES, "expo:alpha=0.5").terms(pair)["exploration"]
+    assert torch.equal(gated, torch.where(pair.explore_gain > 0, plain, 0.0))
 
 
 def test_gating_keeps_the_second_term_only_where_the_explore_sample_scores_higher():
@@ -467,6 +537,7 @@ def test_k_times_the_weight_is_the_gradient_of_an_images_error(utility, referenc
         ),
         (EXPO, {"label_smoothing": 0.1, "loss": "hinge"}, "not hinge"),
         (EXPO, {"alpha": -0.1}, "alpha must not be negative, got -0.1"),
+        (EXPO, {"gated": True, "term": "main"}, "gated belongs to term=pair, not main"),
         (EXPO, {"explore_beta": 0.0}, "explore_beta must be positive, got 0.0"),
         (DiffusionKTO, {"beta": -1.0}, "beta must be positive, got -1.0"),
         (DiffusionKTO, {"desirable_fraction": 0.0}, "between 0 and 1, got 0.0"),

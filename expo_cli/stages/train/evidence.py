@@ -39,6 +39,8 @@ class EvidenceStream(ABC):
     """Names of the errors of samples that the policy should and should not draw. Training stops when
     `{favoured}_error` greatly exceeds `reference_{favoured}_error`."""
 
+    num_files: int
+
     @abstractmethod
     def __init__(
         self,
@@ -83,6 +85,33 @@ class EvidenceStream(ABC):
 
         A micro-batch may lack some of them.
         """
+
+    @abstractmethod
+    def preferences(self, evidence: Any) -> Mapping[str, Tensor]:
+        """`implicit_accuracy` and `implicit_margin` of each item, [batch]; empty without a reference."""
+
+    @abstractmethod
+    def files(self, start: int, count: int) -> list[int]:
+        """The number of the file of each of these visits' records, from 0."""
+
+    def measure_by_file(self, evidence: Any, start: int, count: int) -> dict[str, Tensor]:
+        """`NAME/FILE` for each file, from 1: `share` of the visits, and means of `preferences`.
+
+        Empty if all records are of one file.
+        """
+        if self.num_files == 1:
+            return {}
+        files = torch.tensor(self.files(start, count))
+        each = {name: value.cpu().float() for name, value in self.preferences(evidence).items()}
+        values = {}
+        for file in range(self.num_files):
+            chosen = files == file
+            values[f"share/{file + 1}"] = chosen.float().mean()
+            if chosen.any():
+                values |= {
+                    f"{name}/{file + 1}": value[chosen].mean() for name, value in each.items()
+                }
+        return values
 
 
 class Latents:

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from expo_cli.config import TrainConfig
 from expo_cli.core.objectives import DiffusionKTO, Errors, ImageErrors
-from expo_cli.core.visits import Visit, balanced, visits
+from expo_cli.core.visits import Visit, VisitOrder, balanced
 from expo_cli.errors import UsageError
 from expo_cli.models.protocol import DiffusionModel
 from expo_cli.stages.train.evidence import (
@@ -20,7 +20,7 @@ from expo_cli.stages.train.evidence import (
     RowMaker,
     saturation,
 )
-from expo_cli.stages.train.records import TrainingImage
+from expo_cli.stages.train.records import TrainingImage, visit_order
 from expo_cli.stages.train.reference import Reference
 
 
@@ -44,7 +44,7 @@ class ImageEvidence(EvidenceStream):
         self.mismatched = is_mismatched(objective)
         if self.mismatched and config.train_batch_size < 2:
             raise UsageError("reference_point=mismatched needs a --train-batch-size of at least 2")
-        self.by_label = by_label(images)
+        self.classes, self.num_files = classes(images, config), images[-1].file + 1
         self.objective, self.config = objective, config
         self.maker = RowMaker(config, policy, Latents(images[0].folder, images[0].ref, policy))
         self.denoiser = Denoiser(policy, reference)
@@ -59,7 +59,7 @@ class ImageEvidence(EvidenceStream):
     ) -> Iterator[str]:
         if config.caption_dropout:
             yield ""
-        for image, _ in image_visits(by_label(records), objective, config, start, count):
+        for image, _ in image_visits(classes(records, config), objective, start, count):
             yield image.prompt
 
     @staticmethod
@@ -69,8 +69,11 @@ class ImageEvidence(EvidenceStream):
         if config.noise_draws is None or is_mismatched(objective):
             return None
         shares = {True: objective.desirable_fraction, False: 1 - objective.desirable_fraction}
-        visits_of_all = (len(images) / shares[label] for label, images in by_label(records).items())
-        return math.ceil(config.noise_draws * max(visits_of_all)) + 1
+        all_classes = classes(records, config).items()
+        return (
+            math.ceil(max(each.order.num_distinct / shares[label] for label, each in all_classes))
+            + 1
+        )
 
     def batch(self, start: int, count: int) -> ImageErrors:
         images, rows = self.rows(start, count)
@@ -90,13 +93,17 @@ class ImageEvidence(EvidenceStream):
     def rows(self, start: int, count: int) -> tuple[list[TrainingImage], list[Row]]:
         """The micro-batch of some visits, one row per image."""
         images, rows = [], []
-        for image, visit in image_visits(self.by_label, self.objective, self.config, start, count):
+        for image, visit in image_visits(self.classes, self.objective, start, count):
             name = image.image_id
             images.append(image)
             rows.append(
                 self.maker.row(image.folder, image.ref, image.prompt, name, name, visit.draw)
             )
         return images, rows
+
+    def files(self, start: int, count: int) -> list[int]:
+        visited = image_visits(self.classes, self.objective, start, count)
+        return [image.file for image, _ in visited]
 
     def measure(self, errors: ImageErrors) -> dict[str, Tensor]:
         """Means over a micro-batch.
@@ -117,28 +124,38 @@ class ImageEvidence(EvidenceStream):
         values["reference_point"] = objective.zero_point(errors)
         return values | saturation(objective, errors)
 
+    def preferences(self, errors: ImageErrors) -> dict[str, Tensor]:
+        """The margin is how much further the error moved as the label asks than the reference point."""
+        margin = (self.objective.logits(errors) / self.objective.beta).detach()
+        return {"implicit_accuracy": margin > 0, "implicit_margin": margin}
+
 
 def is_mismatched(objective: DiffusionKTO) -> bool:
     return objective.reference_point == "mismatched"
 
 
-def by_label(images: Sequence[TrainingImage]) -> dict[bool, list[TrainingImage]]:
-    return {label: [i for i in images if i.desirable == label] for label in (True, False)}
+@dataclass(frozen=True)
+class ImageClass:
+    """The desirable or the undesirable images, and the order of the visits to them."""
+
+    images: Sequence[TrainingImage]
+    order: VisitOrder
+
+
+def classes(images: Sequence[TrainingImage], config: TrainConfig) -> dict[bool, ImageClass]:
+    """The images by label; --mix holds within each class."""
+    found = {label: [i for i in images if i.desirable == label] for label in (True, False)}
+    return {label: ImageClass(some, visit_order(some, config)) for label, some in found.items()}
 
 
 def image_visits(
-    images: Mapping[bool, Sequence[TrainingImage]],
-    objective: DiffusionKTO,
-    config: TrainConfig,
-    start: int,
-    count: int,
+    classes: Mapping[bool, ImageClass], objective: DiffusionKTO, start: int, count: int
 ) -> Iterator[tuple[TrainingImage, Visit]]:
     """Visits `start` to `start + count` of the stream, each with its image."""
     for place in range(start, start + count):
         label, number = balanced(place, objective.desirable_fraction)
-        candidates = images[label]
-        (visit,) = visits(config.seed, len(candidates), number, 1, config.noise_draws)
-        yield candidates[visit.item], visit
+        (visit,) = classes[label].order.visits(number, 1)
+        yield classes[label].images[visit.item], visit
 
 
 def under_other_prompts(rows: Sequence[Row]) -> list[Row]:

@@ -9,20 +9,29 @@ from torch import Tensor
 
 from expo_cli.contracts import jsonl
 
+SHARE = "share/"
+
 
 def floats(scalars: Mapping[str, Tensor]) -> dict[str, float]:
     """The scalars' values, in one transfer from the device."""
+    if not scalars:
+        return {}
     numbers = torch.stack([value.detach().float() for value in scalars.values()]).tolist()
     return dict(zip(scalars, numbers, strict=True))
 
 
 def means(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each measurement over the dicts that contain it."""
-    values: dict[str, list[float]] = {}
-    for one in measured:
-        for name, value in one.items():
-            values.setdefault(name, []).append(value)
-    return {name: sum(values[name]) / len(values[name]) for name in sorted(values)}
+    """The mean of each measurement over the dicts that contain it. `NAME/FILE` is weighted by
+    `share/FILE`, so that it is the mean over the file's items."""
+    found = {}
+    for name in sorted({name for one in measured for name in one}):
+        dicts = [one for one in measured if name in one]
+        weights = [1.0] * len(dicts)
+        if "/" in name and not name.startswith(SHARE):
+            weights = [one[SHARE + name.partition("/")[2]] for one in dicts]
+        total = sum(one[name] * weight for one, weight in zip(dicts, weights, strict=True))
+        found[name] = total / sum(weights)
+    return found
 
 
 class MetricsLog:

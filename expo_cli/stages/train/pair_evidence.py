@@ -1,6 +1,7 @@
 """Evidence for objectives that learn from pairs, and the noise that their roles share."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch import Tensor
 from expo_cli.config import TrainConfig
 from expo_cli.contracts.records import Pair
 from expo_cli.core.objectives import Errors, Objective, PairErrors
-from expo_cli.core.visits import Visit, visits
+from expo_cli.core.visits import Visit
 from expo_cli.models.protocol import DiffusionModel
 from expo_cli.stages.train.evidence import (
     Denoiser,
@@ -18,7 +19,7 @@ from expo_cli.stages.train.evidence import (
     RowMaker,
     saturation,
 )
-from expo_cli.stages.train.records import TrainingPair
+from expo_cli.stages.train.records import TrainingPair, visit_order
 from expo_cli.stages.train.reference import Reference
 
 # Roles that share noise and timestep (Eq. 7).
@@ -39,6 +40,8 @@ class PairEvidence(EvidenceStream):
         config: TrainConfig,
     ) -> None:
         self.pairs, self.objective, self.config = pairs, objective, config
+        self.order, self.num_files = visit_order(pairs, config), pairs[-1].file + 1
+        self.explored_share = self.order.share([has_agents(item.pair) for item in pairs])
         latents = Latents(pairs[0].folder, pairs[0].pair.winner, policy)
         self.maker = RowMaker(config, policy, latents)
         self.denoiser = Denoiser(policy, reference)
@@ -53,26 +56,27 @@ class PairEvidence(EvidenceStream):
     ) -> Iterator[str]:
         if config.caption_dropout:
             yield ""
-        for visit in pair_visits(config, len(records), start, count):
+        for visit in visit_order(records, config).visits(start, count):
             yield records[visit.item].pair.prompt
 
     @staticmethod
     def distinct_visits(
         records: Sequence[TrainingPair], objective: Objective, config: TrainConfig
     ) -> int | None:
-        return config.noise_draws and config.noise_draws * len(records)
+        return visit_order(records, config).num_distinct
 
     def batch(self, start: int, count: int) -> PairErrors:
-        chosen = self.visits(start, count)
+        chosen = self.order.visits(start, count)
         pairs = [self.pairs[visit.item].pair for visit in chosen]
         places, rows = self.rows(chosen)
-        return by_role(pairs, places, self.denoiser.errors(rows))
+        errors = by_role(pairs, places, self.denoiser.errors(rows), self.objective.roles)
+        return replace(errors, explored_share=self.explored_share)
 
     def refer(self, start: int, count: int) -> None:
-        self.denoiser.refer(self.rows(self.visits(start, count))[1])
+        self.denoiser.refer(self.rows(self.order.visits(start, count))[1])
 
-    def visits(self, start: int, count: int) -> list[Visit]:
-        return pair_visits(self.config, len(self.pairs), start, count)
+    def files(self, start: int, count: int) -> list[int]:
+        return [self.pairs[visit.item].file for visit in self.order.visits(start, count)]
 
     def rows(self, chosen: Sequence[Visit]) -> tuple[list[tuple[str, int]], list[Row]]:
         """The micro-batch of some visits, and (role, position of the pair) of each row.
@@ -114,29 +118,40 @@ class PairEvidence(EvidenceStream):
             values["implicit_accuracy"] = (loser.change > winner.change).float().mean()
         return values | saturation(objective, errors)
 
+    def preferences(self, errors: PairErrors) -> dict[str, Tensor]:
+        """The margin is how much more the loser's error changed than the winner's."""
+        if errors.loser is None or not self.objective.needs_reference:
+            return {}
+        margin = (errors.loser.change - errors.winner.change).detach()
+        return {"implicit_accuracy": margin > 0, "implicit_margin": margin}
 
-def pair_visits(config: TrainConfig, num_pairs: int, start: int, count: int) -> list[Visit]:
-    return visits(config.seed, num_pairs, start, count, num_draws=config.noise_draws)
+
+def has_agents(pair: Pair) -> bool:
+    """Whether the pair has explore and main samples."""
+    return pair.explore is not None
 
 
-def by_role(pairs: Sequence[Pair], places: Sequence[tuple[str, int]], errors: Errors) -> PairErrors:
+def by_role(
+    pairs: Sequence[Pair],
+    places: Sequence[tuple[str, int]],
+    errors: Errors,
+    all_roles: Sequence[str],
+) -> PairErrors:
     """Errors [rows] split by role, each [pairs]; 0 where a pair has no such sample."""
     device = errors.policy.device
     nothing = torch.zeros(len(pairs), device=device)
     roles = {}
-    for role in dict.fromkeys(role for role, _ in places):
+    for role in all_roles:
         rows = [r for r, (name, _) in enumerate(places) if name == role]
         positions = torch.tensor([places[r][1] for r in rows], device=device)
         roles[role] = Errors(
             nothing.index_copy(0, positions, errors.policy[rows]),
             nothing.index_copy(0, positions, errors.reference[rows]),
         )
-    if "explore" not in roles:
-        roles |= {"explore": Errors(nothing, nothing), "main": Errors(nothing, nothing)}
     gains = [explore_gain(pair) for pair in pairs]
     return PairErrors(
         **roles,
-        explored=torch.tensor([float(pair.explore is not None) for pair in pairs]).to(device),
+        explored=torch.tensor([float(has_agents(pair)) for pair in pairs]).to(device),
         explore_gain=torch.tensor(gains).to(device),
     )
 

@@ -21,7 +21,7 @@ from expo_cli.contracts.outputs import Input, check_not_cut
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.shards import parse_shard
 from expo_cli.core.learning_rate import learning_rate_factor
-from expo_cli.core.objectives import Objective
+from expo_cli.core.objectives import EXPO, Objective
 from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.models.families import check_same_noise, check_text_cache
 from expo_cli.registry import OBJECTIVES, build, nearest
@@ -29,7 +29,13 @@ from expo_cli.stages.common.device import default_device
 from expo_cli.stages.common.inputs import check_same_vae, model_inputs
 from expo_cli.stages.common.launch import is_first
 from expo_cli.stages.common.progress import Notes
-from expo_cli.stages.train.records import EVIDENCE, TrainingRecord
+from expo_cli.stages.train.records import (
+    EVIDENCE,
+    TrainingPair,
+    TrainingRecord,
+    check_mix,
+    visit_order,
+)
 from expo_cli.stages.train.settings import plan_and_free, resolve
 
 NOWHERE = HubConfig()
@@ -141,6 +147,7 @@ def train_policy(
     for path in paths:
         check_not_cut(path)
     records = read_records(kind, paths, config.limit, config.objective)
+    check_mix(paths, records, config.mix)
     note_unchecked_records(notes, records)
     plan, free = plan_and_free(config, objective)
     plan |= {f"num_{kind}": len(records)}
@@ -153,6 +160,8 @@ def train_policy(
             f"train: beta {objective.beta:g} is k = {objective.k:g}, the factor of a difference "
             "of mean squared errors"
         )
+    if isinstance(objective, EXPO) and objective.alpha:
+        note_second_term(notes, objective, records, config)
     if kind == "images" and config.train_batch_size == 1:
         notes.say(
             "train: note: with --train-batch-size 1 kto's reference point (a mean over one forward "
@@ -226,6 +235,20 @@ def check_schedule(config: TrainConfig, done: int) -> None:
             f"--warmup-ratio {config.warmup_ratio:g} the {done} finished steps would have had "
             "other learning rates; only constant without warm-up can continue: choose another --out"
         )
+
+
+def note_second_term(
+    notes: Notes, objective: EXPO, records: Sequence[TrainingPair], config: TrainConfig
+) -> None:
+    """Print how much of the stream has a second term, and what alpha is there."""
+    share = visit_order(records, config).share([each.pair.explore is not None for each in records])
+    notes.say(
+        f"train: {share:.1%} of the visits are to pairs with samples of both agents; the second term "
+        f"is a mean over them, and alpha {objective.alpha:g} makes its gradient there "
+        f"{objective.alpha_share:.2%} of the first term's, for a policy that equals the reference"
+        if share
+        else "train: no pair has samples of both agents, so the second term is 0"
+    )
 
 
 def note_unchecked_records(notes: Notes, records: Sequence[TrainingRecord]) -> None:

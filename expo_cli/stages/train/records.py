@@ -3,23 +3,28 @@
 `EVIDENCE` is the table of their kinds; an objective names its kind in `learns_from`.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from expo_cli.config import TrainConfig
 from expo_cli.contracts import jsonl
 from expo_cli.contracts.records import Pair, SampleRef, StepPair
-from expo_cli.errors import ContractError
+from expo_cli.core.mix import pools
+from expo_cli.core.visits import VisitOrder
+from expo_cli.errors import ContractError, UsageError
 from expo_cli.registry import imported
 
 Record = TypeVar("Record", Pair, StepPair)
 
 
 class TrainingRecord(Protocol):
-    """A record of a file, and the `folder` to which its parts are relative."""
+    """A record, the `folder` to which its parts are relative, and its file's number, from 0."""
 
     folder: Path
+    file: int
 
     @property
     def refs(self) -> Sequence[SampleRef]:
@@ -38,6 +43,7 @@ class TrainingRecord(Protocol):
 class TrainingPair:
     pair: Pair
     folder: Path
+    file: int
 
     @property
     def refs(self) -> list[SampleRef]:
@@ -63,6 +69,7 @@ class TrainingImage:
     ref: SampleRef
     desirable: bool
     folder: Path
+    file: int
 
     @property
     def refs(self) -> list[SampleRef]:
@@ -81,6 +88,7 @@ class TrainingImage:
 class TrainingStepPair:
     pair: StepPair
     folder: Path
+    file: int
 
     @property
     def refs(self) -> list[SampleRef]:
@@ -97,19 +105,19 @@ class TrainingStepPair:
 
 def distinct_records(
     paths: Sequence[Path], record_type: type[Record], id_field: str, noun: str
-) -> Iterator[tuple[Path, Record]]:
-    """The records of all files, in order, each with its file's folder.
+) -> Iterator[tuple[int, Record]]:
+    """The records of all files, in order, each with its file's number.
 
     Raises ContractError for a duplicate record, or if there is none.
     """
     places: dict[str, str] = {}
-    for path in paths:
+    for file, path in enumerate(paths):
         for number, record in jsonl.numbered(path, record_type):
             place, name = f"{path}:{number}", getattr(record, id_field)
             if name in places:
                 raise ContractError(f"{place}: {noun} {name} is already at {places[name]}")
             places[name] = place
-            yield path.parent, record
+            yield file, record
     if not places:
         raise ContractError(f"{', '.join(map(str, paths))}: no {noun}s")
 
@@ -117,7 +125,9 @@ def distinct_records(
 def read_pairs(paths: Sequence[Path], limit: int | None) -> list[TrainingPair]:
     """The first `limit` pairs of all files. Errors as `distinct_records`."""
     pairs = distinct_records(paths, Pair, "pair_id", "pair")
-    return [TrainingPair(pair=pair, folder=folder) for folder, pair in pairs][:limit]
+    folders = [path.parent for path in paths]
+    records = [TrainingPair(pair=pair, folder=folders[file], file=file) for file, pair in pairs]
+    return records[:limit]
 
 
 def read_images(paths: Sequence[Path], limit: int | None) -> list[TrainingImage]:
@@ -132,6 +142,7 @@ def read_images(paths: Sequence[Path], limit: int | None) -> list[TrainingImage]
             ref=getattr(item.pair, role),
             desirable=role == "winner",
             folder=item.folder,
+            file=item.file,
         )
         for item in read_pairs(paths, limit)
         for role in ("winner", "loser")
@@ -141,7 +152,27 @@ def read_images(paths: Sequence[Path], limit: int | None) -> list[TrainingImage]
 def read_step_pairs(paths: Sequence[Path], limit: int | None) -> list[TrainingStepPair]:
     """The first `limit` step pairs of all files. Errors as `distinct_records`."""
     pairs = distinct_records(paths, StepPair, "step_id", "step pair")
-    return [TrainingStepPair(pair=pair, folder=folder) for folder, pair in pairs][:limit]
+    folders = [path.parent for path in paths]
+    records = [TrainingStepPair(pair=pair, folder=folders[file], file=file) for file, pair in pairs]
+    return records[:limit]
+
+
+def check_mix(paths: Sequence[Path], records: Sequence[TrainingRecord], mix: str | None) -> None:
+    """Raises UsageError when --mix does not fit the files, of which none may be without records."""
+    counts = Counter(record.file for record in records)
+    for file, path in enumerate(paths):
+        if mix is not None and not counts[file]:
+            raise UsageError(f"--mix {mix}: {path} has no records (within --limit); leave it out")
+    try:
+        pools(mix, list(counts.values()))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def visit_order(records: Sequence[TrainingRecord], config: TrainConfig) -> VisitOrder:
+    """The order in which records, which are sorted by file, are visited; see `check_mix`."""
+    sizes = Counter(record.file for record in records).values()
+    return VisitOrder(config.seed, *pools(config.mix, list(sizes)), config.noise_draws)
 
 
 @dataclass(frozen=True)

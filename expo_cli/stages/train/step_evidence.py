@@ -1,7 +1,7 @@
 """Evidence for objectives that learn from step pairs."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,13 +13,12 @@ from expo_cli.contracts.rollouts import step_tensor
 from expo_cli.contracts.tensors import latents_digest
 from expo_cli.core.gaussian_steps import GaussianSteps, gaussian_steps
 from expo_cli.core.spo import SPO, LogDensities, StepDensities
-from expo_cli.core.visits import visits
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.models.protocol import Conditioning, DiffusionModel
 from expo_cli.models.sampling import guided
 from expo_cli.models.schedulers import alphas_at
 from expo_cli.stages.train.evidence import EvidenceStream, Latents, PromptEmbeddings, tensor_sha256
-from expo_cli.stages.train.records import TrainingStepPair
+from expo_cli.stages.train.records import TrainingStepPair, visit_order
 from expo_cli.stages.train.reference import Reference
 
 
@@ -75,6 +74,7 @@ class StepEvidence(EvidenceStream):
                 "--caption-dropout contradicts step pairs: guidance is part of their steps"
             )
         self.steps, self.objective, self.config = steps, objective, config
+        self.order, self.num_files = visit_order(steps, config), steps[-1].file + 1
         self.policy, self.reference = policy, reference
         self.latents = Latents(steps[0].folder, tensor_ref(steps[0].pair, "x_t"), policy)
         self.prompts = PromptEmbeddings(policy)
@@ -88,7 +88,7 @@ class StepEvidence(EvidenceStream):
         start: int,
         count: int,
     ) -> Iterator[str]:
-        for visit in visits(config.seed, len(records), start, count):
+        for visit in visit_order(records, config).visits(start, count):
             pair = records[visit.item].pair
             yield from (pair.prompt, pair.negative_prompt)
 
@@ -96,8 +96,8 @@ class StepEvidence(EvidenceStream):
     def distinct_visits(
         records: Sequence[TrainingStepPair], objective: SPO, config: TrainConfig
     ) -> int:
-        """A step has only its own noise, so visits repeat after one epoch."""
-        return len(records)
+        """A step has only its own noise, so visits repeat after one epoch of each pool."""
+        return replace(visit_order(records, config), num_draws=1).num_distinct
 
     def batch(self, start: int, count: int) -> StepDensities:
         steps = self.steps_of(start, count)
@@ -110,12 +110,12 @@ class StepEvidence(EvidenceStream):
         self.reference_log_densities(self.steps_of(start, count))
 
     def steps_of(self, start: int, count: int) -> Steps:
-        chosen = [
-            self.steps[visit.item]
-            for visit in visits(self.config.seed, len(self.steps), start, count)
-        ]
+        chosen = [self.steps[visit.item] for visit in self.order.visits(start, count)]
         tensors = [self.tensors(step) for step in chosen]
         return Steps([step.pair for step in chosen], *map(torch.stack, zip(*tensors, strict=True)))
+
+    def files(self, start: int, count: int) -> list[int]:
+        return [self.steps[visit.item].file for visit in self.order.visits(start, count)]
 
     def tensors(self, step: TrainingStepPair) -> list[Tensor]:
         """x_t, winner and loser, each fp32 [channels, height, width].
@@ -198,6 +198,11 @@ class StepEvidence(EvidenceStream):
             "clipped": torch.cat(clipped).mean(),
             "implicit_accuracy": (winner.ratio > loser.ratio).float().mean(),
         }
+
+    def preferences(self, steps: StepDensities) -> dict[str, Tensor]:
+        """The margin is the logarithm of the winner's ratio over the loser's."""
+        margin = (steps.winner.log_ratio - steps.loser.log_ratio).detach()
+        return {"implicit_accuracy": margin > 0, "implicit_margin": margin}
 
 
 def tensor_ref(pair: StepPair, name: str) -> SampleRef:

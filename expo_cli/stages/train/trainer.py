@@ -275,11 +275,13 @@ class Trainer:
     def backward(self, start: int, term_gradients: TermGradients | None) -> dict[str, float]:
         """Add the gradients of a micro-batch to the network's; returns the measurements."""
         config = self.config
-        evidence = self.data.batch(start, config.train_batch_size)
+        count = config.train_batch_size
+        evidence = self.data.batch(start, count)
         terms = {name: term.mean() for name, term in self.objective.terms(evidence).items()}
         loss = sum(terms.values())
         losses = {"loss": loss} | {f"{name}_loss": term for name, term in terms.items()}
-        measured = floats(losses | self.data.measure(evidence))
+        by_file = self.data.measure_by_file(evidence, start, count)
+        measured = floats(losses | self.data.measure(evidence)) | floats(by_file)
         share = 1 / config.gradient_accumulation_steps
         if term_gradients:
             term_gradients.add({n: self.scaler.scale(term * share) for n, term in terms.items()})
