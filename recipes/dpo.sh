@@ -11,6 +11,6 @@ source recipes/world.sh
 begin
 for ((t = 1; t <= ITERATIONS; t++)); do
     now=$OUT/iteration-$t
-    update "dpo:beta=$DPO_BETA" "$DPO_LEARNING_RATE"
+    update "dpo:beta=$DPO_BETA$SMOOTHED" "$DPO_LEARNING_RATE"
 done
 report

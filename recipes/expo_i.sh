@@ -10,7 +10,7 @@ source recipes/world.sh
 begin
 for ((t = 1; t <= ITERATIONS; t++)); do
     now=$OUT/iteration-$t
-    update "dpo:beta=$EXPO_BETA" "$EXPO_LEARNING_RATE"
+    update "dpo:beta=$EXPO_BETA$SMOOTHED" "$EXPO_LEARNING_RATE"
     [ "$t" -lt "$ITERATIONS" ] || break
     draw main
     draw explore --explorer same

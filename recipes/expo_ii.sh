@@ -11,7 +11,7 @@ source recipes/world.sh
 begin
 for ((t = 1; t <= ITERATIONS; t++)); do
     now=$OUT/iteration-$t
-    update "expo:beta=$EXPO_BETA,alpha=${alphas[t - 1]:-0},gated=$GATED" "$EXPO_LEARNING_RATE"
+    update "$(expo_objective)" "$EXPO_LEARNING_RATE"
     [ "$t" -lt "$ITERATIONS" ] || break
     draw main
     draw explore --explorer "$EXPLORER" --ref "$BASE" --previous "$previous"

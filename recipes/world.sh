@@ -23,6 +23,9 @@ SYSTEM=${SYSTEM:-$(basename "$0" .sh)}
 OUT=${OUT:-$RUNS/$SYSTEM-$REWARD/seed-$SEED}
 NEG_SCHEDULE=${NEG_SCHEDULE:-linear} # of negative prompts; or constant, cosine, none
 JUDGE=${JUDGE:-heldout}
+REFERENCE=${REFERENCE:-base} # as in Algorithm 1; or previous: that of the last iteration, as SE-POPO
+SMOOTHED=${LABEL_SMOOTHING:+,label_smoothing=$LABEL_SMOOTHING} # of objectives with pairs
+case $REFERENCE in base | previous) ;; *) echo "REFERENCE must be base or previous" >&2 && exit 2 ;; esac
 # shellcheck source=recipes/worlds/embedded.sh
 source "recipes/worlds/$WORLD.sh"
 CURVE=${CURVE:-$(seq -s , "$ITERATIONS")}
@@ -108,12 +111,21 @@ begin() {
     IFS=, read -ra alphas <<<"$ALPHA"
 }
 
-# The policy update of iteration t: from the last policy, on all `pairs`, against the base.
+# EXPO-II's objective in iteration t. The schedule of alpha begins with the first iteration that has
+# pairs with samples of both agents.
+expo_objective() {
+    local alpha=0
+    [ "$t" = 1 ] || alpha=${alphas[t - 2]:-0}
+    echo "expo:beta=$EXPO_BETA,alpha=$alpha,term=$TERM_OF_EQ7,gated=$GATED$SMOOTHED"
+}
+
+# The policy update of iteration t: from the last policy, on all `pairs`, against the reference.
 update() { # OBJECTIVE LEARNING_RATE [FLAGS OF expo train]
-    local objective=$1 rate=$2
+    local objective=$1 rate=$2 reference=$BASE
     shift 2
-    OMP_NUM_THREADS=$CORES "${LAUNCH[@]}" train "${pairs[@]}" --init-from "$policy" --ref "$BASE" \
-        --out "$now/checkpoint" --objective "$objective" --learning-rate "$rate" \
+    [ "$REFERENCE" = base ] || reference=$policy
+    OMP_NUM_THREADS=$CORES "${LAUNCH[@]}" train "${pairs[@]}" --init-from "$policy" --ref "$reference" \
+        ${MIX:+--mix "$MIX"} --out "$now/checkpoint" --objective "$objective" --learning-rate "$rate" \
         --max-train-steps "$STEPS" --train-batch-size "$BATCH" \
         --gradient-accumulation-steps "$GRADIENT_ACCUMULATION" "${OPTIMISER[@]}" \
         --seed "$((SEED * 100 + t))" "$@"

@@ -50,8 +50,10 @@ SPO_LEARNING_RATE=${SPO_LEARNING_RATE:-5e-6} SPO_BETA=${SPO_BETA:-10}
 # Chosen by explorers.sh in the same way: recipes/results/explorers. An alpha of 0 is as good as 0.01,
 # within the interval, and larger ones are worse.
 EXPLORER=${EXPLORER:-sampling:guidance_scale=3}
-ALPHA=${ALPHA:-0.01,0.01,0.01,0.01,0.01} # of Eq. 7's second term, per iteration
+ALPHA=${ALPHA:-0.01,0.01,0.01,0.01} # of Eq. 7's second term, from the first iteration that has it
+TERM_OF_EQ7=${TERM_OF_EQ7:-pair}    # its form, see `expo train --objective`
 GATED=${GATED:-false}
+MIX=${MIX:-} # of all visits: newest=0.5 gives half to the newest round
 
 split_prompts() { # they are split already
     expo prep-prompts embedded:prompts/train.jsonl --out "$SHARED/train.jsonl"

@@ -58,8 +58,12 @@ KTO_LEARNING_RATE=${KTO_LEARNING_RATE:-1e-8} KTO_BETA=${KTO_BETA:-1000}
 SPO_LEARNING_RATE=${SPO_LEARNING_RATE:-6e-5} SPO_BETA=${SPO_BETA:-10}
 
 EXPLORER=${EXPLORER:-reference}
-ALPHA=${ALPHA:-0.01,0.005,0,0,0} # of Eq. 7's second term, per iteration (SE-POPO's schedule)
+# Eq. 7's second term, from the first iteration that has it. SE-POPO's schedule is 1e-2, 5e-3, 0 over
+# a beta of 0.1 (arXiv 2502.00666 and its code); Eq. 7 does not divide by beta.
+ALPHA=${ALPHA:-0.1,0.05,0,0}
+TERM_OF_EQ7=${TERM_OF_EQ7:-pair}
 GATED=${GATED:-false}
+MIX=${MIX:-} # of all visits: newest=0.5 gives half to the newest round
 
 split_prompts() { # duplicates and prompts over 77 CLIP tokens are dropped
     expo prep-prompts "$PROMPTS" --heldout-fraction 0.05 --heldout-sample "$HELDOUT_PROMPTS" \
