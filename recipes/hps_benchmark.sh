@@ -5,7 +5,8 @@
 #
 # PROMPTS is the folder of the benchmark's anime.json, concept-art.json, paintings.json and photo.json
 # (https://huggingface.co/datasets/ymhao/HPDv2, benchmark/). The first policy is the
-# baseline. Published figures do not name a sampler; here it is recorded with each figure.
+# baseline. Published figures do not name a sampler; EXPO's paper draws by DDPM in 50 steps, and here
+# the sampler is recorded with each figure.
 set -euo pipefail
 [ $# -ge 2 ] || {
     echo "usage: $0 PROMPTS POLICY [POLICY ...]" >&2
@@ -15,7 +16,7 @@ set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 
 : "${OUT:=runs/hps-benchmark}" "${REWARD:=hpsv2:version=2.1}" "${NUM_PROMPTS:=3200}"
-: "${SAMPLER:=--scheduler ddim --num-inference-steps 50 --guidance-scale 7.5}"
+: "${SAMPLER:=--scheduler ddpm --num-inference-steps 50 --guidance-scale 7.5}"
 read -ra sampler <<<"$SAMPLER"
 prompts=$1
 shift

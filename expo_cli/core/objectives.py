@@ -59,12 +59,14 @@ class ImageErrors:
     """The errors of a batch of images, each desirable or not.
 
     `desirable` is a bool [batch]. `mismatched` are the errors with prompts of other images, for an
-    objective whose `reference_point` is `mismatched`.
+    objective whose `reference_point` is `mismatched`. `mean_gain` is the mean of m_ref - m_policy
+    over the batches of all processes, of the mismatched ones if there are any, without gradient.
     """
 
     image: Errors
     desirable: Tensor
     mismatched: Errors | None = None
+    mean_gain: Tensor | None = None
 
 
 class Objective(ABC):
@@ -265,14 +267,14 @@ class DiffusionKTO(Objective):
     """Diffusion-KTO (Li et al., arXiv 2404.04465, eq. 8): single images, desirable or not.
 
     g = m_ref - m_policy, the logit is z = +-beta (g - z0), + for desirable images, and the loss
-    1 - U(z). The reference point z0 = max(0, mean of g) carries no gradient; its mean is over the
-    images of a process's forward pass (`batch`), or over the same images with each other's
-    prompts (`mismatched`), which estimates the KL as KTO does (Ethayarajh et al., arXiv
-    2402.01306). beta multiplies a difference of mean errors as it is, without Diffusion-DPO's 1/2.
+    1 - U(z). The reference point z0 carries no gradient. It is max(0, mean of g) over the images of
+    one forward pass in all processes (`batch`), or the mean of g, of either sign, over the same
+    images with each other's prompts (`mismatched`), which estimates the KL as KTO does (Ethayarajh
+    et al., arXiv 2402.01306). Both are as in the authors' code. beta multiplies a difference of mean errors as it is, without Diffusion-DPO's 1/2.
 
     U is one of `kahneman-tversky`: sigmoid(z); `loss-averse`: log sigmoid(z); `risk-seeking`:
     -log sigmoid(-z); `exponential`, risk-seeking too: exp(z / 100) - 1, and for undesirable images
-    1 - exp(-z / 100), as in the authors' code.
+    -exp(-z / 100) - 1, as in the authors' code.
 
     `desirable_fraction` of the visited images are desirable ones, whatever their share of the data.
     """
@@ -298,10 +300,15 @@ class DiffusionKTO(Objective):
     def k(self) -> float:
         return self.beta
 
+    def mean_gain(self, errors: ImageErrors) -> Tensor:
+        """The mean of g over this batch that z0 is made of, a scalar without gradient."""
+        judged = errors.image if self.reference_point == "batch" else errors.mismatched
+        return -judged.change.detach().mean()
+
     def zero_point(self, errors: ImageErrors) -> Tensor:
         """z0, a scalar without gradient."""
-        judged = errors.image if self.reference_point == "batch" else errors.mismatched
-        return (-judged.change).mean().clamp(min=0).detach()
+        gain = self.mean_gain(errors) if errors.mean_gain is None else errors.mean_gain
+        return gain.clamp(min=0) if self.reference_point == "batch" else gain
 
     def logits(self, errors: ImageErrors) -> Tensor:
         sign = torch.where(errors.desirable, 1.0, -1.0)
@@ -314,7 +321,7 @@ class DiffusionKTO(Objective):
             return 1 + F.logsigmoid(-z)
         if self.utility == "exponential":
             sign = torch.where(desirable, 1.0, -1.0)
-            return 1 - sign * torch.expm1(sign * z / 100)
+            return 2 - sign * torch.exp(sign * z / 100)
         return 1 - torch.sigmoid(z)
 
     def terms(self, errors: ImageErrors) -> dict[str, Tensor]:

@@ -29,7 +29,11 @@ class StableDiffusionXLText(TextEncoders):
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
         """An empty prompt is encoded as zeros if model_index.json sets
-        `force_zeros_for_empty_prompt`, as in diffusers' pipeline."""
+        `force_zeros_for_empty_prompt`, as the branch without a prompt in diffusers' pipeline.
+
+        Dropped captions are so too, unlike in diffusers' DPO script, which encodes "": guidance
+        then steers away from what caption dropout has trained.
+        """
         (first, _), (second, pooled) = (
             clip_embeddings(tokenizer, encoder, prompts)
             for tokenizer, encoder in zip(self.tokenizers, self.encoders, strict=True)

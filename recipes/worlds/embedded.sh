@@ -31,6 +31,7 @@ JUDGED_SAMPLER=(--scheduler ddpm --num-inference-steps 12 --guidance-scale 1.5 -
 SPO_SAMPLER=(--scheduler ddim --num-inference-steps 10 --eta 1 --guidance-scale 1.5)
 SPO_CANDIDATES=(--num-step-candidates 4 --skip-steps 3)
 SPO_OPTIMISER=()
+KTO_OPTIMISER=()
 OFFLINE_SAMPLERS=(
     "--scheduler dpm-solver++ --num-inference-steps 10 --guidance-scale 1.5"
     "--scheduler dpm-solver++ --num-inference-steps 10 --guidance-scale 3"

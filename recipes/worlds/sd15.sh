@@ -30,18 +30,28 @@ INFERENCE_STEPS=${INFERENCE_STEPS:-50}
 OPTIMISER=(
     --scale-lr --warmup-ratio 0.25 --lr-scheduler constant --adam-beta1 0.9 --adam-beta2 0.999
     --adam-epsilon 1e-8 --adam-weight-decay 1e-2 --max-grad-norm 1.0 --gradient-checkpointing
+    --caption-dropout 0.2 # as the authors of Diffusion-DPO and Diffusion-KTO
 )
 SAMPLER=(--scheduler ddpm --num-inference-steps "$INFERENCE_STEPS" --guidance-scale 7.5)
 JUDGED_SAMPLER=("${SAMPLER[@]}" --dtype fp32)
-# SPO, as in its paper: 20 steps of DDIM with eta 1, the first 4 without candidates, guidance 5 in
-# sampling and in the loss; LoRA of rank 4, unscaled learning rate 6e-5, weight decay 1e-4.
+# SPO, as in its authors' code: 20 steps of DDIM with eta 1, the first 4 without candidates, guidance 5
+# in sampling and in the loss; LoRA of rank 4, unscaled learning rate 6e-5 without warm-up, weight decay
+# 1e-4, batches of 10 a GPU. They train after every 10 prompts; here a policy draws all prompts of an
+# iteration, so that its training is less on-policy than theirs.
 SPO_SAMPLER=(
     --scheduler ddim --num-inference-steps "${SPO_INFERENCE_STEPS:-20}" --eta 1 --guidance-scale 5
 )
 SPO_CANDIDATES=(--num-step-candidates 4 --skip-steps "${SPO_SKIP_STEPS:-4}")
-SPO_OPTIMISER=(--use-lora --lora-rank 4 --no-scale-lr --adam-weight-decay 1e-4)
+SPO_OPTIMISER=(
+    --use-lora --lora-rank 4 --no-scale-lr --adam-weight-decay 1e-4 --warmup-ratio 0
+    --train-batch-size 10 --gradient-accumulation-steps 1
+)
+# Diffusion-KTO's authors: unscaled 1e-7 at 2 images on each of 4 GPUs, 1 % warm-up.
+KTO_OPTIMISER=(--no-scale-lr --warmup-ratio 0.01)
 # The paper's offline pairs are those of Pick-a-Pic v2 and HPDv2: give yours as OFFLINE=pairs.jsonl.
-# By default they are made from the base's own images with these settings.
+# The paper's -H systems learn from HPDv2, its -P ones from Pick-a-Pic: with REWARD=hpsv2 give HPDv2's
+# pairs, as REWARD alone changes who judges. By default the pairs are made from the base's own images
+# with these settings.
 OFFLINE_SAMPLERS=(
     "--scheduler ddpm --num-inference-steps $INFERENCE_STEPS --guidance-scale 7.5"
     "--scheduler ddpm --num-inference-steps $INFERENCE_STEPS --guidance-scale 3"
@@ -54,7 +64,7 @@ RAFT_LEARNING_RATE=${RAFT_LEARNING_RATE:-1e-8}
 # beta 5000 is k = 2500 on a difference of mean squared errors.
 DPO_LEARNING_RATE=${DPO_LEARNING_RATE:-1e-8} DPO_BETA=${DPO_BETA:-5000}
 EXPO_LEARNING_RATE=${EXPO_LEARNING_RATE:-1e-8} EXPO_BETA=${EXPO_BETA:-5000}
-KTO_LEARNING_RATE=${KTO_LEARNING_RATE:-1e-8} KTO_BETA=${KTO_BETA:-1000}
+KTO_LEARNING_RATE=${KTO_LEARNING_RATE:-1e-7} KTO_BETA=${KTO_BETA:-1000}
 SPO_LEARNING_RATE=${SPO_LEARNING_RATE:-6e-5} SPO_BETA=${SPO_BETA:-10}
 
 EXPLORER=${EXPLORER:-reference}

@@ -335,6 +335,14 @@ def test_the_zero_point_may_come_from_mismatched_prompts():
     kto = DiffusionKTO(reference_point="mismatched")
     evidence = images([0.3, 0.1], [True, False], mismatched=[0.1, 0.0])
     assert kto.zero_point(evidence).item() == pytest.approx(0.05)
+    # Its sign is kept, unlike that of the images' own mean.
+    evidence = images([0.3, 0.1], [True, False], mismatched=[-0.1, 0.0])
+    assert kto.zero_point(evidence).item() == pytest.approx(-0.05)
+
+
+def test_the_zero_point_is_that_of_all_processes():
+    evidence = replace(images([0.3, 0.1], [True, False]), mean_gain=torch.tensor(0.4))
+    assert DiffusionKTO().zero_point(evidence).item() == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(
@@ -343,7 +351,7 @@ def test_the_zero_point_may_come_from_mismatched_prompts():
         ("kahneman-tversky", [0.268941, 0.268941]),  # 1 - sigmoid(1)
         ("loss-averse", [1.313262, 1.313262]),  # 1 + log(1 + exp(-1))
         ("risk-seeking", [-0.313262, -0.313262]),  # 1 - log(1 + exp(1))
-        ("exponential", [0.989950, 0.990050]),  # 1 - (exp(0.01) - 1) and 1 - (1 - exp(-0.01))
+        ("exponential", [0.989950, 2.990050]),  # 1 - (exp(0.01) - 1) and 1 - (-exp(-0.01) - 1)
     ],
 )
 def test_kto_by_hand(utility, expected):
@@ -364,10 +372,16 @@ def diffusion_kto(g: list[float], desirable: list[bool], beta: float, utility: s
             "kahneman-tversky": likely,
             "loss-averse": math.log(likely),
             "risk-seeking": -math.log(1 / (1 + math.exp(v))),
-            "exponential": math.exp(v / 100) - 1 if good else 1 - math.exp(-v / 100),
+            "exponential": math.exp(v / 100) - 1 if good else -math.exp(-v / 100) - 1,
         }[utility]
         losses.append(1 - u)
     return losses
+
+
+def test_the_exponential_utility_at_the_reference():
+    """2 - e^0 for desirable images and 2 + e^0 for others, as in the authors' code."""
+    kto = DiffusionKTO(utility="exponential")
+    assert kto.terms(images([0.0, 0.0], [True, False]))["kto"].tolist() == [1, 3]
 
 
 UTILITIES = ["kahneman-tversky", "loss-averse", "risk-seeking", "exponential"]
@@ -466,7 +480,6 @@ def test_every_objective_starts_towards_what_is_preferred(spec):
         ("kto:reference_point=mismatched", 1 / 2),
         ("kto:utility=loss-averse", 1 + math.log(2)),
         ("kto:utility=risk-seeking", 1 - math.log(2)),
-        ("kto:utility=exponential", 1),
         ("spo", math.log(2)),
     ],
 )

@@ -41,9 +41,11 @@ def launch_two() -> list:
     return [*command, "--main_process_port", free_port(), "-m", "expo_cli"]
 
 
-def test_two_processes_train_like_one(pairs, tiny_sd, tmp_path):
-    one = train(pairs, tmp_path / "one", tiny_sd, train_batch_size=4)
-    command = [*launch_two(), "train", pairs, "--num-processes", 2, *flags()]
+@pytest.mark.parametrize("objective", ["dpo", "kto"])
+def test_two_processes_train_like_one(objective, pairs, tiny_sd, tmp_path):
+    """KTO's reference point is a mean over the images of both."""
+    one = train(pairs, tmp_path / "one", tiny_sd, objective=objective, train_batch_size=4)
+    command = [*launch_two(), "train", pairs, "--num-processes", 2, *flags(objective=objective)]
     command += ["--init-from", tiny_sd, "--out", tmp_path / "two"]
     done = subprocess.run(
         list(map(str, command)), env=os.environ | TWO_PROCESSES, capture_output=True, text=True
@@ -51,6 +53,11 @@ def test_two_processes_train_like_one(pairs, tiny_sd, tmp_path):
     assert done.returncode == 0, done.stderr
     two = [json.loads(line) for line in (tmp_path / "two/metrics.jsonl").read_text().splitlines()]
     check_same_curve(one, two)
+    if objective == "kto":
+        points = [[line["reference_point"] for line in lines] for lines in (one, two)]
+        assert points[0] == pytest.approx(points[1], rel=0.02, abs=1e-7)
+        assert max(points[0]) > 0
+        return
     free = json.loads((tmp_path / "two/run.json").read_text())["free"]
     assert (free["num_processes"], free["train_batch_size"]) == (2, 2)
 

@@ -1,7 +1,7 @@
 """The base class of the kinds of evidence, and shared code."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -74,6 +74,13 @@ class EvidenceStream(ABC):
     def batch(self, start: int, count: int) -> Any:
         """The argument of the objective's `terms` for visits `start` to `start + count` of the stream:
         tensors [count], those of the policy with gradients."""
+
+    def complete(self, evidence: Any | None, mean: Callable[[Tensor], Tensor]) -> Any | None:
+        """Adds what depends on the evidence of all processes, given their `mean` of a tensor.
+
+        Called in all processes, in one that has failed with None.
+        """
+        return evidence
 
     @abstractmethod
     def refer(self, start: int, count: int) -> None:

@@ -1,7 +1,7 @@
 """Evidence for objectives that learn from labelled images."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -47,7 +47,7 @@ class ImageEvidence(EvidenceStream):
         self.classes, self.num_files = classes(images, config), images[-1].file + 1
         self.objective, self.config = objective, config
         self.maker = RowMaker(config, policy, Latents(images[0].folder, images[0].ref, policy))
-        self.denoiser = Denoiser(policy, reference)
+        self.denoiser, self.device = Denoiser(policy, reference), policy.device
 
     @staticmethod
     def prompts(
@@ -83,6 +83,15 @@ class ImageEvidence(EvidenceStream):
                 mismatched = self.denoiser.errors(under_other_prompts(rows))
         desirable = torch.tensor([image.desirable for image in images])
         return ImageErrors(errors, desirable.to(errors.policy.device), mismatched)
+
+    def complete(
+        self, errors: ImageErrors | None, mean: Callable[[Tensor], Tensor]
+    ) -> ImageErrors | None:
+        """Sets the mean over the images of all processes, which the reference point is."""
+        if errors is None:
+            mean(torch.zeros((), device=self.device))
+            return None
+        return replace(errors, mean_gain=mean(self.objective.mean_gain(errors)))
 
     def refer(self, start: int, count: int) -> None:
         _, rows = self.rows(start, count)
@@ -159,6 +168,6 @@ def image_visits(
 
 
 def under_other_prompts(rows: Sequence[Row]) -> list[Row]:
-    """The same noisy latents, each with its neighbour's prompt."""
-    neighbours = [*rows[1:], rows[0]]
+    """The same noisy latents, each with the prompt of the row before it."""
+    neighbours = [rows[-1], *rows[:-1]]
     return [replace(row, prompt=other.prompt) for row, other in zip(rows, neighbours, strict=True)]

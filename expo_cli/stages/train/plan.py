@@ -162,10 +162,10 @@ def train_policy(
         )
     if isinstance(objective, EXPO) and objective.alpha:
         note_second_term(notes, objective, records, config)
-    if kind == "images" and config.train_batch_size == 1:
+    if kind == "images" and config.train_batch_size * config.num_processes == 1:
         notes.say(
-            "train: note: with --train-batch-size 1 kto's reference point (a mean over one forward "
-            "pass) is the image's own value if that is above 0: an image that the policy has "
+            "train: note: with one image per forward pass kto's reference point (a mean over them) "
+            "is the image's own value if that is above 0: an image that the policy has "
             "learned gets z = 0 and keeps its full weight; use 2 or more to compare images"
         )
     result = TrainResult(out, kind, len(records), config.max_train_steps, plan | free)

@@ -54,7 +54,7 @@ def plan_and_free(
     """The settings that a later run must share, and those that it may change."""
     free = [*FREE_SETTINGS, *SPELLED]
     if objective.mixes_batch:
-        free.remove("train_batch_size")
+        free = [name for name in free if name not in ("train_batch_size", "num_processes")]
     settings = asdict(config) | {"global_batch_size": global_batch_size(config)}
     return (
         {name: value for name, value in settings.items() if name not in free},

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -259,11 +260,15 @@ class Trainer:
         term_gradients = TermGradients(self.masters) if logs else None
         measured, fault = [], None
         for start in self.micro_batches(step):
+            evidence = None
             try:
                 if fault is None:
-                    measured.append(self.backward(start, term_gradients))
+                    evidence = self.data.batch(start, self.config.train_batch_size)
             except ExpoError as error:
                 fault = error
+            evidence = self.data.complete(evidence, self.mean_of_processes)
+            if evidence is not None:
+                measured.append(self.backward(evidence, start, term_gradients))
             self.masters.collect_gradients()
         each = gather(self.accelerator, measured, fault)
         values = means([one for process in each for one in process])
@@ -272,15 +277,19 @@ class Trainer:
         self.check(step, values, norms["grad_norm"])
         return values, norms
 
-    def backward(self, start: int, term_gradients: TermGradients | None) -> dict[str, float]:
-        """Add the gradients of a micro-batch to the network's; returns the measurements."""
+    def mean_of_processes(self, value: Tensor) -> Tensor:
+        """The mean of a tensor over all processes, which call this together."""
+        return self.accelerator.reduce(value, "mean")
+
+    def backward(
+        self, evidence: Any, start: int, term_gradients: TermGradients | None
+    ) -> dict[str, float]:
+        """Add the gradients of the micro-batch at `start` to the network's; returns the measurements."""
         config = self.config
-        count = config.train_batch_size
-        evidence = self.data.batch(start, count)
         terms = {name: term.mean() for name, term in self.objective.terms(evidence).items()}
         loss = sum(terms.values())
         losses = {"loss": loss} | {f"{name}_loss": term for name, term in terms.items()}
-        by_file = self.data.measure_by_file(evidence, start, count)
+        by_file = self.data.measure_by_file(evidence, start, config.train_batch_size)
         measured = floats(losses | self.data.measure(evidence)) | floats(by_file)
         share = 1 / config.gradient_accumulation_steps
         if term_gradients:
