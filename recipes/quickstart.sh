@@ -82,7 +82,7 @@ evaluate() { # OUT LABEL=FOLDER ...
 }
 judge() {
     side_by_side draw_heldout 0/2 1/2
-    evaluate "$OUT/by-iteration" "${policies[@]}" --limit "$CURVE_PROMPTS"
+    evaluate "$OUT/by-iteration" "${policies[@]}" "${rounds[@]}" --limit "$CURVE_PROMPTS"
 }
 
 judge_base() {
@@ -92,7 +92,7 @@ judge_base() {
 }
 
 now=$OUT/base policy=$BASE extent=()
-policies=("base=$now/heldout")
+policies=("base=$now/heldout") rounds=()
 stage "base: drawing and judging" "$JUDGING_ALL" judge_base
 echo "pictures, with a new row after each iteration: $OUT/by-iteration/plots/images.png"
 python recipes/quickstart/row.py "$OUT/by-iteration"
@@ -101,6 +101,7 @@ pairs=()
 for ((t = 1; t <= ITERATIONS; t++)); do
     now=$OUT/iteration-$t seed=$((100 * SEED + t))
     pairs+=("$now/pairs.jsonl")
+    rounds+=(--pairs "iteration-$t=$now/pairs.jsonl")
     policies+=("iteration-$t=$now/heldout")
     stage "iteration $t of $ITERATIONS: drawing" "$DRAWING" draw_pairs
     stage "iteration $t of $ITERATIONS: training" "$TRAINING" train

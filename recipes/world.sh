@@ -156,9 +156,14 @@ pair() { # AGENT ...
 }
 
 report() {
-    local heldout=(--heldout-reward "$HELDOUT_REWARD")
+    local heldout=(--heldout-reward "$HELDOUT_REWARD") rounds=() number
     [ "$JUDGE" = heldout ] || heldout=()
-    expo evaluate "${evaluations[@]}" --baseline base --out "$OUT/evaluation-$JUDGE" \
+    # The ledger: pairs[i] is new in iteration i + 1, and some iterations are not judged.
+    for ((number = 1; number < ${#pairs[@]}; number++)); do
+        [[ " ${evaluations[*]}" != *" iteration-$((number + 1))="* ]] ||
+            rounds+=(--pairs "iteration-$((number + 1))=${pairs[number]}")
+    done
+    expo evaluate "${evaluations[@]}" --baseline base --out "$OUT/evaluation-$JUDGE" "${rounds[@]}" \
         --training-reward "$REWARD" "${heldout[@]}" --title "$SYSTEM, $REWARD, seed $SEED"
 }
 

@@ -26,6 +26,14 @@ class EvaluateConfig(CommonConfig):
             "Comparing",
         ),
     ] = "none"
+    pairs: Annotated[
+        tuple[str, ...],
+        Flag(
+            "LABEL=FILE: pairs that this policy was the first to learn from, for the ledger; may be "
+            "repeated.",
+            "Report",
+        ),
+    ] = ()
     num_bootstrap: Annotated[
         int, Flag("Number of bootstrap resamples of the prompts.", "Comparing")
     ] = 2000

@@ -142,6 +142,45 @@ class Alarm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourceShare:
+    """One agent under one sampler setting: its shares of a round's images, winners and losers."""
+
+    agent: str
+    scheduler: str
+    num_inference_steps: int
+    guidance_scale: float
+    eta: float
+    images: float
+    winners: float
+    losers: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundResult:
+    """The pairs that a policy was the first to learn from; a row of the ledger.
+
+    `margin` is the mean of the winner's score minus the loser's. `spread` is the mean over the same
+    prompts of the best minus the worst score of all images drawn, `spread_without_explore` of the
+    main agent's alone; None without their scores. `winner_distance` is the root mean square distance
+    of the latents of the exploring agent's winners to the nearest image of the main agent, over the
+    mean distance of two images of the main agent of that prompt; None without such winners, or
+    with one image per prompt. `gain` is the training reward's change against the preceding policy,
+    `gain_per_1000_images` the same for each thousand images that were scored.
+    """
+
+    label: str
+    num_pairs: int
+    num_images: int
+    sources: list[SourceShare]
+    margin: float
+    spread: float | None
+    spread_without_explore: float | None
+    winner_distance: float | None
+    gain: Estimate | None
+    gain_per_1000_images: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
     """`results.json`."""
 
@@ -159,6 +198,7 @@ class Results:
     policies: list[PolicyResult]
     alarms: list[Alarm] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    ledger: list[RoundResult] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def policy(self, label: str) -> PolicyResult:

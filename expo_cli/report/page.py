@@ -15,10 +15,12 @@ from expo_cli.report.wording import (
     images_per_prompt,
     interval,
     kl_decimals,
+    optional,
     policy_settings,
     reward_decimals,
     reward_name,
     reward_settings,
+    source_name,
     visible,
 )
 
@@ -43,6 +45,8 @@ def render_page(
         "images_per_prompt": images_per_prompt,
         "policy_settings": policy_settings,
         "reward_settings": reward_settings,
+        "source_name": source_name,
+        "optional": optional,
     }
     return environment.get_template(TEMPLATE).render(
         results=results,

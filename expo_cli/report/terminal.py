@@ -13,10 +13,12 @@ from expo_cli.report.wording import (
     fixed,
     images_per_prompt,
     kl_decimals,
+    optional,
     policy_settings,
     reward_decimals,
     reward_name,
     reward_settings,
+    source_name,
 )
 
 STYLES = {"up": "green", "down": "red", "level": ""}
@@ -78,6 +80,37 @@ def style_table(results: Results) -> Table:
                 Text(reward),
                 *cells,
                 f"{policy.rewards[reward].mean.value:.2f}",
+            )
+    return table
+
+
+def ledger_table(results: Results) -> Table:
+    """One row per round and source: shares of images, winners and losers; margins; gain."""
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title="What each policy was the first to learn from",
+        title_justify="left",
+        caption="spread: best minus worst of a prompt's images, and without the exploring agent's; "
+        "gain: of the training reward",
+        caption_justify="left",
+    )
+    table.add_column("policy", no_wrap=True)
+    table.add_column("images of")
+    for name in ("images", "winners", "losers", "margin", "spread", "without", "gain/1000"):
+        table.add_column(name, justify="right")
+    for each in results.ledger:
+        for number, source in enumerate(each.sources):
+            parts = (source.images, source.winners, source.losers)
+            cells = [Text(source_name(source)), *(f"{part:.0%}" for part in parts)]
+            if number:
+                table.add_row("", *cells)
+                continue
+            figures = (each.margin, each.spread, each.spread_without_explore)
+            table.add_row(
+                Text(each.label),
+                *cells,
+                *(optional(figure, 2) for figure in figures),
+                optional(each.gain_per_1000_images, 2),
             )
     return table
 

@@ -5,7 +5,13 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from expo_cli.contracts.results import Estimate, PolicyResult, Results, SamplerSettings
+from expo_cli.contracts.results import (
+    Estimate,
+    PolicyResult,
+    Results,
+    SamplerSettings,
+    SourceShare,
+)
 
 
 def reward_name(results: Results, reward: str) -> str:
@@ -95,3 +101,16 @@ def visible(text: str) -> str:
     return "".join(
         c.encode("unicode_escape").decode() if unicodedata.category(c) == "Cc" else c for c in text
     )
+
+
+def source_name(source: SourceShare) -> str:
+    """Who drew an image and how, in a few words."""
+    eta = f" eta {source.eta:g}" if source.eta else ""
+    return (
+        f"{source.agent}: {source.scheduler}{eta} {source.num_inference_steps} steps, guidance "
+        f"{source.guidance_scale:g}"
+    )
+
+
+def optional(value: float | None, places: int) -> str:
+    return "–" if value is None else fixed(value, places)

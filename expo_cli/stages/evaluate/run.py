@@ -1,7 +1,7 @@
 """`expo evaluate`: turns scored rollouts of several policies into figures and a report."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from expo_cli.config import EvaluateConfig, RunOptions
 from expo_cli.contracts import jsonl
-from expo_cli.contracts.files import alone, atomic
+from expo_cli.contracts.files import alone, atomic, sha256
 from expo_cli.contracts.kinds import Evaluation
 from expo_cli.contracts.outputs import Input
 from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import check_id
-from expo_cli.contracts.results import EvaluatedSample, Results
+from expo_cli.contracts.results import EvaluatedSample, PolicyResult, Results, RoundResult
 from expo_cli.core.alarms import alarms, verdict
 from expo_cli.core.evaluation import PolicySamples, compare
 from expo_cli.core.hps_benchmark import with_group_std
@@ -29,7 +29,7 @@ from expo_cli.report.contact_sheet import contact_sheet
 from expo_cli.report.gallery import Gallery, Prompts, choose_pictures
 from expo_cli.report.page import render_page
 from expo_cli.report.plots import draw_plots
-from expo_cli.report.terminal import settings_lines, style_table, summary_table
+from expo_cli.report.terminal import ledger_table, settings_lines, style_table, summary_table
 from expo_cli.stages.common.inputs import note_unchecked
 from expo_cli.stages.common.progress import Notes, seconds_since
 from expo_cli.stages.evaluate.remarks import provenance, remarks
@@ -51,13 +51,15 @@ class EvaluateResult:
     results: dict[str, Any]
 
 
-def parse_policies(texts: Sequence[str]) -> dict[str, Path]:
+def parse_policies(
+    texts: Sequence[str], wanted: str = "FOLDER, for example base=eval/0"
+) -> dict[str, Path]:
     """Parse `LABEL=FOLDER` texts. Raises UsageError for any other form and for equal labels."""
     policies: dict[str, Path] = {}
     for text in texts:
         label, equals, folder = text.partition("=")
         if not (equals and folder):
-            raise UsageError(f"{text!r} is not LABEL=FOLDER, for example base=eval/0")
+            raise UsageError(f"{text!r} is not LABEL={wanted}")
         try:
             check_id("label", label)
         except ValueError as error:
@@ -84,7 +86,12 @@ def evaluate_policies(
         plan=asdict(config),
         free={"policies": {label: str(folder) for label, folder in folders.items()}},
     )
+    rounds = parse_policies(config.pairs, "FILE, for example iteration-2=it1/pairs.jsonl")
+    for label in rounds:
+        if label not in folders:
+            raise UsageError(f"--pairs: no policy {label!r}; {nearest(label, folders)}")
     read = [Input("a policy's rollout", folder) for folder in folders.values()]
+    read += [Input("the pairs of a policy", path) for path in rounds.values()]
     output.check(run, read, options.overwrite)
     scored = [open_scored(label, folder) for label, folder in folders.items()]
     note_unchecked(notes, "evaluate", {each.folder: each.rollout.run for each in scored})
@@ -131,6 +138,7 @@ def evaluate_policies(
         num_bootstrap=config.num_bootstrap,
         policies=found,
         notes=list(remarks(policies, len(prompts.ids), len(draws), left_out, config)),
+        ledger=read_ledger(rounds, found, config.training_reward),
         provenance=provenance(scored, policies, config),
     )
     results = replace(measured, verdict=verdict(measured), alarms=list(alarms(measured)))
@@ -149,7 +157,8 @@ def evaluate_policies(
                 run,
                 inputs={
                     name: each["sha256"] for name, each in results.provenance["policies"].items()
-                },
+                }
+                | {f"pairs of {label}": sha256(path) for label, path in rounds.items()},
                 counts={"prompts": results.num_prompts, "samples": len(draws) * len(policies)},
                 seconds=seconds_since(started),
                 files=files,
@@ -158,12 +167,29 @@ def evaluate_policies(
     notes.show(summary_table(results))
     if config.protocol == "hps-benchmark":
         notes.show(style_table(results))
+    if results.ledger:
+        notes.show(ledger_table(results))
     for line in settings_lines(results):
         notes.say(line)
     for alarm in results.alarms:
         notes.say(f"{alarm.level}: {alarm.policy}: {alarm.text}")
     notes.say(results.verdict)
     return EvaluateResult(out / "report.html", asdict(results))
+
+
+def read_ledger(
+    rounds: Mapping[str, Path], policies: Sequence[PolicyResult], training_reward: str | None
+) -> list[RoundResult]:
+    """A row for each policy whose pairs were given, in the order of the policies."""
+    if not rounds:
+        return []
+    from expo_cli.stages.evaluate.rounds import read_round  # which imports torch
+
+    return [
+        read_round(rounds[policy.label], policy, training_reward)
+        for policy in policies
+        if policy.label in rounds
+    ]
 
 
 def ordered_rewards(rewards: Sequence[str], config: EvaluateConfig) -> list[str]:
