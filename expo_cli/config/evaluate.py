@@ -18,6 +18,14 @@ class EvaluateConfig(CommonConfig):
     heldout_reward: Annotated[
         str | None, Flag("Label of the reward that they were not trained on.", "Comparing")
     ] = None
+    watched_reward: Annotated[
+        str | None,
+        Flag(
+            "Label of a second reward that may choose a policy or stop training, on training prompts; "
+            "it is then used in training.",
+            "Comparing",
+        ),
+    ] = None
     protocol: Annotated[
         Literal["none", "hps-benchmark"],
         Flag(
@@ -50,6 +58,13 @@ class EvaluateConfig(CommonConfig):
             raise ValueError("--num-bootstrap must be at least 2: one resample has no spread")
         if not 0 < self.confidence < 1:
             raise ValueError(f"--confidence must be in (0, 1), got {self.confidence}")
+        if self.watched_reward is not None and self.training_reward is None:
+            raise ValueError("--watched-reward needs --training-reward")
+        if self.watched_reward is not None and self.watched_reward == self.heldout_reward:
+            raise ValueError(
+                f"--watched-reward and --heldout-reward are both {self.heldout_reward}; a reward that "
+                "chooses a policy is not held out"
+            )
         if self.training_reward is not None and self.training_reward == self.heldout_reward:
             raise ValueError(
                 f"--training-reward and --heldout-reward are both {self.heldout_reward}; a reward "

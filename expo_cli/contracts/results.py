@@ -181,6 +181,21 @@ class RoundResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which policy to keep, and whether to train on: `evaluate --watched-reward`.
+
+    `best` is the baseline if every other policy is in `rejected`, label -> reason. With `stop` the
+    last policy raised the training reward while the watched one fell; go back to `best`.
+    """
+
+    best: str
+    reason: str
+    stop: bool
+    rejected: dict[str, str]
+    rewards_used: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
     """`results.json`."""
 
@@ -190,6 +205,8 @@ class Results:
     rewards: list[str]
     training_reward: str | None
     heldout_reward: str | None
+    watched_reward: str | None = None
+    choice: Choice | None = None
     num_prompts: int
     num_samples: int
     num_images_per_prompt: float | None = None

@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from expo_cli.contracts.results import PolicyResult, Results
+from expo_cli.contracts.results import Choice, PolicyResult, Results
 from expo_cli.core.alarms import largest_shift
 from expo_cli.report.wording import (
     direction,
@@ -113,6 +113,15 @@ def ledger_table(results: Results) -> Table:
                 optional(each.gain_per_1000_images, 2),
             )
     return table
+
+
+def choice_lines(choice: Choice) -> Iterator[str]:
+    yield f"best: {choice.best}: {choice.reason}"
+    for label, reason in choice.rejected.items():
+        yield f"not {label}: {reason}"
+    if choice.stop:
+        yield f"stop: the training reward rises while the watched one falls; go back to {choice.best}"
+    yield f"used in training from now on: {', '.join(choice.rewards_used)}"
 
 
 def settings_lines(results: Results) -> Iterator[str]:

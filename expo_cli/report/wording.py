@@ -20,7 +20,7 @@ def reward_name(results: Results, reward: str) -> str:
         return reward if reward == "training" else f"{reward} (training)"
     if reward == results.heldout_reward:
         return "held out" if reward == "heldout" else f"{reward} (held out)"
-    return reward
+    return f"{reward} (watched)" if reward == results.watched_reward else reward
 
 
 def decimals(estimates: Iterable[Estimate]) -> int:

@@ -20,6 +20,7 @@ from expo_cli.contracts.provenance import Run
 from expo_cli.contracts.records import check_id
 from expo_cli.contracts.results import EvaluatedSample, PolicyResult, Results, RoundResult
 from expo_cli.core.alarms import alarms, verdict
+from expo_cli.core.choice import choose
 from expo_cli.core.evaluation import PolicySamples, compare
 from expo_cli.core.hps_benchmark import with_group_std
 from expo_cli.core.statistics import estimates
@@ -29,7 +30,13 @@ from expo_cli.report.contact_sheet import contact_sheet
 from expo_cli.report.gallery import Gallery, Prompts, choose_pictures
 from expo_cli.report.page import render_page
 from expo_cli.report.plots import draw_plots
-from expo_cli.report.terminal import ledger_table, settings_lines, style_table, summary_table
+from expo_cli.report.terminal import (
+    choice_lines,
+    ledger_table,
+    settings_lines,
+    style_table,
+    summary_table,
+)
 from expo_cli.stages.common.inputs import note_unchecked
 from expo_cli.stages.common.progress import Notes, seconds_since
 from expo_cli.stages.evaluate.remarks import provenance, remarks
@@ -131,6 +138,7 @@ def evaluate_policies(
         rewards=rewards,
         training_reward=config.training_reward,
         heldout_reward=config.heldout_reward,
+        watched_reward=config.watched_reward,
         num_prompts=len(prompts.ids),
         num_samples=len(draws),
         num_images_per_prompt=len(draws) / len(prompts.ids),
@@ -141,7 +149,12 @@ def evaluate_policies(
         ledger=read_ledger(rounds, found, config.training_reward),
         provenance=provenance(scored, policies, config),
     )
-    results = replace(measured, verdict=verdict(measured), alarms=list(alarms(measured)))
+    results = replace(
+        measured,
+        verdict=verdict(measured),
+        alarms=list(alarms(measured)),
+        choice=choose(measured) if config.watched_reward is not None else None,
+    )
     gallery = choose_pictures(
         prompts,
         policies,
@@ -174,6 +187,9 @@ def evaluate_policies(
     for alarm in results.alarms:
         notes.say(f"{alarm.level}: {alarm.policy}: {alarm.text}")
     notes.say(results.verdict)
+    if results.choice is not None:
+        for line in choice_lines(results.choice):
+            notes.say(line)
     return EvaluateResult(out / "report.html", asdict(results))
 
 
@@ -200,11 +216,12 @@ def ordered_rewards(rewards: Sequence[str], config: EvaluateConfig) -> list[str]
     named = {
         "--training-reward": config.training_reward,
         "--heldout-reward": config.heldout_reward,
+        "--watched-reward": config.watched_reward,
     }
     for flag, reward in named.items():
         if reward is not None and reward not in rewards:
             raise UsageError(f"{flag}: no scores by {reward!r}; {nearest(reward, list(rewards))}")
-    first = [reward for reward in named.values() if reward is not None]
+    first = list(dict.fromkeys(reward for reward in named.values() if reward is not None))
     return first + [reward for reward in rewards if reward not in first]
 
 
