@@ -33,7 +33,10 @@ FAST = {
 @pytest.fixture
 def prompts(tmp_path):
     path = tmp_path / "prompts.jsonl"
-    lines = [{"prompt_id": f"p{n}", "prompt": f"prompt {n}"} for n in range(3)]
+    lines = [
+        {"prompt_id": f"p{n}", "prompt": f"prompt {n}", "negative_prompt": "blurry"}
+        for n in range(3)
+    ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
@@ -117,7 +120,8 @@ def by_hand(sample, policy, ref, w):
     reference = StableDiffusionPipeline.from_pretrained(ref).unet
     scheduler = DDIMScheduler.from_config(policy.scheduler.config, clip_sample=False)
     scheduler.set_timesteps(2)
-    ids = policy.tokenizer(["", sample.prompt], padding="max_length", return_tensors="pt").input_ids
+    texts = [sample.negative_prompt, sample.prompt]
+    ids = policy.tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
     embeds = policy.text_encoder(ids)[0]
     x = normal(generators([sample.seed])[0], (4, 8, 8))[None]
     for t in scheduler.timesteps:

@@ -167,7 +167,7 @@ def roll_out(
         ref, w = extrapolation
         plan["w"] = w
         inputs |= model_sha256s("ref", ref, (*NETWORK, *SCHEDULER))
-        drawn_by = f"{policy} extrapolated from {ref} by {w:g}"
+        drawn_by = f"{policy} extrapolated from {ref}, w {w:g}"
         policy_sha256 = json_sha256([policy_sha256, one_sha256(inputs, "ref"), w])
     notes.say(
         f"rollout: {len(prompts)} prompts x {config.num_images_per_prompt} images by {drawn_by}, "
@@ -260,7 +260,8 @@ def check_sampling(config: RolloutConfig, pipeline: str, sampling: SamplingPlan)
         )
     if not sampling.is_guided and config.neg_schedule != "none":
         raise UsageError(
-            f"--explorer {config.explorer}: negative prompts have no effect without guidance"
+            f"--explorer {config.explorer}: negative prompts have no effect without guidance, at "
+            f"guidance_scale {sampling.guidance_scale:g}"
         )
     if config.kl_to:
         sampling.gaussian_eta()

@@ -86,12 +86,12 @@ class Models:
 
     @staticmethod
     def load(drawing: Drawing, device: torch.device, dtype: torch.dtype) -> "Models":
-        policy, kl_to = load_model(drawing.policy, device, dtype), drawing.config.kl_to
+        policy, source = load_model(drawing.policy, device, dtype), drawing.config.kl_to
+        kl_to = load_model(source, device, dtype) if source else None
         extrapolation = None
         if drawing.extrapolation is not None:
             ref, w = drawing.extrapolation
             extrapolation = Extrapolation(load_reference(ref, policy, drawing.policy, dtype), w)
-        kl_to = load_model(kl_to, device, dtype) if kl_to else None
         return Models(policy, kl_to, extrapolation)
 
 
