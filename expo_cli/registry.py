@@ -3,7 +3,8 @@
 A part is named by a *spec*: `NAME[:key=value,...]`, or the dotted import path of a class that lives
 outside EXPO, with the same options: `my_lab.rewards.Sharpness:radius=2`. A part whose first option
 is a string accepts it without its key: `exec:./judge.py` is `exec:program=./judge.py`. Quotation marks
-protect commas: `'pickscore:model="models/a,b"'`.
+protect commas: `'pickscore:model="models/a,b"'`. An option of several values has slashes between
+them: `mixture:guidance_scale=1.5/3`.
 """
 
 import re
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 import msgspec
 
@@ -29,7 +30,9 @@ EXPLORERS = {
     "same": "expo_cli.core.exploration.Same",
     "previous": "expo_cli.core.exploration.Previous",
     "reference": "expo_cli.core.exploration.Reference",
+    "extrapolate": "expo_cli.core.exploration.Extrapolate",
     "sampling": "expo_cli.core.exploration.Sampling",
+    "mixture": "expo_cli.core.exploration.Mixture",
     "checkpoint": "expo_cli.core.exploration.Checkpoint",
 }
 
@@ -82,12 +85,12 @@ MODELS = {
 # The class that each part of a table inherits from.
 BASES = (
     (OBJECTIVES, "objective", "expo_cli.core.objectives.Objective"),
+    (EXPLORERS, "explorer", "expo_cli.core.exploration.Explorer"),
     (PAIRINGS, "pairing", "expo_cli.core.pairing.Pairing"),
     (REWARDS, "reward", "expo_cli.rewards.protocol.Reward"),
 )
 # Methods that a class of any other table must have.
 NEEDED = (
-    (EXPLORERS, "explorer", ("policy", "plan")),
     (LAYOUTS, "layout", ("rankings", "read")),
     (EXPORTS, "export", ("write", "finish")),
     (COMBINATIONS, "combination", ("__call__",)),
@@ -166,6 +169,12 @@ def find(table: Mapping[str, str], name: str) -> type:
     return part
 
 
+def converted(text: str, wanted: Any) -> Any:
+    """An option's value. Raises ValueError for text of another type."""
+    value = text.split("/") if get_origin(wanted) is tuple else text
+    return msgspec.convert(value, wanted, strict=False)
+
+
 def build(table: Mapping[str, str], spec: str) -> Any:
     """An instance of the part that `spec` names, its options converted to its fields' types.
 
@@ -189,6 +198,6 @@ def build(table: Mapping[str, str], spec: str) -> Any:
         if key not in known:
             raise UsageError(f"{spec}: {name} has no option {key!r}; {nearest(key, known)}")
     try:
-        return part(**{k: msgspec.convert(v, types[k], strict=False) for k, v in options.items()})
+        return part(**{name: converted(text, types[name]) for name, text in options.items()})
     except (ValueError, TypeError) as error:  # msgspec.ValidationError is a ValueError
         raise UsageError(f"{spec}: {error}") from error

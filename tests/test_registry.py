@@ -21,7 +21,8 @@ def test_every_part_is_there(table, name):
 
 @pytest.mark.parametrize("table", ["OBJECTIVES", "EXPLORERS", "PAIRINGS", "COMBINATIONS"])
 def test_every_part_that_needs_no_files_builds_with_its_defaults(table):
-    for name in TABLES[table].keys() - {"checkpoint"}:  # which needs the path of one
+    # The path of one, and several values: these two need an option.
+    for name in TABLES[table].keys() - {"checkpoint", "mixture"}:
         assert build(TABLES[table], name) == build(TABLES[table], TABLES[table][name])
 
 
@@ -53,6 +54,7 @@ class Part:
     steps: int = 1
     fast: bool = True
     limit: int | None = None
+    scales: tuple[float, ...] = ()
 
     def __post_init__(self):
         if self.beta < 0:
@@ -76,6 +78,8 @@ TABLE = {"part": f"{__name__}.Part"}
         ("part: path = x , beta = 2", Part("x", beta=2.0)),
         ("part:path=x,fast=false", Part("x", fast=False)),
         ("part:path=a=b,limit=3", Part("a=b", limit=3)),
+        ("part:a/b,scales=1.5/3", Part("a/b", scales=(1.5, 3.0))),
+        ("part:x,scales=2", Part("x", scales=(2.0,))),
         (f"{__name__}.Part:path=x,steps=3", Part("x", steps=3)),
     ],
 )
@@ -93,6 +97,8 @@ def test_options_become_the_fields_types(spec, part):
         ("part:x,bta=1", "no option 'bta'; did you mean 'beta'?"),
         ("part:x,beta=much", "Expected `float`"),
         ("part:x,steps=1.5", "Expected `int`"),
+        ("part:x,scales=1/much", "Expected `float`, got `str` - at `$[1]`"),
+        ("part:x,scales=1//2", "Expected `float`"),
         ("part:x,beta=-1", "beta must not be negative"),
         ("part:path=x,y", "'y' is not KEY=VALUE"),
         ("no.such.module.Part", "cannot be imported"),

@@ -29,17 +29,19 @@ class RolloutConfig(CommonConfig):
         str | None,
         Flag(
             "How the explore agent differs from main: same, previous, reference, "
-            "sampling[:guidance_scale=,eta=,num_inference_steps=,scheduler=] or "
-            "checkpoint:path=.",
+            "extrapolate[:w=1.5], sampling[:guidance_scale=,eta=,num_inference_steps=,scheduler=], "
+            "mixture:guidance_scale=1.5/3 (the same options, other settings for each image of a "
+            "prompt) or checkpoint:path=.",
             "Policies",
         ),
     ] = None
     previous: Annotated[
         str | None, Flag("Weights of the previous iteration, for --explorer previous.", "Policies")
     ] = None
-    ref: Annotated[str | None, Flag("Reference weights, for --explorer reference.", "Policies")] = (
-        None
-    )
+    ref: Annotated[
+        str | None,
+        Flag("Reference weights, for --explorer reference and extrapolate.", "Policies"),
+    ] = None
     kl_to: Annotated[
         str | None,
         Flag(

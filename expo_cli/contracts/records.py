@@ -84,7 +84,8 @@ class Sample:
     """A line of `rollout/part-00012.jsonl`: one drawn image, and how to draw it again.
 
     Its final latents are the tensor `sample_id` of `part-00012.safetensors`, `digest` the first 16
-    hexadecimal digits of their sha256 as stored. `policy` is the sha256 of the model that drew it.
+    hexadecimal digits of their sha256 as stored. `policy` is the sha256 of the model that drew it, or,
+    if it was extrapolated, of the sha256s of policy and reference, and w.
     `image_digest` is the digest of the file `image`. `kl` is in nats over the whole trajectory.
     """
 

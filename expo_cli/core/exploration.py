@@ -5,8 +5,8 @@ weights draw and with which sampler settings. EXPO-I is `same`; every other choi
 """
 
 import math
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 
 from expo_cli.errors import UsageError
 
@@ -49,27 +49,36 @@ class Policies:
     reference: str | None = None
 
 
-class Explorer(Protocol):
+class Explorer:
+    """Your own explorer inherits from this class, which draws as the main agent does."""
+
     def policy(self, policies: Policies) -> str:
         """The source of the weights to draw with. Raises UsageError when it was not given."""
+        return policies.current
+
+    def extrapolation(self, policies: Policies) -> tuple[str, float] | None:
+        """The weights and the w of an extrapolation, see `Extrapolate`; None for none.
+
+        Raises UsageError when the weights were not given.
+        """
+        return None
 
     def plan(self, plan: SamplingPlan) -> SamplingPlan:
         """The sampler settings, derived from the main agent's."""
-
-
-@dataclass(frozen=True)
-class Same:
-    """The main agent with different noise: EXPO-I."""
-
-    def policy(self, policies: Policies) -> str:
-        return policies.current
-
-    def plan(self, plan: SamplingPlan) -> SamplingPlan:
         return plan
 
+    def plans(self, plan: SamplingPlan) -> Sequence[SamplingPlan]:
+        """Image i of a prompt is drawn with the settings at i modulo their number."""
+        return [self.plan(plan)]
+
 
 @dataclass(frozen=True)
-class Previous(Same):
+class Same(Explorer):
+    """The main agent with different noise: EXPO-I."""
+
+
+@dataclass(frozen=True)
+class Previous(Explorer):
     """The policy of the previous iteration, theta_{t-1}."""
 
     def policy(self, policies: Policies) -> str:
@@ -79,7 +88,7 @@ class Previous(Same):
 
 
 @dataclass(frozen=True)
-class Reference(Same):
+class Reference(Explorer):
     """The pre-trained reference, p_ref."""
 
     def policy(self, policies: Policies) -> str:
@@ -89,7 +98,29 @@ class Reference(Same):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling(Same):
+class Extrapolate(Explorer):
+    """The policy, moved on in the direction in which training moved it away from the reference.
+
+    A step's prediction is `eps_ref + w (eps_policy - eps_ref)`, both under the same guidance. At
+    w = 1 that is the policy; above, a step's mean is that of policy^w / reference^(w - 1), the
+    second sampler of PILAF (arXiv 2502.04270: w = 1 + beta) and of arXiv 2409.19605, whose theory is
+    that of mixing it with the policy's own samples.
+    """
+
+    w: float = 1.5
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.w) and self.w > 0):
+            raise ValueError(f"w must be finite and above 0 (1 is the policy), got {self.w:g}")
+
+    def extrapolation(self, policies: Policies) -> tuple[str, float]:
+        if policies.reference is None:
+            raise UsageError("--explorer extrapolate needs --ref WEIGHTS")
+        return policies.reference, self.w
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling(Explorer):
     """The current weights with other sampler settings; unnamed ones stay unchanged."""
 
     scheduler: str | None = None
@@ -108,17 +139,42 @@ class Sampling(Same):
             raise ValueError(f"eta must be in [0, 1], got {self.eta}")
 
     def plan(self, plan: SamplingPlan) -> SamplingPlan:
-        named = {
-            "scheduler": self.scheduler,
-            "num_inference_steps": self.num_inference_steps,
-            "guidance_scale": self.guidance_scale,
-            "eta": self.eta,
-        }
-        return replace(plan, **{k: v for k, v in named.items() if v is not None})
+        return replace(plan, **{k: v for k, v in asdict(self).items() if v is not None})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint(Same):
+class Mixture(Explorer):
+    """The current weights, each image of a prompt with other sampler settings.
+
+    An option has one value for all settings, or one value per setting; unnamed ones stay unchanged.
+    """
+
+    scheduler: tuple[str, ...] = ()
+    num_inference_steps: tuple[int, ...] = ()
+    guidance_scale: tuple[float, ...] = ()
+    eta: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        counts = {name: len(values) for name, values in asdict(self).items() if len(values) > 1}
+        if not counts:
+            raise ValueError("needs an option with several values, as guidance_scale=1.5/3")
+        if len(set(counts.values())) > 1:
+            told = ", ".join(f"{count} of {name}" for name, count in counts.items())
+            raise ValueError(f"the numbers of values differ: {told}")
+        self.settings()
+
+    def settings(self) -> list[Sampling]:
+        named = {name: values for name, values in asdict(self).items() if values}
+        count = max(map(len, named.values()))
+        rows = zip(*(values * (count // len(values)) for values in named.values()), strict=True)
+        return [Sampling(**dict(zip(named, row, strict=True))) for row in rows]
+
+    def plans(self, plan: SamplingPlan) -> Sequence[SamplingPlan]:
+        return [setting.plan(plan) for setting in self.settings()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(Explorer):
     """Any other weights, such as a second policy trained with its own alpha."""
 
     path: str

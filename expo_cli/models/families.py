@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from expo_cli.contracts.files import read_json
+from expo_cli.contracts.identity import NETWORK, TEXT, VAE, pipeline_sha256s
 from expo_cli.contracts.sources import MODEL_INDEX, base_source, model_folder
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.models.schedulers import SAMPLERS
@@ -28,6 +29,8 @@ NOISE_SETTINGS = {
     "rescale_betas_zero_snr": False,
     "shift": 1.0,
 }
+# Settings of a network on which the shape of its latents and its conditioning depend.
+NETWORK_SETTINGS = ("in_channels", "guidance_embeds")
 FLOW_MATCH_EULER = "flow-match-euler"
 
 
@@ -122,6 +125,32 @@ def check_same_noise(source: str, other: str, flag: str, predicted: bool = True)
                 f"{flag} {other}: its scheduler has {name} {others[name]!r}, that of {source} "
                 f"{settings[name]!r}; both must be trained on the same noise"
             )
+
+
+def check_same_prediction(source: str, other: str, flag: str) -> None:
+    """Raises UsageError when the predictions of two models for the same latents and conditioning
+    cannot be combined: another family, noise, text encoder, VAE or shape of the latents."""
+    folders = pipeline_folder(source), pipeline_folder(other)
+    if folders[0] == folders[1]:
+        return
+    ours, others = map(prediction_settings, folders)
+    for name in sorted(ours.keys() | others.keys()):
+        if ours.get(name) != others.get(name):
+            raise UsageError(
+                f"{flag} {other}: its {name} is not that of {source}, so their predictions cannot be "
+                "combined; give the model that the policy was trained from"
+            )
+    check_same_noise(source, other, flag)
+
+
+def prediction_settings(folder: Path) -> dict[str, Any]:
+    """What a pipeline's prediction depends on besides its weights and its noise."""
+    settings = {"pipeline": pipeline_class(folder)} | pipeline_sha256s(folder, (*TEXT, *VAE))
+    for name in NETWORK:
+        if (path := folder / name / "config.json").exists():
+            config = read_json(path, dict[str, Any])
+            settings |= {key: config.get(key) for key in NETWORK_SETTINGS}
+    return settings
 
 
 def noise_settings(folder: Path) -> dict[str, Any]:

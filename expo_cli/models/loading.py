@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from expo_cli.contracts.sources import model_folder
+from expo_cli.contracts.sources import is_adapter, model_folder
 from expo_cli.models.families import pipeline_class, pipeline_folder
 from expo_cli.models.protocol import Decoder, DiffusionModel, Encoder, TextEncoder
 from expo_cli.models.vae import VAEDecoder, VAEEncoder
@@ -34,6 +34,16 @@ def load_model(source: str, device: torch.device, dtype: torch.dtype) -> Diffusi
         model.network.requires_grad_(False)
         model.set_dtype(dtype)
     return model
+
+
+def load_reference(
+    ref: str, policy: DiffusionModel, source: str, dtype: torch.dtype
+) -> DiffusionModel:
+    """The frozen model of `ref`; the `policy` itself, loaded from `source`, if disabling its LoRA
+    adapter gives that model."""
+    if is_adapter(model_folder(source)) and model_folder(ref).samefile(policy.folder):
+        return policy
+    return load_model(ref, policy.device, dtype)
 
 
 def load_decoder(source: str, device: torch.device, dtype: torch.dtype) -> Decoder:

@@ -1,6 +1,7 @@
 """Draws latents: classifier-free guidance with any sampler, and noise from each sample's own seed."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -86,6 +87,33 @@ def guided(
     return torch.where(scale > 1, negative + scale * (positive - negative), positive)
 
 
+@dataclass(frozen=True)
+class Extrapolation:
+    """`guided`, extrapolated from a reference: `reference + w (policy - reference)`, in fp32.
+
+    The noise that follows from a v-prediction or a velocity is affine in it at a given x_t, and
+    the weights 1 - w and w sum to 1: extrapolating any of the three is extrapolating the noise.
+    A `reference` that is the policy itself is the policy without its LoRA adapter.
+    """
+
+    reference: DiffusionModel
+    w: float
+
+    def __call__(
+        self,
+        model: DiffusionModel,
+        latents: Tensor,
+        timesteps: Tensor,
+        conditioning: Conditioning,
+        guidance_scale: float | Tensor,
+    ) -> Tensor:
+        policy = guided(model, latents, timesteps, conditioning, guidance_scale)
+        shared = self.reference is model
+        with model.reference() if shared else nullcontext():
+            reference = guided(self.reference, latents, timesteps, conditioning, guidance_scale)
+        return torch.lerp(reference, policy, self.w)  # at w = 1 exactly the policy
+
+
 @torch.inference_mode()
 def draw(
     model: DiffusionModel,
@@ -96,13 +124,15 @@ def draw(
     plan: SamplingPlan,
     reference: DiffusionModel | None = None,
     branching: Branching | None = None,
+    predict: Callable[..., Tensor] = guided,
 ) -> Trajectory:
     """Draw one sample per row of `conditioning`.
 
     All noise of a sample, initial and per step, comes from its own seed and does not depend on the
     batch. `negative` is unused if guidance is an input of the network. With `reference`, the KL of
     each step to it is returned (0 for a step without noise, such as the last one of DDPM). With
-    `branching` (DDIM only), it chooses among candidates from step `skip_steps` on.
+    `branching` (DDIM only), it chooses among candidates from step `skip_steps` on. `predict` is
+    `guided` or an `Extrapolation`.
     """
     scheduler = model.make_scheduler(plan.scheduler)
     try:
@@ -131,7 +161,7 @@ def draw(
         if step == len(visited):
             return View(latents)
         at = visited[step].expand(len(latents))
-        prediction = guided(model, latents, at, both, guidance)
+        prediction = predict(model, latents, at, both, guidance)
         epsilon = model.epsilon(prediction, latents, at)
         return View(clean_latents(latents, epsilon, alphas[step]), prediction)
 
@@ -139,7 +169,7 @@ def draw(
     known: Tensor | None = None
     for step, timestep in enumerate(scheduler.timesteps):
         inputs = scheduler.scale_model_input(latents, timestep)
-        prediction = guided(model, inputs, timestep, both, guidance) if known is None else known
+        prediction = predict(model, inputs, timestep, both, guidance) if known is None else known
         at = timestep.long().expand(len(latents))
         if reference is not None:
             other = guided(reference, inputs, timestep, both, guidance)

@@ -64,11 +64,13 @@ def planned_drawing(
         prompts=prompts,
         negative_prompts=[],
         negative_probability=0.0,
-        sampling=SamplingPlan(
-            scheduler=config.scheduler,
-            num_inference_steps=config.num_inference_steps,
-            guidance_scale=config.guidance_scale,
-        ),
+        samplings=[
+            SamplingPlan(
+                scheduler=config.scheduler,
+                num_inference_steps=config.num_inference_steps,
+                guidance_scale=config.guidance_scale,
+            )
+        ],
         policy=policy,
         policy_sha256="",
         config=config,
@@ -106,14 +108,16 @@ def draw_theirs(
 ) -> None:
     (folder / "images").mkdir(parents=True)
     samples = drawing.plan_samples(plan, plan.prompts, size, size)
-    for batch in drawing.batches(samples, plan.config.num_images_per_prompt):
+    count = plan.config.num_images_per_prompt
+    for start in range(0, len(samples), count):
+        batch = samples[start : start + count]
         shape = model.latent_shape(size, size)
         noise = [normal(generator, shape) for generator in generators([s.seed for s in batch])]
         images = pipeline(
             batch[0].prompt,
             height=size,
             width=size,
-            num_images_per_prompt=len(batch),
+            num_images_per_prompt=count,
             num_inference_steps=plan.config.num_inference_steps,
             guidance_scale=plan.config.guidance_scale,
             latents=torch.stack(noise).to(model.device, model.dtype),

@@ -207,6 +207,18 @@ def test_the_target_is_what_leads_from_noise_to_latents(family, folder, model):
     torch.testing.assert_close(epsilon, own_noise, atol=1e-5, rtol=1e-5)
 
 
+def test_extrapolating_a_velocity_is_extrapolating_the_noise(family, folder, model):
+    """As with v-prediction in tests/models/test_sampling.py."""
+    shape = model.latent_shape(HEIGHT, family.width)
+    latents, policy, reference = (torch.randn(2, *shape) for _ in range(3))
+    timesteps = torch.tensor([20, 900])
+    extrapolated = model.epsilon(torch.lerp(reference, policy, 1.5), latents, timesteps)
+    of_policy = model.epsilon(policy, latents, timesteps)
+    of_reference = model.epsilon(reference, latents, timesteps)
+    expected = of_reference + 1.5 * (of_policy - of_reference)
+    torch.testing.assert_close(extrapolated, expected, atol=1e-4, rtol=1e-4)
+
+
 def test_the_training_timesteps_of_sd3_are_logit_normal_and_shifted(tmp_path):
     """The median of a logit-normal is 1/2; a shift of 3 makes sigma 3 * 0.5 / (1 + 2 * 0.5)."""
     model = load(stable_diffusion_3(tmp_path / "m"))

@@ -155,6 +155,18 @@ def test_v_prediction_implies_the_right_noise(tiny_sd_v):
     )
 
 
+def test_extrapolating_a_v_prediction_is_extrapolating_the_noise(tiny_sd_v):
+    """As with a velocity in tests/models/test_families.py: eps_ref + w (eps_policy - eps_ref)."""
+    model = load_model(str(tiny_sd_v), CPU, torch.float32)
+    latents, policy, reference = (torch.randn(2, 4, 8, 8) for _ in range(3))
+    timesteps = torch.tensor([5, 700])
+    extrapolated = model.epsilon(torch.lerp(reference, policy, 1.5), latents, timesteps)
+    of_policy = model.epsilon(policy, latents, timesteps)
+    of_reference = model.epsilon(reference, latents, timesteps)
+    expected = of_reference + 1.5 * (of_policy - of_reference)
+    torch.testing.assert_close(extrapolated, expected, atol=1e-4, rtol=1e-4)
+
+
 def test_a_schedule_that_needs_scipy_says_so(monkeypatch):
     """diffusers takes beta sigmas from scipy, which need not be installed."""
     monkeypatch.setattr(scheduling_euler_discrete, "is_scipy_available", lambda: False)

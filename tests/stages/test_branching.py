@@ -217,6 +217,18 @@ def test_noise_and_choices_do_not_depend_on_the_batch(branched, tiny_sd, tmp_pat
             torch.testing.assert_close(tensors[name], others[name], atol=1e-3, rtol=1e-3)
 
 
+def test_steps_of_a_mixture_state_the_settings_of_their_sample(tiny_sd, tmp_path):
+    mixture = "mixture:guidance_scale=1/5,num_inference_steps=2/4"
+    settings = {"agent": "explore", "explorer": mixture, "batch_size": 2, "part_size": 3}
+    [(samples, steps, _)] = parts(roll_out_branched(tmp_path / "out", tiny_sd, **settings))
+    assert [(s.sample_id, s.number, s.guidance_scale) for s in steps] == [
+        (sample.sample_id, number, sample.guidance_scale)
+        for sample in samples
+        for number in range(1, sample.num_inference_steps)
+    ]
+    assert [sample.guidance_scale for sample in samples] == [1, 5] * 3
+
+
 def test_a_reward_that_knows_no_timesteps_judges_what_the_policy_sees(
     branched, tiny_sd, tiny_clip, tmp_path
 ):

@@ -1,6 +1,6 @@
 """Steps with several candidates: draws them, judges them, and continues the sample from one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -111,11 +111,6 @@ class CandidateSteps:
         shape = tuple(fork.latents.shape[1:])
         noise = [normal(generator, shape) for generator in generators(seeds)]
         return torch.stack(noise).to(fork.latents.device)
-
-    def finished(self) -> Iterator[BranchedStep]:
-        """All steps, sample by sample."""
-        for steps in self.steps:
-            yield from steps
 
 
 def step_record(

@@ -33,6 +33,7 @@ from expo_cli.models.families import (
     check_gaussian_steps,
     check_negative_prompts,
     check_same_noise,
+    check_same_prediction,
     check_text_cache,
     pipeline_class,
     pipeline_folder,
@@ -127,8 +128,8 @@ def roll_out(
     explorer: Explorer = build(EXPLORERS, config.explorer or "same")
     config = replace(config, scheduler=scheduler_of(pipeline_of(config.policy), config.scheduler))
     policies = Policies(current=config.policy, previous=config.previous, reference=config.ref)
-    policy = explorer.policy(policies)
-    sampling = explorer.plan(
+    policy, extrapolation = explorer.policy(policies), explorer.extrapolation(policies)
+    samplings = explorer.plans(
         SamplingPlan(
             scheduler=config.scheduler,
             num_inference_steps=config.num_inference_steps,
@@ -138,7 +139,8 @@ def roll_out(
     )
     pipeline = pipeline_of(policy)
     check_text_cache(config.text_cache, policy)
-    scheduler_of(pipeline, sampling.scheduler)
+    if extrapolation:
+        check_same_prediction(policy, extrapolation[0], "--ref")
     if config.kl_to:
         check_gaussian_steps(pipeline, "--kl-to")
         check_same_noise(policy, config.kl_to, "--kl-to", predicted=False)
@@ -146,34 +148,32 @@ def roll_out(
         check_gaussian_steps(pipeline, "--num-step-candidates")
     own = any(prompt.negative_prompt for prompt in prompts)
     check_negative_prompts(pipeline, own or config.neg_schedule != "none")
-    if sampling.eta and sampling.scheduler != "ddim":
-        raise UsageError(
-            f"--explorer {config.explorer}: eta belongs to ddim, not {sampling.scheduler}"
-        )
-    if not sampling.is_guided and config.neg_schedule != "none":
-        raise UsageError(
-            f"--explorer {config.explorer}: negative prompts have no effect without guidance"
-        )
-    if config.kl_to:
-        sampling.gaussian_eta()
-    step_reward = build_step_reward(config, sampling)
+    for sampling in samplings:
+        check_sampling(config, pipeline, sampling)
+    step_reward = build_step_reward(config)
     probability = negative_probability(config.neg_schedule, config.iteration, config.iterations)
     count = num_parts(len(prompts), config.part_size)
     settings = asdict(config) | {"drawn_by": policy, "prompts": str(prompts_path)}
     plan = {name: value for name, value in settings.items() if name not in FREE_SETTINGS} | {
-        "sampling": asdict(sampling),
+        "sampling": asdict(sampling) if len(samplings) == 1 else [*map(asdict, samplings)],
         "negative_probability": probability,
         "num_prompts": len(prompts),
         "num_samples": len(prompts) * config.num_images_per_prompt,
         "num_parts": count,
     }
+    inputs = model_sha256s("drawn_by", policy, (*NETWORK, *TEXT, *SCHEDULER, *VAE))
+    drawn_by, policy_sha256 = policy, one_sha256(inputs, "drawn_by")
+    if extrapolation:
+        ref, w = extrapolation
+        plan["w"] = w
+        inputs |= model_sha256s("ref", ref, (*NETWORK, *SCHEDULER))
+        drawn_by = f"{policy} extrapolated from {ref}, w {w:g}"
+        policy_sha256 = json_sha256([policy_sha256, one_sha256(inputs, "ref"), w])
     notes.say(
-        f"rollout: {len(prompts)} prompts x {config.num_images_per_prompt} images by {policy}, "
-        f"{sampling.scheduler} {sampling.num_inference_steps} steps, guidance "
-        f"{sampling.guidance_scale:g}, negative prompts {probability:.0%}, {count} parts"
+        f"rollout: {len(prompts)} prompts x {config.num_images_per_prompt} images by {drawn_by}, "
+        f"{' or '.join(map(told, samplings))}, negative prompts {probability:.0%}, {count} parts"
         + (f", {config.num_step_candidates} candidates per step" if step_reward else "")
     )
-    inputs = model_sha256s("drawn_by", policy, (*NETWORK, *TEXT, *SCHEDULER, *VAE))
     if config.kl_to:
         inputs |= model_sha256s("kl_to", config.kl_to, (*NETWORK, *SCHEDULER))
     inputs["prompts"] = records_sha256(prompts)
@@ -214,9 +214,10 @@ def roll_out(
                 prompts=prompts,
                 negative_prompts=negative_prompts,
                 negative_probability=probability,
-                sampling=sampling,
+                samplings=samplings,
                 policy=policy,
-                policy_sha256=one_sha256(inputs, "drawn_by"),
+                policy_sha256=policy_sha256,
+                extrapolation=extrapolation,
                 config=config,
                 step_reward=step_reward,
             )
@@ -243,13 +244,33 @@ def pipeline_of(source: str) -> str:
     return pipeline_class(pipeline_folder(source))
 
 
-def build_step_reward(config: RolloutConfig, sampling: SamplingPlan) -> tuple[str, Reward] | None:
-    """The label and the reward of step candidates, None without candidates.
+def told(sampling: SamplingPlan) -> str:
+    return (
+        f"{sampling.scheduler} {sampling.num_inference_steps} steps, guidance "
+        f"{sampling.guidance_scale:g}"
+    )
 
-    Raises UsageError for a sampler without Gaussian steps, or an unknown reward.
-    """
-    if config.num_step_candidates is None:
-        return None
+
+def check_sampling(config: RolloutConfig, pipeline: str, sampling: SamplingPlan) -> None:
+    """Raises UsageError for sampler settings that contradict each other, the family or other flags."""
+    scheduler_of(pipeline, sampling.scheduler)
+    if sampling.eta and sampling.scheduler != "ddim":
+        raise UsageError(
+            f"--explorer {config.explorer}: eta belongs to ddim, not {sampling.scheduler}"
+        )
+    if not sampling.is_guided and config.neg_schedule != "none":
+        raise UsageError(
+            f"--explorer {config.explorer}: negative prompts have no effect without guidance, at "
+            f"guidance_scale {sampling.guidance_scale:g}"
+        )
+    if config.kl_to:
+        sampling.gaussian_eta()
+    if config.num_step_candidates is not None:
+        check_step_candidates(config, sampling)
+
+
+def check_step_candidates(config: RolloutConfig, sampling: SamplingPlan) -> None:
+    """Raises UsageError for a sampler without Gaussian steps, or none that is not skipped."""
     if sampling.scheduler != "ddim" or not sampling.eta:
         raise UsageError(
             "--num-step-candidates needs steps with noise, --scheduler ddim with --eta above 0, "
@@ -259,6 +280,15 @@ def build_step_reward(config: RolloutConfig, sampling: SamplingPlan) -> tuple[st
         raise UsageError(
             f"--skip-steps {config.skip_steps} leaves none of {sampling.num_inference_steps} steps"
         )
+
+
+def build_step_reward(config: RolloutConfig) -> tuple[str, Reward] | None:
+    """The label and the reward of step candidates, None without candidates.
+
+    Raises UsageError for an unknown reward.
+    """
+    if config.num_step_candidates is None:
+        return None
     label, spec = split_label(config.step_reward)
     return label, build(REWARDS, spec)
 

@@ -1,9 +1,9 @@
 """The work of `expo rollout`: draws batches across prompts, and writes latents and checks in parts."""
 
-import itertools
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,9 +23,9 @@ from expo_cli.contracts.tensors import latents_digest, write_tensors
 from expo_cli.core.exploration import SamplingPlan
 from expo_cli.core.image_statistics import image_checks
 from expo_cli.core.negative_prompts import draw_negative_prompt
-from expo_cli.models.loading import load_model
+from expo_cli.models.loading import load_model, load_reference
 from expo_cli.models.protocol import Conditioning, DiffusionModel
-from expo_cli.models.sampling import Trajectory, draw
+from expo_cli.models.sampling import Extrapolation, draw, guided
 from expo_cli.rewards.protocol import Reward, StepReward
 from expo_cli.stages.common.device import default_device, resolve_dtype
 from expo_cli.stages.common.image_files import image_bytes
@@ -47,12 +47,18 @@ class Drawing:
     prompts: Sequence[Prompt]
     negative_prompts: Sequence[str]
     negative_probability: float
-    sampling: SamplingPlan
+    samplings: Sequence[SamplingPlan]
     policy: str
     policy_sha256: str
     config: RolloutConfig
+    extrapolation: tuple[str, float] | None = None
+    """See `core.exploration.Explorer`."""
     step_reward: tuple[str, Reward] | None = None
     """The label and the reward of --step-reward."""
+
+    def sampling(self, index: int) -> SamplingPlan:
+        """The sampler settings of a prompt's image."""
+        return self.samplings[index % len(self.samplings)]
 
     def negative_prompt(self, prompt: Prompt) -> str:
         """The schedule's negative prompt for this prompt, else the prompt's own, else None."""
@@ -68,6 +74,35 @@ class Drawing:
     def texts(self, prompt: Prompt) -> tuple[str, str]:
         """The text of a prompt that is encoded."""
         return prompt.prompt, self.negative_prompt(prompt)
+
+
+@dataclass(frozen=True)
+class Models:
+    """The loaded networks: the policy, that of --kl-to, and that of an extrapolation."""
+
+    policy: DiffusionModel
+    kl_to: DiffusionModel | None
+    extrapolation: Extrapolation | None
+
+    @staticmethod
+    def load(drawing: Drawing, device: torch.device, dtype: torch.dtype) -> "Models":
+        policy, source = load_model(drawing.policy, device, dtype), drawing.config.kl_to
+        kl_to = load_model(source, device, dtype) if source else None
+        extrapolation = None
+        if drawing.extrapolation is not None:
+            ref, w = drawing.extrapolation
+            extrapolation = Extrapolation(load_reference(ref, policy, drawing.policy, dtype), w)
+        return Models(policy, kl_to, extrapolation)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Final latents of a sample [channels, height, width], each step's KL [steps] in nats, and the
+    steps with candidates."""
+
+    latents: Tensor
+    kl_steps: Tensor | None
+    steps: Sequence[BranchedStep]
 
 
 def draw_parts(
@@ -87,10 +122,10 @@ def draw_parts(
     }
     texts = (t for prompts in part_prompts.values() for p in prompts for t in drawing.texts(p))
     text = ask_ahead(config.text_cache, drawing.policy, device, dtype, texts, notes)
-    model = load_model(drawing.policy, device, dtype)
+    models = Models.load(drawing, device, dtype)
+    model = models.policy
     if text is not None:
         model.text = text
-    reference = load_model(config.kl_to, device, dtype) if config.kl_to else None
     judge = load_step_judge(drawing, model, notes)
     width, height = config.width or model.image_size(), config.height or model.image_size()
     total = sum(map(len, part_prompts.values())) * config.num_images_per_prompt
@@ -100,11 +135,12 @@ def draw_parts(
         for part, prompts in part_prompts.items():
             started = time.monotonic()
             planned = plan_samples(drawing, prompts, width, height)
-            trajectory, steps = draw_samples(drawing, planned, model, reference, judge, bar, stop)
+            drawn = draw_samples(drawing, planned, models, judge, bar, stop)
+            steps = [step for sample in drawn for step in sample.steps]
             output.claim(run)
             if judge is not None:
                 write_steps(folder, part, steps)
-            samples = finish_samples(drawing, folder, part, planned, trajectory, model)
+            samples = finish_samples(drawing, folder, part, planned, drawn, model)
             seconds = seconds_since(started)
             flagged = sum(sample.checks.flagged for sample in samples)
             num_flagged += flagged
@@ -147,7 +183,7 @@ def plan_samples(
     drawing: Drawing, prompts: Sequence[Prompt], width: int, height: int
 ) -> list[Sample]:
     """The records of a part's samples, without the fields that are known only after drawing."""
-    config, sampling = drawing.config, drawing.sampling
+    config = drawing.config
     unknown = Checks(
         nan=False, black=False, saturation=0, contrast=0, colorfulness=0, clipped=0, edge_energy=0
     )
@@ -163,10 +199,7 @@ def plan_samples(
             seed=sample_seed(config.seed, prompt.prompt_id, config.agent, config.iteration, index),
             negative_prompt=drawing.negative_prompt(prompt),
             policy=drawing.policy_sha256,
-            scheduler=sampling.scheduler,
-            num_inference_steps=sampling.num_inference_steps,
-            guidance_scale=sampling.guidance_scale,
-            eta=sampling.eta,
+            **asdict(drawing.sampling(index)),
             width=width,
             height=height,
             checks=unknown,
@@ -176,10 +209,17 @@ def plan_samples(
     ]
 
 
-def batches(samples: Sequence[Sample], size: int) -> Iterator[tuple[Sample, ...]]:
-    iterator = iter(samples)
-    while batch := tuple(itertools.islice(iterator, size)):
-        yield batch
+def batches(
+    drawing: Drawing, samples: Sequence[Sample]
+) -> Iterator[tuple[SamplingPlan, Sequence[int]]]:
+    """The rows of each batch of samples, and the sampler settings that they share."""
+    rows = defaultdict(list)
+    for row, sample in enumerate(samples):
+        rows[drawing.sampling(sample.index)].append(row)
+    size = drawing.config.batch_size
+    for sampling, own in rows.items():
+        for start in range(0, len(own), size):
+            yield sampling, own[start : start + size]
 
 
 def encode_once(
@@ -197,45 +237,45 @@ def encode_once(
 def draw_samples(
     drawing: Drawing,
     samples: Sequence[Sample],
-    model: DiffusionModel,
-    reference: DiffusionModel | None,
+    models: Models,
     judge: StepJudge | None,
     bar: Bar,
     stop: StopRequest,
-) -> tuple[Trajectory, list[BranchedStep]]:
+) -> list[Drawn]:
     """Draw a part's samples and, with a judge, their step candidates, in batches across its prompts."""
-    config = drawing.config
-    batch_size = config.batch_size
+    config, model = drawing.config, models.policy
     texts = [s.prompt for s in samples] + [s.negative_prompt for s in samples]
-    encoded, row = encode_once(model, texts, batch_size)
+    encoded, place = encode_once(model, texts, config.batch_size)
     shape = model.latent_shape(samples[0].height, samples[0].width)
-    drawn = []
-    steps: list[BranchedStep] = []
-    for batch in batches(samples, batch_size):
+    drawn: dict[int, Drawn] = {}
+    for sampling, rows in batches(drawing, samples):
         stop.check()
+        batch = [samples[row] for row in rows]
         branching = None
         if judge is not None:
             branching = CandidateSteps(
                 batch, judge, config.num_step_candidates, config.skip_steps or 0, stop
             )
-        drawn.append(
-            draw(
-                model,
-                encoded.rows([row[s.prompt] for s in batch]),
-                encoded.rows([row[s.negative_prompt] for s in batch]),
-                [s.seed for s in batch],
-                shape,
-                drawing.sampling,
-                reference,
-                branching,
-            )
+        trajectory = draw(
+            model,
+            encoded.rows([place[s.prompt] for s in batch]),
+            encoded.rows([place[s.negative_prompt] for s in batch]),
+            [s.seed for s in batch],
+            shape,
+            sampling,
+            models.kl_to,
+            branching,
+            models.extrapolation or guided,
         )
-        if branching is not None:
-            steps.extend(branching.finished())
+        kl_steps = trajectory.kl_steps
+        for number, row in enumerate(rows):
+            drawn[row] = Drawn(
+                trajectory.latents[number],
+                None if kl_steps is None else kl_steps[number],
+                [] if branching is None else branching.steps[number],
+            )
         bar.advance(len(batch))
-    latents = torch.cat([trajectory.latents for trajectory in drawn])
-    kl_steps = torch.cat([t.kl_steps for t in drawn]) if reference is not None else None
-    return Trajectory(latents, kl_steps), steps
+    return [drawn[row] for row in range(len(samples))]
 
 
 def write_steps(folder: Path, part: int, steps: Sequence[BranchedStep]) -> None:
@@ -252,14 +292,13 @@ def finish_samples(
     folder: Path,
     part: int,
     planned: Sequence[Sample],
-    trajectory: Trajectory,
+    drawn: Sequence[Drawn],
     model: DiffusionModel,
 ) -> list[Sample]:
     """Write a part's latents and images; returns its records."""
-    latents = trajectory.latents.half()
+    latents = torch.stack([sample.latents for sample in drawn]).half()
     tensors = {sample.sample_id: row for sample, row in zip(planned, latents, strict=True)}
     write_tensors(part_path(folder, part, ".safetensors"), tensors)
-    kl = trajectory.kl_steps
     finished = []
     for start in range(0, len(planned), drawing.config.batch_size):
         rows = slice(start, start + drawing.config.batch_size)
@@ -268,8 +307,9 @@ def finish_samples(
             zip(planned[rows], image_checks(images), strict=True)
         ):
             # A policy that draws NaN has no KL; `checks` reports it.
-            known = kl is not None and kl[start + offset].isfinite().all()
-            steps = tuple(kl[start + offset].tolist()) if known else None
+            kl = drawn[start + offset].kl_steps
+            known = kl is not None and kl.isfinite().all()
+            steps = tuple(kl.tolist()) if known else None
             sample = replace(
                 sample, checks=checks, kl=sum(steps) if steps else None, kl_steps=steps
             )
