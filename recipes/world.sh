@@ -24,6 +24,8 @@ OUT=${OUT:-$RUNS/$SYSTEM-$REWARD/seed-$SEED}
 NEG_SCHEDULE=${NEG_SCHEDULE:-linear} # of negative prompts; or constant, cosine, none
 JUDGE=${JUDGE:-heldout}
 REFERENCE=${REFERENCE:-base} # as in Algorithm 1; or previous: that of the last iteration, as SE-POPO
+STOP_BY=${STOP_BY:-} # a second reward, which may stop a run: see `expo evaluate --watched-reward`
+[[ -z $STOP_BY || -z ${SUBMIT:-} ]] || { echo "STOP_BY cannot be submitted" >&2 && exit 2; }
 SMOOTHED=${LABEL_SMOOTHING:+,label_smoothing=$LABEL_SMOOTHING} # of objectives with pairs
 case $REFERENCE in base | previous) ;; *) echo "REFERENCE must be base or previous" >&2 && exit 2 ;; esac
 # shellcheck source=recipes/worlds/embedded.sh
@@ -101,11 +103,12 @@ judge() { # LABEL FOLDER
 
 begin() {
     policy=$BASE previous=$BASE # theta_0; then theta_t and theta_{t-1}
-    evaluations=()
+    evaluations=() watched=()
     split_prompts
     expo prep-prompts "$SHARED/train.jsonl" --sample "$JUDGE_PROMPTS" --seed 200 \
         --out "$SHARED/judge.jsonl"
     judge base "$SHARED/base/$JUDGE-$SEED"
+    [ -z "$STOP_BY" ] || watch base "$SHARED/base/watched-$SEED"
     offline_pairs
     pairs=("$OFFLINE")
     IFS=, read -ra alphas <<<"$ALPHA"
@@ -130,8 +133,25 @@ update() { # OBJECTIVE LEARNING_RATE [FLAGS OF expo train]
         --gradient-accumulation-steps "$GRADIENT_ACCUMULATION" "${OPTIMISER[@]}" \
         --seed "$((SEED * 100 + t))" "$@"
     previous=$policy policy=$now/checkpoint
+    [ -z "$STOP_BY" ] || watch "iteration-$t" "$now/watched"
     if [ "$t" = "$ITERATIONS" ] || [[ ",$CURVE," = *",$t,"* ]]; then
         judge "iteration-$t" "$now/$JUDGE"
+    fi
+}
+
+# With STOP_BY: the policy's images of training prompts, by both rewards. Ends the recipe's loop when
+# the training reward rises while STOP_BY falls; which iteration is best is in results.json.
+watch() { # LABEL FOLDER
+    shards expo rollout "$SHARED/judge.jsonl" --policy "$policy" --out "$2" "${JUDGED_SAMPLER[@]}" \
+        --kl-to "$BASE" --num-images-per-prompt 1 --part-size "$PART_SIZE" --seed "$SEED"
+    shards expo score "$2" "${BOTH_REWARDS[@]}"
+    watched+=("$1=$2")
+    [ ${#watched[@]} -gt 1 ] || return 0
+    expo evaluate "${watched[@]}" --baseline base --out "$OUT/watched" \
+        --training-reward "$REWARD" --watched-reward "$STOP_BY"
+    if python -c 'import json, sys; sys.exit(not json.load(sys.stdin)["choice"]["stop"])' \
+        <"$OUT/watched/results.json"; then
+        ITERATIONS=$t
     fi
 }
 
@@ -157,7 +177,8 @@ pair() { # AGENT ...
 
 report() {
     local heldout=(--heldout-reward "$HELDOUT_REWARD") rounds=() number
-    [ "$JUDGE" = heldout ] || heldout=()
+    # A reward that has chosen an iteration is not held out.
+    [[ $JUDGE = heldout && $STOP_BY != "$HELDOUT_REWARD" ]] || heldout=()
     # The ledger: pairs[i] is new in iteration i + 1, and some iterations are not judged.
     for ((number = 1; number < ${#pairs[@]}; number++)); do
         [[ " ${evaluations[*]}" != *" iteration-$((number + 1))="* ]] ||
