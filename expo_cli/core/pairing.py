@@ -47,8 +47,8 @@ class Pairing(ABC):
     def __call__(self, scores: Sequence[float]) -> list[tuple[int, int]]:
         """(winner, loser) of each pair as indices into `scores` [num_samples >= 2].
 
-        Samples come in an order that depends on --seed and their ids alone, see `shuffled`. Ties go to the earlier sample. Pairs without a margin may be included; the caller drops
-        them.
+        Samples come in an order that depends on --seed and their ids alone, see `shuffled`. Ties go
+        to the earlier sample. Pairs without a margin may be included; the caller drops them.
         """
 
 
