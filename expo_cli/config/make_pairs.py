@@ -62,8 +62,8 @@ class MakePairsConfig(CommonConfig):
     label_agreement: Annotated[
         float | None,
         Flag(
-            "Label noise: the share of pairs, from 0.5 to 1, whose winner shall have the higher "
-            "score. Near ties are the likeliest to be flipped (Bradley-Terry). 0 flips all.",
+            "Flip labels, mostly of near ties, until this share (0.5 to 1) agrees with the "
+            "scores; 0 flips all.",
             "Pairing",
         ),
     ] = None
