@@ -38,6 +38,7 @@ EXPLORERS = {
 
 PAIRINGS = {
     "best-worst": "expo_cli.core.pairing.BestWorst",
+    "random": "expo_cli.core.pairing.TwoAtRandom",
     "top-bottom": "expo_cli.core.pairing.TopBottom",
     "all": "expo_cli.core.pairing.AllPairs",
     "step-best-worst": "expo_cli.core.pairing.StepBestWorst",

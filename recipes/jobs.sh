@@ -14,7 +14,7 @@ export RUNS RESULTS SHARED=${SHARED:-runs/embedded/shared}
 # The variables of recipes that are set in the environment; paths do not count as settings.
 GIVEN=
 # shellcheck disable=SC2016 # the pattern is not an expansion
-for name in $(grep -ohE '\$\{[A-Z0-9_]+:[-?]' recipes/world.sh recipes/worlds/*.sh | tr -d '${:?-' | sort -u); do
+for name in $(grep -ohE '\$\{[A-Z0-9_]+:[-?]' recipes/{world,offline}.sh recipes/worlds/*.sh | tr -d '${:?-' | sort -u); do
     case $name in CORES | LAUNCH | OUT | RUNS | SHARED | SUBMIT | SYSTEM) continue ;; esac
     [ -z "${!name:-}" ] || GIVEN+=" $name"
 done

@@ -4,7 +4,7 @@
 #   WORLD   embedded (default) or sd15: models, rewards and budgets of recipes/worlds/$WORLD.sh
 #   REWARD  the training reward: pickscore (default) or hpsv2, the -P and -H of Table 1
 #   COMBINE how to combine both rewards for fresh samples: z-score, rank, ... (make-pairs --combine)
-#   SEED    random seed; the offline pairs are the same for every seed
+#   SEED    random seed; the offline pairs, whose settings offline.sh lists, are the same for every seed
 #   RUNS    folder of all systems; contains OUT, that of this system, and SHARED, that of all
 #   JUDGE   heldout (default) or train: judge on training prompts, as search.sh and explorers.sh do
 #   CURVE   the iterations to judge in addition to the last: all (default), none or e.g. 1,3
@@ -33,14 +33,14 @@ source "recipes/worlds/$WORLD.sh"
 CURVE=${CURVE:-$(seq -s , "$ITERATIONS")}
 
 SHARED=${SHARED:-$RUNS/shared}
-MADE_OFFLINE=$SHARED/offline/$REWARD-$OFFLINE_PAIRS.jsonl
-OFFLINE=${OFFLINE:-$MADE_OFFLINE}
 BOTH_REWARDS=(--reward "pickscore=$PICKSCORE" --reward "hpsv2=$HPSV2")
 if [ "$REWARD" = hpsv2 ]; then
     TRAINING_REWARD="hpsv2=$HPSV2" HELDOUT_REWARD=pickscore
 else
     TRAINING_REWARD="pickscore=$PICKSCORE" HELDOUT_REWARD=hpsv2
 fi
+# shellcheck source=recipes/offline.sh
+source recipes/offline.sh
 # The rewards that score and pair fresh samples.
 if [ -n "${COMBINE:-}" ]; then
     DRAW_REWARDS=("${BOTH_REWARDS[@]}")
@@ -66,27 +66,6 @@ shards() { # COMMAND ...: once per worker, with the worker's --shard
         jobs+=($!)
     done
     for job in "${jobs[@]}"; do wait "$job"; done
-}
-
-# D_off, made once for all systems: the base model's images with several settings, one pair
-# per prompt, labelled by each reward.
-offline_pairs() {
-    [ "$OFFLINE" = "$MADE_OFFLINE" ] || return 0 # given by the user
-    local folder=$SHARED/offline rollouts=() sampler number reward
-    expo prep-prompts "$SHARED/train.jsonl" --sample "$OFFLINE_PROMPTS" --seed 100 \
-        --out "$folder/prompts.jsonl"
-    for sampler in "${OFFLINE_SAMPLERS[@]}"; do
-        number=${#rollouts[@]}
-        rollouts+=("$folder/rollout-$number")
-        # shellcheck disable=SC2086 # a sampler is several words
-        shards expo rollout "$folder/prompts.jsonl" --policy "$BASE" --out "$folder/rollout-$number" \
-            $sampler --num-images-per-prompt 1 --first-index "$number" --part-size "$PART_SIZE"
-        shards expo score "$folder/rollout-$number" "${BOTH_REWARDS[@]}"
-    done
-    for reward in "$HELDOUT_REWARD" "$REWARD"; do
-        expo make-pairs "${rollouts[@]}" --reward "$reward" --source offline \
-            --limit "$OFFLINE_PAIRS" --out "$folder/$reward-$OFFLINE_PAIRS.jsonl"
-    done
 }
 
 # The current policy's images of the prompts for judging, with the same noise for every policy.
@@ -122,16 +101,21 @@ expo_objective() {
     echo "expo:beta=$EXPO_BETA,alpha=$alpha,term=$TERM_OF_EQ7,gated=$GATED$SMOOTHED"
 }
 
-# The policy update of iteration t: from the last policy, on all `pairs`, against the reference.
-update() { # OBJECTIVE LEARNING_RATE [FLAGS OF expo train]
-    local objective=$1 rate=$2 reference=$BASE
-    shift 2
-    [ "$REFERENCE" = base ] || reference=$policy
-    OMP_NUM_THREADS=$CORES "${LAUNCH[@]}" train "${pairs[@]}" --init-from "$policy" --ref "$reference" \
-        ${MIX:+--mix "$MIX"} --out "$now/checkpoint" --objective "$objective" --learning-rate "$rate" \
+# Train from the last policy, on all `pairs`, against the base or another `reference`.
+fit() { # CHECKPOINT OBJECTIVE LEARNING_RATE [FLAGS OF expo train]
+    local checkpoint=$1 objective=$2 rate=$3
+    shift 3
+    OMP_NUM_THREADS=$CORES "${LAUNCH[@]}" train "${pairs[@]}" --init-from "$policy" \
+        --ref "${reference:-$BASE}" --out "$checkpoint" --objective "$objective" --learning-rate "$rate" \
         --max-train-steps "$STEPS" --train-batch-size "$BATCH" \
-        --gradient-accumulation-steps "$GRADIENT_ACCUMULATION" "${OPTIMISER[@]}" \
-        --seed "$((SEED * 100 + t))" "$@"
+        --gradient-accumulation-steps "$GRADIENT_ACCUMULATION" "${OPTIMISER[@]}" "$@"
+}
+
+# The policy update of iteration t.
+update() { # OBJECTIVE LEARNING_RATE [FLAGS OF expo train]
+    local reference=$BASE
+    [ "$REFERENCE" = base ] || reference=$policy
+    fit "$now/checkpoint" "$1" "$2" --seed "$((SEED * 100 + t))" ${MIX:+--mix "$MIX"} "${@:3}"
     previous=$policy policy=$now/checkpoint
     [ -z "$STOP_BY" ] || watch "iteration-$t" "$now/watched"
     if [ "$t" = "$ITERATIONS" ] || [[ ",$CURVE," = *",$t,"* ]]; then

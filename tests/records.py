@@ -76,6 +76,7 @@ EXAMPLES = [
         iteration=1,
         explore=REF,
         main=REF,
+        flipped=False,
     ),
     StepPair(part="a.steps.safetensors", winner_score=1.0, loser_score=0.5, confidence=0.2, **STEP),
     EncodedImage(sample_id="s1", source="a:1: jpg_0", width=4, height=4, problem="no image"),

@@ -33,8 +33,8 @@ class MakePairsConfig(CommonConfig):
     pairing: Annotated[
         str,
         Flag(
-            "Which samples of a prompt form pairs: best-worst (one pair per prompt), "
-            "top-bottom:k=N (the N best with the N worst) or all. For step candidates: "
+            "Which samples of a prompt form pairs: best-worst (one pair per prompt), random (two "
+            "of them), top-bottom:k=N (the N best with the N worst) or all. For step candidates: "
             "step-best-worst:min_confidence=0.3 (one pair per denoising step).",
             "Pairing",
         ),
@@ -59,11 +59,23 @@ class MakePairsConfig(CommonConfig):
     min_margin: Annotated[
         float, Flag("Drop pairs whose (combined) scores differ by less.", "Pairing")
     ] = 0.0
+    label_agreement: Annotated[
+        float | None,
+        Flag(
+            "Flip labels, mostly of near ties, until this share (0.5 to 1) agrees with the "
+            "scores; 0 flips all.",
+            "Pairing",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.min_margin >= 0:
             raise ValueError(f"--min-margin must not be negative, got {self.min_margin}")
+        if self.label_agreement not in (None, 0) and not 0.5 <= self.label_agreement <= 1:
+            raise ValueError(
+                f"--label-agreement must be from 0.5 to 1, or 0, got {self.label_agreement}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

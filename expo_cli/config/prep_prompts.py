@@ -46,6 +46,10 @@ class PrepPromptsConfig(CommonConfig):
             "Choosing",
         ),
     ] = False
+    category: Annotated[
+        tuple[str, ...],
+        Flag("Keep only prompts of this category; may be repeated.", "Choosing"),
+    ] = ()
     max_tokens: Annotated[
         int, Flag("Drop prompts with more tokens, counting the start and end token.", "Choosing")
     ] = 77

@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from msgspec import UNSET, UnsetType
+
 from expo_cli.contracts.files import leaves
 
 Agent = Literal["main", "explore"]
@@ -186,7 +188,11 @@ class SampleRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """A line of `pairs.jsonl`. `explore` and `main` are the samples of Eq. 7's second term."""
+    """A line of `pairs.jsonl`. `explore` and `main` are the samples of Eq. 7's second term.
+
+    The winner of a `flipped` pair has the lower score, by label noise, and its `margin` is negative.
+    Lines of other pairs lack this field.
+    """
 
     made_by: ClassVar = "expo make-pairs"
 
@@ -203,6 +209,7 @@ class Pair:
     iteration: int
     explore: SampleRef | None = None
     main: SampleRef | None = None
+    flipped: bool | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         check_id("pair_id", self.pair_id)

@@ -5,9 +5,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from msgspec import UNSET
+
 from expo_cli.contracts.ids import pair_id
 from expo_cli.contracts.records import Pair, SampleRef
 from expo_cli.core.combination import Combination, dominates
+from expo_cli.core.label_noise import LabelNoise
 from expo_cli.core.pairing import Candidate, Group, Pairing, explore_and_main, shuffled
 
 
@@ -16,7 +19,7 @@ class PairRule:
     """The rule by which a group gives pairs.
 
     `weights` has reward labels as keys, in the order of `Candidate.scores`. `min_margin` is in
-    units of the (combined) score.
+    units of the (combined) score; `noise` flips what is left.
     """
 
     pairing: Pairing
@@ -25,6 +28,7 @@ class PairRule:
     min_margin: float
     source: Literal["online", "offline"]
     seed: int
+    noise: LabelNoise | None = None
 
     def scores(self, candidates: Sequence[Candidate]) -> list[float]:
         """The score of each candidate: that of a single reward, or the combined one."""
@@ -52,6 +56,7 @@ class Tally:
     num_samples: int = 0
     num_explore_samples: int = 0
     num_pairs: int = 0
+    num_flipped: int = 0
     num_explore_winners: int = 0
     num_explore_losers: int = 0
     winner_scores: float = 0.0
@@ -70,6 +75,7 @@ class Tally:
 
     def add_pair(self, pair: Pair, winner: Candidate, loser: Candidate) -> None:
         self.num_pairs += 1
+        self.num_flipped += bool(pair.flipped)
         self.num_explore_winners += winner.agent == "explore"
         self.num_explore_losers += loser.agent == "explore"
         self.winner_scores += pair.winner_score
@@ -127,6 +133,9 @@ def pair_group(group: Group, rule: PairRule, tally: Tally) -> Iterator[Pair]:
             candidates[winner].sample_id, candidates[loser].sample_id, group.iteration
         )
         drawn = explore_and_main(candidates, rule.seed, identity)
+        flipped = rule.noise is not None and rule.noise.flips(identity, margin)
+        if flipped:
+            winner, loser = loser, winner
         pair = Pair(
             pair_id=identity,
             prompt_id=group.prompt_id,
@@ -135,12 +144,13 @@ def pair_group(group: Group, rule: PairRule, tally: Tally) -> Iterator[Pair]:
             loser=references[loser],
             winner_score=scores[winner],
             loser_score=scores[loser],
-            margin=margin,
+            margin=scores[winner] - scores[loser],
             reward="+".join(rule.weights),
             source=rule.source,
             iteration=group.iteration,
             explore=references[drawn[0]] if drawn else None,
             main=references[drawn[1]] if drawn else None,
+            flipped=flipped or UNSET,
         )
         tally.add_pair(pair, candidates[winner], candidates[loser])
         yield pair

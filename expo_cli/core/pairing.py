@@ -47,8 +47,8 @@ class Pairing(ABC):
     def __call__(self, scores: Sequence[float]) -> list[tuple[int, int]]:
         """(winner, loser) of each pair as indices into `scores` [num_samples >= 2].
 
-        Ties go to the earlier sample. Pairs without a margin may be included; the caller drops
-        them.
+        Samples come in an order that depends on --seed and their ids alone, see `shuffled`. Ties go
+        to the earlier sample. Pairs without a margin may be included; the caller drops them.
         """
 
 
@@ -75,6 +75,15 @@ class BestWorst(Pairing):
     def __call__(self, scores: Sequence[float]) -> list[tuple[int, int]]:
         indices = range(len(scores))
         return [(max(indices, key=scores.__getitem__), min(indices, key=scores.__getitem__))]
+
+
+@dataclass(frozen=True)
+class TwoAtRandom(Pairing):
+    """Two random samples of a prompt, whatever their scores, as in Pick-a-Pic (Kirstain et al., arXiv
+    2305.01569): one pair per prompt."""
+
+    def __call__(self, scores: Sequence[float]) -> list[tuple[int, int]]:
+        return [(0, 1) if scores[0] >= scores[1] else (1, 0)]
 
 
 @dataclass(frozen=True)

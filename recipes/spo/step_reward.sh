@@ -24,7 +24,7 @@ fi
 
 # The offline images that all systems share; of each prompt the best two against the worst two.
 split_prompts
-offline_pairs
+plain_pairs 0
 expo make-pairs "$SHARED"/offline/rollout-* --reward pickscore --source offline \
     --pairing top-bottom:k=2 --out "$SHARED/offline/step-pairs.jsonl"
 OMP_NUM_THREADS=$CORES python recipes/spo/train_step_reward.py "$SHARED/offline/step-pairs.jsonl" \

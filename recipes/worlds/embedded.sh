@@ -21,6 +21,8 @@ GRADIENT_ACCUMULATION=${GRADIENT_ACCUMULATION:-1}
 OPTIMISER=(--caption-dropout 0.1)
 HELDOUT_PROMPTS=${HELDOUT_PROMPTS:-144}
 JUDGE_PROMPTS=${JUDGE_PROMPTS:-128}  # training prompts, for JUDGE=train
+WEAKER_BY=${WEAKER_BY:-3}           # training reward that OFFLINE_KIND=weaker loses
+WEAKER_STEPS=${WEAKER_STEPS:-5}     # optimiser steps of it between two looks
 PART_SIZE=${PART_SIZE:-24}          # prompts per part, the unit of work of a worker
 
 # At guidance 1.5 the base's quality varies. Policies are judged with DDPM, whose Gaussian steps

@@ -22,6 +22,8 @@ BATCH=${BATCH:-1}                     # pairs per forward pass
 GRADIENT_ACCUMULATION=${GRADIENT_ACCUMULATION:-512} # times BATCH: 512 pairs per step
 HELDOUT_PROMPTS=${HELDOUT_PROMPTS:-500} # as in Pick-a-Pic's validation_unique
 JUDGE_PROMPTS=${JUDGE_PROMPTS:-500}   # training prompts, for JUDGE=train
+WEAKER_BY=${WEAKER_BY:-1}             # training reward that OFFLINE_KIND=weaker loses
+WEAKER_STEPS=${WEAKER_STEPS:-100}     # optimiser steps of it between two looks
 PART_SIZE=${PART_SIZE:-64}            # prompts per part, the unit of work of a worker
 INFERENCE_STEPS=${INFERENCE_STEPS:-50}
 

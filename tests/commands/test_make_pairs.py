@@ -50,6 +50,13 @@ def test_the_command_writes_pairs_to_stdout(rollouts, tmp_path, expo):
         (None, ("--min-margin", "100"), 1, "no pairs left from 3 prompts and 12 samples: dropped"),
         (None, ("--reward", "pikc"), 2, "no scores by 'pikc'; did you mean 'pick'?"),
         (None, ("--min-margin", "-1"), 2, "--min-margin must not be negative"),
+        (None, ("--label-agreement", "0.4"), 2, "--label-agreement must be from 0.5 to 1, or 0"),
+        (
+            None,
+            ("--label-agreement", "0.7", "--min-margin", "100"),
+            1,
+            "no pairs left from 3 prompts and 12 samples: dropped 2 pairs below min margin, 1 ties",
+        ),
         (None, ("--pairing", "best-wurst"), 2, "did you mean 'best-worst'?"),
         (None, ("--combine", "z-scor"), 2, "did you mean 'z-score'?"),
         (None, ("--pairing", "top-bottom:k=0"), 2, "k must be positive"),

@@ -93,7 +93,7 @@ def test_what_is_dropped_is_counted():
 def test_the_winner_is_never_below_the_loser(name, scores):
     chosen = build(PAIRINGS, name)(scores)
     assert all(scores[winner] >= scores[loser] for winner, loser in chosen)
-    if chosen:  # the best of all is paired with the worst
+    if chosen and name != "random":  # the best of all is paired with the worst
         assert max(scores) - min(scores) == max(
             scores[winner] - scores[loser] for winner, loser in chosen
         )

@@ -301,6 +301,7 @@ def test_damaged_bytes_are_pixels_or_a_problem(data, image_format):
         ({"layout": "pick-a-pick"}, "did you mean 'pick-a-pic'"),
         ({"layout": "hpdv2"}, "images"),
         ({"reward": ("pickscore",)}, "--reward contradicts --layout"),
+        ({"label_agreement": 0.7}, "--label-agreement contradicts --layout"),
         ({"pairing": "step-best-worst"}, "images have no steps"),
         ({"resolution": 60}, "--resolution must be a multiple of 8, got 60"),
     ],

@@ -1,3 +1,4 @@
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -105,6 +106,37 @@ def test_an_output_of_other_settings_or_other_scores_is_not_replaced(rollouts, t
     rescore(rollouts[0], "pick", {prompt: [0.0, 1.0] for prompt in MAIN})
     with pytest.raises(ContractError, match="--overwrite"):
         make(rollouts, out)
+
+
+def test_without_label_noise_no_line_has_a_field_of_it(rollouts, tmp_path):
+    make(rollouts, tmp_path / "pairs.jsonl")
+    make(rollouts, tmp_path / "sure.jsonl", label_agreement=1.0)
+    assert (tmp_path / "sure.jsonl").read_bytes() == (tmp_path / "pairs.jsonl").read_bytes()
+    assert b"flipped" not in (tmp_path / "pairs.jsonl").read_bytes()
+    assert make(rollouts, tmp_path / "pairs.jsonl").plan["label_agreement"] is None
+
+
+def test_label_noise_is_in_the_record_of_the_run(rollouts, tmp_path, capsys):
+    # The margins are 3 and 7; at tau = 1 / ln 2 their labels agree with probability 8/9 and 128/129.
+    agreement = (8 / 9 + 128 / 129) / 2
+    options = RunOptions()
+    config = MakePairsConfig(label_agreement=agreement)
+    pair_rollouts(rollouts, tmp_path / "pairs.jsonl", config, options)
+    run = read_run(tmp_path, "pairs.jsonl.run.json")
+    assert run.plan["label_agreement"] == agreement
+    assert run.counts["tau"] == pytest.approx(1 / math.log(2))
+    assert run.counts["flipped_share"] == 0
+    assert "label agreement 0.940568 by tau 1.443, 0.0% flipped" in capsys.readouterr().err
+
+
+def test_all_labels_flipped(rollouts, tmp_path):
+    result = make(rollouts, tmp_path / "pairs.jsonl", label_agreement=0)
+    cat, dog = read_pairs(tmp_path / "pairs.jsonl")
+    assert ends(cat) == ("cat-main-1-0", "cat-explore-1-1")
+    assert (cat.winner_score, cat.loser_score, cat.margin, cat.flipped) == (1, 4, -3, True)
+    assert result.counts["mean_margin"] == -(3 + 7) / 2
+    assert result.counts["explore_share_of_losers"] == 0.5
+    assert (result.counts["tau"], result.counts["flipped_share"]) == (None, 1)
 
 
 def test_limit_takes_the_first_prompts(rollouts, tmp_path):

@@ -14,7 +14,7 @@ from expo_cli.contracts import jsonl
 from expo_cli.contracts.ids import prompt_id
 from expo_cli.contracts.records import Prompt
 from expo_cli.core.prompts import identity, normalise, without_controls
-from expo_cli.errors import ContractError, Interrupted
+from expo_cli.errors import ContractError, ExpoError, Interrupted
 from expo_cli.stages.prep_prompts.run import prepare_prompts, sort_rows
 from expo_cli.stages.prep_prompts.sieve import Pool, Sieve
 from expo_cli.stages.prep_prompts.sources import PromptFile, Row
@@ -41,6 +41,18 @@ def written(folder: Path, name: str, content: str | bytes) -> Path:
 
 def lines(folder: Path, prompts: list[str], name: str = "in.txt") -> Path:
     return written(folder, name, "".join(f"{prompt}\n" for prompt in prompts))
+
+
+def test_prompts_of_some_categories(tmp_path):
+    rows = [("a cat", "noto"), ("a dog", "flat"), ("an owl", "3d"), ("a fox", None)]
+    text = "".join(json.dumps({"prompt": p, "category": c}) + "\n" for p, c in rows)
+    source = written(tmp_path, "in.jsonl", text)
+    result = prepare([source], tmp_path / "out.jsonl", category=("noto", "3d"))
+    kept = jsonl.read(tmp_path / "out.jsonl", Prompt)
+    assert [(prompt.prompt, prompt.category) for prompt in kept] == rows[::2]
+    assert (result.counts["num_rows"], result.counts["num_other_categories"]) == (4, 2)
+    with pytest.raises(ExpoError, match="no prompts are left: 4 rows: 4 of other categories"):
+        prepare([source], tmp_path / "none.jsonl", category=("Noto",))
 
 
 def test_what_is_dropped_is_counted_and_located(tmp_path):

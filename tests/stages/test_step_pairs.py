@@ -150,6 +150,7 @@ def test_running_again_does_nothing_until_the_steps_are_others(rollout, tmp_path
         ({"combine": "rank"}, "--combine"),
         ({"source": "offline"}, "--source"),
         ({"min_margin": 0.1}, "--min-margin"),
+        ({"label_agreement": 0.7}, "--label-agreement"),
     ],
 )
 def test_settings_of_sample_pairs_are_refused(settings, flag, rollout, tmp_path):

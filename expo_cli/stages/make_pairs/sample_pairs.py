@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from expo_cli.contracts.files import files_sha256
 from expo_cli.contracts.records import Pair
 from expo_cli.contracts.rollouts import score_path, scored_rewards
 from expo_cli.contracts.shards import part_path
+from expo_cli.core.label_noise import LabelNoise
 from expo_cli.core.pair_rule import PairRule, Tally, pair_groups
 from expo_cli.core.pairing import Pairing
 from expo_cli.errors import ExpoError, UsageError
@@ -36,7 +38,7 @@ class SamplePairs:
         """Raises ExpoError when parts are missing, UsageError for flags that do not fit the scores,
         ContractError when a label is used for different rewards."""
         self.sources = open_sources(folders, config.scores, pairs_folder)
-        self.limit = config.limit
+        self.limit, self.agreement = config.limit, config.label_agreement
         self.weights = choose_rewards(config.reward, self.sources)
         labels = list(self.weights)
         for source in self.sources:
@@ -57,9 +59,13 @@ class SamplePairs:
         return input_digests(self.sources, list(self.weights))
 
     def pairs(self, part_done: Callable[[], None]) -> Iterator[Pair]:
-        groups = read_groups(self.sources, list(self.weights), part_done)
+        if self.agreement is not None:
+            # The noise depends on the margins of all pairs, so these are made twice.
+            margins = (pair.margin for pair in self.made(Tally(), lambda: None))
+            noise = LabelNoise.of(margins, self.agreement, self.rule.seed)
+            self.rule = replace(self.rule, noise=noise)
         tally = self.tally
-        yield from pair_groups(itertools.islice(groups, self.limit), self.rule, tally)
+        yield from self.made(tally, part_done)
         if not tally.num_pairs:
             raise ExpoError(
                 f"no pairs left from {tally.num_prompts} prompts and {tally.num_samples} samples: "
@@ -67,17 +73,36 @@ class SamplePairs:
                 f"({self.rule.min_margin:g}) or choose another --combine"
             )
 
+    def made(self, tally: Tally, part_done: Callable[[], None]) -> Iterator[Pair]:
+        groups = read_groups(self.sources, list(self.weights), part_done)
+        return pair_groups(itertools.islice(groups, self.limit), self.rule, tally)
+
     def counts(self) -> dict[str, Any]:
-        return self.tally.counts()
+        counts = self.tally.counts()
+        if noise := self.rule.noise:
+            counts |= {
+                "tau": noise.tau,
+                "flipped_share": self.tally.num_flipped / counts["num_pairs"],
+            }
+        return counts
 
     def summary(self) -> str:
-        tally, counts = self.tally, self.tally.counts()
+        tally, counts = self.tally, self.counts()
         return (
             f"{tally.num_pairs} pairs from {tally.num_prompts} prompts and {tally.num_samples} samples, "
             f"dropped {tally.drops()}; mean margin {counts['mean_margin']:.4g}; explore drew "
             f"{counts['explore_share_of_samples']:.0%} of the samples, "
             f"{counts['explore_share_of_winners']:.0%} of the winners, "
-            f"{counts['explore_share_of_losers']:.0%} of the losers"
+            f"{counts['explore_share_of_losers']:.0%} of the losers{self.noise_summary()}"
+        )
+
+    def noise_summary(self) -> str:
+        if not (noise := self.rule.noise):
+            return ""
+        tau = "the same chance for all" if noise.tau is None else f"tau {noise.tau:.4g}"
+        return (
+            f"; label agreement {noise.agreement:g} by {tau}, "
+            f"{self.tally.num_flipped / self.tally.num_pairs:.1%} flipped"
         )
 
 

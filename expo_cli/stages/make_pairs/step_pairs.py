@@ -19,7 +19,7 @@ from expo_cli.errors import ContractError, ExpoError, UsageError
 from expo_cli.stages.make_pairs.scored_groups import PairSource, open_sources
 
 # Settings that apply only to pairs of samples.
-OTHERS = ("reward", "scores", "combine", "source", "min_margin")
+OTHERS = ("reward", "scores", "combine", "source", "min_margin", "label_agreement")
 
 
 class StepPairs:

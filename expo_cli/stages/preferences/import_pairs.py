@@ -35,7 +35,7 @@ from expo_cli.stages.preferences.protocol import Layout, NeededImage, Preference
 # The `reward` of a pair made from human preferences.
 REWARD = "human"
 # Settings that apply only to pairs from rollouts.
-OTHERS = ("reward", "scores", "combine", "source")
+OTHERS = ("reward", "scores", "combine", "source", "label_agreement")
 # Paths as given, and settings that a later run may change: `unreadable` does not affect latents.
 FREE = ("layout", "vae", "export", "unreadable")
 
@@ -156,7 +156,8 @@ def open_preferences(
     Pairs(out).check_place([])
     for name in OTHERS:
         if getattr(config, name) != getattr(MakePairsConfig, name):
-            raise UsageError(f"--{name} contradicts --layout: people have judged these images")
+            flag = name.replace("_", "-")
+            raise UsageError(f"--{flag} contradicts --layout: people have judged these images")
     rule = PairRule(
         pairing=pairing,
         combination=ZScoreSum(),

@@ -37,7 +37,7 @@ ROWS_PER_BATCH = 4096
 @dataclass(frozen=True)
 class PrepPromptsResult:
     """`counts` add up: num_rows = num_empty + num_duplicates + num_too_long + num_not_sampled +
-    num_train + num_heldout; `first_dropped` has the places of the first ones of each kind.
+    num_train + num_heldout, with --category + num_other_categories; `first_dropped` has the places of the first ones of each kind.
     `num_cleaned` rows contained control characters, which were removed.
     """
 
@@ -68,7 +68,8 @@ def prepare_prompts(
     layouts = [resolve_layout(name, config.layout) for name in inputs]
     # Records name the file that they come from, so its name affects the output.
     plan = {name: value for name, value in asdict(config).items() if name != "tokenizer"} | {
-        "inputs": [Path(name).name for name in inputs]
+        "inputs": [Path(name).name for name in inputs],
+        "category": config.category or None,
     }
     free = {"inputs": list(inputs), "tokenizer": config.tokenizer}
     read = [Input("an input", Path(name)) for name in map(shipped, inputs) if str(name) != "-"]
@@ -96,7 +97,7 @@ def prepare_prompts(
         with temporary_space():
             train = stack.enter_context(Pool(config.sample, config.seed))
             heldout = stack.enter_context(Pool(config.heldout_sample, config.seed))
-        sieve = Sieve(tokenizer, config.max_tokens, config.keep_all)
+        sieve = Sieve(tokenizer, config.max_tokens, config.keep_all, config.category)
         sort_rows(files, config, sieve, train, heldout)
         counts = count(sieve, train, heldout)
         if not counts["num_train"]:
@@ -205,7 +206,8 @@ def located_rows(
 
 
 def count(sieve: Sieve, train: Pool, heldout: Pool) -> dict[str, Any]:
-    return {
+    others = {"num_other_categories": sieve.num_other_categories} if sieve.categories else {}
+    return others | {
         "num_rows": sieve.num_rows,
         "num_cleaned": sieve.num_cleaned,
         "num_empty": sieve.empty.count,
@@ -223,8 +225,10 @@ def count(sieve: Sieve, train: Pool, heldout: Pool) -> dict[str, Any]:
 
 
 def summary(counts: dict[str, Any], max_tokens: int) -> str:
+    others = counts.get("num_other_categories")
     return (
-        f"{counts['num_rows']} rows: {counts['num_empty']} empty, "
+        f"{counts['num_rows']} rows: {'' if others is None else f'{others} of other categories, '}"
+        f"{counts['num_empty']} empty, "
         f"{counts['num_duplicates']} duplicates, {counts['num_too_long']} over {max_tokens} tokens, "
         f"{counts['num_not_sampled']} not sampled; "
         f"{counts['num_train']} prompts to train on, {counts['num_heldout']} held out"

@@ -3,7 +3,7 @@
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from itertools import compress
 from typing import Self
@@ -38,16 +38,23 @@ class Dropped:
 
 
 class Sieve:
-    """Passes each prompt once, if it is not empty and not too long; counts the others.
+    """Passes each prompt once, if it is not empty, not too long and of one of the `categories` (all
+    of them if there are none); counts the others.
 
     With `keep_all` it drops only prompts that are empty or longer than MOST_CHARACTERS; a repeated
     prompt gets another id. `num_cleaned` counts the rows with control characters.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_tokens: int, keep_all: bool = False) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        max_tokens: int,
+        keep_all: bool = False,
+        categories: Collection[str] = (),
+    ) -> None:
         self.counter, self.max_tokens = TokenCounter(tokenizer), max_tokens
-        self.keep_all = keep_all
-        self.num_rows = self.num_cleaned = 0
+        self.keep_all, self.categories = keep_all, categories
+        self.num_rows = self.num_cleaned = self.num_other_categories = 0
         self.empty, self.duplicates, self.too_long = Dropped(), Dropped(), Dropped()
         self._seen: set[int] = set()
         self._copies: Counter[str] = Counter()
@@ -57,6 +64,9 @@ class Sieve:
         self.num_rows += len(rows)
         new: list[tuple[str, Row, str]] = []
         for where, row in rows:
+            if self.categories and row.category not in self.categories:
+                self.num_other_categories += 1
+                continue
             if row.too_long or len(row.text) > MOST_CHARACTERS:
                 self.too_long.add(f"{where} (more than {MOST_CHARACTERS} characters)")
                 continue
