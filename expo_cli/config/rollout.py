@@ -59,6 +59,17 @@ class RolloutConfig(CommonConfig):
             "Sampling",
         ),
     ] = 0
+    redraw: Annotated[
+        str | None,
+        Flag(
+            "Draw only these samples of another, scored rollout, from the same noise: of each prompt "
+            "half of --num-images-per-prompt with the best scores, half with the worst.",
+            "Sampling",
+        ),
+    ] = None
+    redraw_reward: Annotated[
+        str | None, Flag("The reward by whose scores --redraw chooses.", "Sampling")
+    ] = None
     scheduler: Annotated[
         str | None,
         Flag(
@@ -131,6 +142,13 @@ class RolloutConfig(CommonConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if (self.redraw is None) != (self.redraw_reward is None):
+            raise ValueError("--redraw and --redraw-reward need each other")
+        if self.redraw is not None:
+            if self.num_images_per_prompt % 2:
+                raise ValueError("--redraw needs an even --num-images-per-prompt: best and worst")
+            if self.first_index or self.num_step_candidates:
+                raise ValueError("--redraw contradicts --first-index and --num-step-candidates")
         check_positive(
             num_images_per_prompt=self.num_images_per_prompt,
             num_inference_steps=self.num_inference_steps,

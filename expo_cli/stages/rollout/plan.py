@@ -43,6 +43,7 @@ from expo_cli.registry import EXPLORERS, REWARDS, build, split_label
 from expo_cli.rewards.protocol import Reward, whole_identity
 from expo_cli.stages.common.inputs import check_overwrite, model_inputs, spec_inputs
 from expo_cli.stages.common.progress import Notes
+from expo_cli.stages.rollout.redraw import read_redraw
 
 # Paths of inputs, whose identity is among the run's inputs, and settings that do not affect the
 # result; the explorer's sampler settings are in the plan.
@@ -55,6 +56,7 @@ FREE_SETTINGS = (
     "kl_to",
     "explorer",
     "negative_prompts",
+    "redraw",
     "step_reward",
     "text_cache",
 )
@@ -151,6 +153,7 @@ def roll_out(
     for sampling in samplings:
         check_sampling(config, pipeline, sampling)
     step_reward = build_step_reward(config)
+    redraw = read_redraw(config, prompts) if config.redraw else None
     probability = negative_probability(config.neg_schedule, config.iteration, config.iterations)
     count = num_parts(len(prompts), config.part_size)
     settings = asdict(config) | {"drawn_by": policy, "prompts": str(prompts_path)}
@@ -179,6 +182,8 @@ def roll_out(
     inputs["prompts"] = records_sha256(prompts)
     if negative_prompts:
         inputs["negative_prompts"] = json_sha256(negative_prompts)
+    if redraw:
+        inputs["redraw"] = json_sha256(list(redraw.indices.items()))
     if step_reward:
         (label, reward), (_, spec) = step_reward, split_label(config.step_reward)
         inputs["step_reward"] = json_sha256([label, whole_identity(reward, spec)])
@@ -191,6 +196,8 @@ def roll_out(
     )
     output = RolloutParts(out, run)
     read = [Input("PROMPTS", shipped(str(prompts_path))), *models_read(config, policy)]
+    if config.redraw:
+        read.append(Input("--redraw", Path(config.redraw)))
     if config.negative_prompts:
         read.append(Input("--negative-prompts", shipped(config.negative_prompts)))
     read += spec_inputs("--step-reward", config.step_reward)
@@ -220,6 +227,7 @@ def roll_out(
                 extrapolation=extrapolation,
                 config=config,
                 step_reward=step_reward,
+                redraw=redraw,
             )
             num_flagged = draw_parts(drawing, output, run, todo, notes)
         else:

@@ -38,6 +38,7 @@ from expo_cli.stages.rollout.branching import (
     CandidateSteps,
     StepJudge,
 )
+from expo_cli.stages.rollout.redraw import Redraw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,14 @@ class Drawing:
     """See `core.exploration.Explorer`."""
     step_reward: tuple[str, Reward] | None = None
     """The label and the reward of --step-reward."""
+    redraw: Redraw | None = None
+
+    def indices(self, prompt: Prompt) -> Sequence[int]:
+        """The indices of the prompt's images."""
+        if self.redraw is not None:
+            return self.redraw.indices[prompt.prompt_id]
+        first = self.config.first_index
+        return range(first, first + self.config.num_images_per_prompt)
 
     def sampling(self, index: int) -> SamplingPlan:
         """The sampler settings of a prompt's image."""
@@ -128,6 +137,8 @@ def draw_parts(
         model.text = text
     judge = load_step_judge(drawing, model, notes)
     width, height = config.width or model.image_size(), config.height or model.image_size()
+    if drawing.redraw is not None:
+        drawing.redraw.check_size(width, height)
     total = sum(map(len, part_prompts.values())) * config.num_images_per_prompt
     notes.say(f"rollout: {total} images of {width}x{height} on {device}, {dtype}")
     num_flagged = 0
@@ -205,7 +216,7 @@ def plan_samples(
             checks=unknown,
         )
         for prompt in prompts
-        for index in range(config.first_index, config.first_index + config.num_images_per_prompt)
+        for index in drawing.indices(prompt)
     ]
 
 
