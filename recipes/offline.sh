@@ -7,7 +7,7 @@
 #   OFFLINE_PAIRING    best-worst (default) or random: which two of a prompt's images
 #   OFFLINE_LABELS     training (default) or other: the reward that says which one wins
 #   OFFLINE_AGREEMENT  share of labels that agree with that reward, e.g. 0.7 (default: all)
-#   OFFLINE_STYLES     categories of the prompts, e.g. "noto flat" (default: all)
+#   OFFLINE_STYLES     categories of the prompts, e.g. noto+flat (default: all)
 #   OFFLINE_SEED       0 (default); another one draws prompts, images, noise and labels anew
 #
 # Images have a folder in SHARED, and pairs a file in it, whose names tell the settings.
@@ -38,7 +38,7 @@ offline_folder() { # of the images
     other) folder+=-other-by-$HELDOUT_REWARD ;;
     weaker) folder+=-weaker-by-$REWARD ;;
     esac
-    folder+=${OFFLINE_STYLES:+-${OFFLINE_STYLES// /+}}
+    folder+=${OFFLINE_STYLES:+-$OFFLINE_STYLES}
     [ "$OFFLINE_SEED" = 0 ] || folder+=-seed-$OFFLINE_SEED
     echo "$folder"
 }
@@ -70,7 +70,7 @@ offline_pairs() {
 # Several images per prompt by `policy`, each with another sampler; pairs labelled by each reward.
 draw_offline() {
     local rollouts=() categories=() sampler number style reward
-    for style in $OFFLINE_STYLES; do categories+=(--category "$style"); done
+    for style in ${OFFLINE_STYLES//+/ }; do categories+=(--category "$style"); done
     # Seeds of no other draw of prompts.
     expo prep-prompts "$SHARED/train.jsonl" "${categories[@]}" --sample "$OFFLINE_PROMPTS" \
         --seed "$((100 + 1000 * OFFLINE_SEED))" --out "$folder/prompts.jsonl"

@@ -23,6 +23,7 @@ SYSTEM=${SYSTEM:-$(basename "$0" .sh)}
 OUT=${OUT:-$RUNS/$SYSTEM-$REWARD/seed-$SEED}
 NEG_SCHEDULE=${NEG_SCHEDULE:-linear} # of negative prompts; or constant, cosine, none
 JUDGE=${JUDGE:-heldout}
+JUDGED_IMAGES=${JUDGED_IMAGES:-1} # of each held-out prompt
 REFERENCE=${REFERENCE:-base} # as in Algorithm 1; or previous: that of the last iteration, as SE-POPO
 STOP_BY=${STOP_BY:-} # a second reward, which may stop a run: see `expo evaluate --watched-reward`
 [[ -z $STOP_BY || -z ${SUBMIT:-} ]] || { echo "STOP_BY cannot be submitted" >&2 && exit 2; }
@@ -68,7 +69,8 @@ shards() { # COMMAND ...: once per worker, with the worker's --shard
     for job in "${jobs[@]}"; do wait "$job"; done
 }
 
-# The current policy's images of the prompts for judging, with the same noise for every policy.
+# The current policy's images of the prompts for judging, with the same noise for every policy. KL is
+# measured on the first image of a prompt.
 judge() { # LABEL FOLDER
     local prompts=$SHARED/heldout.jsonl rewards=("${BOTH_REWARDS[@]}") more=(--kl-to "$BASE" --images webp)
     if [ "$JUDGE" = train ]; then
@@ -78,11 +80,17 @@ judge() { # LABEL FOLDER
         --num-images-per-prompt 1 --part-size "$PART_SIZE" --seed "$SEED"
     shards expo score "$2" "${rewards[@]}"
     evaluations+=("$1=$2")
+    [[ $JUDGE = heldout && $JUDGED_IMAGES -gt 1 ]] || return 0
+    shards expo rollout "$prompts" --policy "$policy" --out "$2-more" "${JUDGED_SAMPLER[@]}" \
+        --num-images-per-prompt "$((JUDGED_IMAGES - 1))" --first-index 1 \
+        --part-size "$PART_SIZE" --seed "$SEED"
+    shards expo score "$2-more" "${rewards[@]}"
+    more_evaluations+=("$1=$2-more")
 }
 
 begin() {
     policy=$BASE previous=$BASE # theta_0; then theta_t and theta_{t-1}
-    evaluations=() watched=()
+    evaluations=() more_evaluations=() watched=()
     split_prompts
     expo prep-prompts "$SHARED/train.jsonl" --sample "$JUDGE_PROMPTS" --seed 200 \
         --out "$SHARED/judge.jsonl"
@@ -170,6 +178,9 @@ report() {
     done
     expo evaluate "${evaluations[@]}" --baseline base --out "$OUT/evaluation-$JUDGE" "${rounds[@]}" \
         --training-reward "$REWARD" "${heldout[@]}" --title "$SYSTEM, $REWARD, seed $SEED"
+    [ ${#more_evaluations[@]} = 0 ] ||
+        expo evaluate "${more_evaluations[@]}" --baseline base --out "$OUT/more-evaluation-$JUDGE" \
+            --training-reward "$REWARD" "${heldout[@]}"
 }
 
 # Run now or, for slurm/submit.sh, as jobs.

@@ -6,15 +6,16 @@
 With --check an existing file is compared: exit code 1 with a one-line message if it was made with
 other settings.
 
-The file holds the settings given here; for each policy its scores and KL by prompt (in the order of
-`prompts`), and its drift figures; and the cost of the policies: pairs (or step pairs), optimiser
+The file holds the settings given here; for each policy its scores, means over a prompt's images, and
+the KL of the first image, by prompt (in the order of `prompts`), and its drift figures; and the cost of the policies: pairs (or step pairs), optimiser
 steps, images drawn for training, and seconds by command, without the start-up of programs.
 """
 
 import json
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from expo_cli.contracts import jsonl
@@ -23,7 +24,7 @@ from expo_cli.contracts.provenance import read_run
 from expo_cli.contracts.results import EvaluatedSample
 
 # The folder of the images that judge a policy, in the folder of its iteration.
-JUDGED = ("heldout", "train")
+JUDGED = ("heldout", "heldout-more", "train", "watched")
 
 
 def named(settings: list[str]) -> dict[str, str]:
@@ -45,11 +46,12 @@ def check(file: Path, settings: dict[str, str]) -> None:
 
 def main(run: Path, file: Path, settings: dict[str, str]) -> None:
     (evaluation,) = run.glob("evaluation-*")
+    more = run / f"more-{evaluation.name}"
     figures = {
         "name": file.stem,
         "settings": settings,
         "judged_on": evaluation.name.removeprefix("evaluation-"),
-        **policies(evaluation),
+        **policies(evaluation, more if more.exists() else None),
         **costs(run),
         "versions": read_run(evaluation).versions,
     }
@@ -58,9 +60,15 @@ def main(run: Path, file: Path, settings: dict[str, str]) -> None:
         out.write(json.dumps(figures).encode() + b"\n")
 
 
-def policies(evaluation: Path) -> dict[str, Any]:
+def policies(evaluation: Path, more: Path | None) -> dict[str, Any]:
+    """The figures of an evaluation of one image per prompt; `more` is that of further images."""
     results = json.loads((evaluation / "results.json").read_bytes())
     samples = list(jsonl.read(evaluation / "samples.jsonl", EvaluatedSample))
+    all_images = defaultdict(list)
+    for folder in filter(None, (evaluation, more)):
+        for sample in jsonl.read(folder / "samples.jsonl", EvaluatedSample):
+            if not sample.flagged:
+                all_images[sample.label, sample.prompt_id].append(sample.scores)
     by_policy = {
         policy["label"]: [sample for sample in samples if sample.label == policy["label"]]
         for policy in results["policies"]
@@ -76,7 +84,7 @@ def policies(evaluation: Path) -> dict[str, Any]:
                 "label": policy["label"],
                 "scores": {
                     reward: [
-                        None if sample.flagged else round(sample.scores[reward], 4)
+                        mean_score(all_images[sample.label, sample.prompt_id], reward)
                         for sample in by_policy[policy["label"]]
                     ]
                     for reward in results["rewards"]
@@ -93,6 +101,11 @@ def policies(evaluation: Path) -> dict[str, Any]:
             for policy in results["policies"]
         ],
     }
+
+
+def mean_score(images: list[dict[str, float]], reward: str) -> float | None:
+    """None without a good image."""
+    return round(fmean(scores[reward] for scores in images), 4) if images else None
 
 
 def costs(run: Path) -> dict[str, Any]:

@@ -102,14 +102,18 @@ def crossed_estimate(
     prompts, so neither the values nor the seeds' means are independent. With one seed it is the
     interval over prompts. NaN, an image that is not good, is left out.
     """
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(crossed_means(values, num_resamples, seed), [tail, 1 - tail])
+    return Estimate(value=float(np.nanmean(values)), low=float(low), high=float(high))
+
+
+def crossed_means(values: Floats, num_resamples: int, seed: int) -> Floats:
+    """The means of resamples of both seeds and prompts, [resamples]; see `crossed_estimate`."""
     num_seeds = len(values)
     by_seed = bootstrap_means(values.T, num_resamples, seed)
     generator = np.random.default_rng([seed, num_seeds])
     counts = generator.multinomial(num_seeds, [1 / num_seeds] * num_seeds, size=num_resamples)
-    means = (by_seed * counts).sum(axis=1) / num_seeds
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Estimate(value=float(np.nanmean(values)), low=float(low), high=float(high))
+    return (by_seed * counts).sum(axis=1) / num_seeds
 
 
 def paired(one: System, other: System, reward: str) -> Floats:

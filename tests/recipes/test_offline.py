@@ -16,7 +16,7 @@ PEOPLES = {
     "OFFLINE_PAIRING": "random",
     "OFFLINE_LABELS": "other",
     "OFFLINE_AGREEMENT": 0.7,
-    "OFFLINE_STYLES": "noto flat",
+    "OFFLINE_STYLES": "noto+flat",
 }
 # The first portion is weak enough. The other policy has drawn this seed's own images before.
 WEAKER = {"OFFLINE_KIND": "weaker", "WEAKER_BY": -1000, "OFFLINE_SEED": 50}
