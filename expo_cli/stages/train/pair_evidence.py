@@ -143,7 +143,7 @@ def by_role(
     roles = {}
     for role in all_roles:
         rows = [r for r, (name, _) in enumerate(places) if name == role]
-        positions = torch.tensor([places[r][1] for r in rows], device=device)
+        positions = torch.tensor([places[r][1] for r in rows], dtype=torch.long, device=device)
         roles[role] = Errors(
             nothing.index_copy(0, positions, errors.policy[rows]),
             nothing.index_copy(0, positions, errors.reference[rows]),
