@@ -79,12 +79,11 @@ def _parameter(field: Field, hint: Any) -> inspect.Parameter:
     if get_origin(field_type) is tuple:
         field_type = list[get_args(field_type)[0]]
     name = field.name.replace("_", "-")
-    default = None if field.default in (MISSING, None, (), False) else str(field.default)
     option = typer.Option(
         f"--{name}/--no-{name}" if field_type is bool else f"--{name}",
-        help=flag.help + (" \\[required]" if field.default is MISSING else ""),
+        help=flag.help + _said_of_default(field.default),
         rich_help_panel=flag.panel,
-        show_default=default or False,
+        show_default=False,
     )
     return inspect.Parameter(
         field.name,
@@ -92,6 +91,13 @@ def _parameter(field: Field, hint: Any) -> inspect.Parameter:
         default=None,
         annotation=Annotated[field_type | None, option],
     )
+
+
+def _said_of_default(default: Any) -> str:
+    """As Typer puts it, which knows only None."""
+    if default is MISSING:
+        return " \\[required]"
+    return "" if default in (None, (), False) else f" [dim]\\[default: {default}][/dim]"
 
 
 def _table(path: Path, command: str, types: Mapping[str, Any]) -> dict[str, Any]:

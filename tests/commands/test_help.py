@@ -18,6 +18,7 @@ LISTS = {
     ("make-pairs", "export"),
 }
 LONGEST = 120
+ADDED = re.compile(r" (\[required\]|\[dim\]\[default: .*\]\[/dim\])$")
 # "images a prompt" for "images per prompt".
 A_FOR_PER = re.compile(
     r"\b(one \w+|\w+s) an? (batch|candidate|file|image|line|pair|part|process|prompt|sample|step)\b"
@@ -35,7 +36,7 @@ def help_texts() -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize(("command", "name", "text"), help_texts())
 def test_a_help_text_is_short_and_ends_in_a_full_stop(command, name, text):
-    text = text.replace("\\[", "[").removesuffix(" [required]")
+    text = ADDED.sub("", text.replace("\\[", "["))
     assert (len(text) > LONGEST) == ((command, name) in LISTS)
     assert text.endswith(".")
     assert not text.endswith("..")
@@ -48,6 +49,11 @@ def test_required_flags_are_marked(expo):
     assert len(marked) == 3
     for name, line in zip(("pairs", "--out", "--init-from"), marked, strict=True):
         assert name in line
+
+
+def test_defaults_are_shown(expo):
+    done = expo("evaluate", "--help", env=os.environ | {"COLUMNS": "200"})
+    assert "Number of bootstrap resamples of the prompts. [default: 2000]" in done.stdout
 
 
 def test_a_for_per_is_found():
