@@ -62,8 +62,8 @@ class RolloutConfig(CommonConfig):
     redraw: Annotated[
         str | None,
         Flag(
-            "Draw only these samples of another, scored rollout, from the same noise: of each prompt "
-            "half of --num-images-per-prompt with the best scores, half with the worst.",
+            "Scored rollout whose best and worst samples are drawn again from the same noise, half "
+            "and half.",
             "Sampling",
         ),
     ] = None

@@ -49,8 +49,8 @@ class TrainConfig(CommonConfig):
     mix: Annotated[
         str | None,
         Flag(
-            "Shares of the visits by pair file: newest=0.5 (the last file; the others share the rest "
-            "by size) or whole numbers, as 2,1,1 (default: all pairs alike).",
+            "Shares of the visits by pair file: newest=0.5 (the last file) or whole numbers as 2,1,1 "
+            "(default: by size).",
             "Method",
         ),
     ] = None
