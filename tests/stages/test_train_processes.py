@@ -41,7 +41,7 @@ def launch_two() -> list:
     return [*command, "--main_process_port", free_port(), "-m", "expo_cli"]
 
 
-@pytest.mark.parametrize("objective", ["dpo", "kto"])
+@pytest.mark.parametrize("objective", [pytest.param("dpo", marks=pytest.mark.nightly), "kto"])
 def test_two_processes_train_like_one(objective, pairs, tiny_sd, tmp_path):
     """KTO's reference point is a mean over the images of both."""
     one = train(pairs, tmp_path / "one", tiny_sd, objective=objective, train_batch_size=4)
@@ -57,7 +57,6 @@ def test_two_processes_train_like_one(objective, pairs, tiny_sd, tmp_path):
         points = [[line["reference_point"] for line in lines] for lines in (one, two)]
         assert points[0] == pytest.approx(points[1], rel=0.02, abs=1e-7)
         assert max(points[0]) > 0
-        return
     free = json.loads((tmp_path / "two/run.json").read_text())["free"]
     assert (free["num_processes"], free["train_batch_size"]) == (2, 2)
 
@@ -65,8 +64,8 @@ def test_two_processes_train_like_one(objective, pairs, tiny_sd, tmp_path):
 @pytest.mark.parametrize(
     ("shard_optimizer", "step"),
     [
-        (False, 0),
         (True, 2),
+        pytest.param(False, 0, marks=pytest.mark.nightly),
         pytest.param(False, 2, marks=pytest.mark.nightly),
         pytest.param(True, 0, marks=pytest.mark.nightly),
     ],
@@ -120,7 +119,11 @@ def check_same_curve(ours: list[dict], theirs: list[dict]) -> None:
     ("begun_by", "continued_by"),
     [
         ((1, {"train_batch_size": 4}), (2, {"shard_optimizer": True})),
-        ((2, {"shard_optimizer": True}), (1, {"gradient_accumulation_steps": 2})),
+        pytest.param(
+            (2, {"shard_optimizer": True}),
+            (1, {"gradient_accumulation_steps": 2}),
+            marks=pytest.mark.nightly,
+        ),
     ],
 )
 def test_it_goes_on_with_another_number_of_processes(
