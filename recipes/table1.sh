@@ -27,9 +27,9 @@ done
     for recipe in dpo expo_i expo_ii sft raft kto expo_ii_m spo; do
         echo "$recipe-pickscore-0 $recipe CURVE=1,3"
     done
-    # More seeds of the systems in the questions.
+    # More seeds of all systems whose differences the findings discuss.
     for seed in 1 2; do
-        for recipe in dpo expo_i expo_ii; do
+        for recipe in dpo expo_i expo_ii sft raft kto spo; do
             echo "$recipe-pickscore-$seed $recipe SEED=$seed CURVE=none"
         done
     done
@@ -42,7 +42,7 @@ done
         echo "expo_ii-pickscore-0-$schedule expo_ii NEG_SCHEDULE=$schedule CURVE=1,3"
     done
     # The other reward in training.
-    for recipe in dpo expo_ii; do
+    for recipe in dpo expo_i expo_ii expo_ii_m; do
         echo "$recipe-hpsv2-0 $recipe REWARD=hpsv2 CURVE=none"
     done
 } | jobs_of
