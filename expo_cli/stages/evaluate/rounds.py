@@ -13,7 +13,7 @@ from expo_cli.contracts.files import inside
 from expo_cli.contracts.kinds import SCORES
 from expo_cli.contracts.records import Pair, Sample, SampleRef
 from expo_cli.contracts.results import PolicyResult, RoundResult, SourceShare
-from expo_cli.contracts.rollouts import open_rollout, score_path, scores_by_sample
+from expo_cli.contracts.rollouts import open_rollout, scored_rewards, scores_by_sample
 from expo_cli.contracts.tensors import TensorFiles
 from expo_cli.core.ledger import mean_spread, relative_distance, shares
 from expo_cli.errors import ContractError
@@ -78,13 +78,14 @@ def read_drawn(folder: Path, pairs: Sequence[Pair]) -> Drawn:
     ]
     drawn = Drawn()
     for rollout_folder in sorted({inside(folder, ref.part).parent for ref in refs}):
-        rollout = open_rollout(rollout_folder)
-        scored = rollout_folder / SCORES
+        rollout, scored = open_rollout(rollout_folder), rollout_folder / SCORES
+        reward = pairs[0].reward  # of several rewards combined there are no scores
+        is_scored = reward in scored_rewards(scored)
         for part in range(rollout.num_parts):
             samples, latents = rollout.samples(part), rollout.latents_path(part)
             drawn.samples |= {(latents, each.sample_id): each for each in samples}
-            if score_path(scored, part, pairs[0].reward).exists():
-                scores = scores_by_sample(scored, part, pairs[0].reward, samples)
+            if is_scored:
+                scores = scores_by_sample(scored, part, reward, samples)
                 drawn.scores |= {(latents, name): score for name, score in scores.items()}
     return drawn
 
