@@ -1,6 +1,7 @@
 """Fixtures that several test files share, and the order of the files."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,9 @@ LONGEST = (
     "tests/recipes/test_quickstart.py",
     "tests/test_readme.py",
 )
+# A job in the background ignores Ctrl-C, and so would the commands that tests send it to.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # A machine that is busy with other things is slow at any time.
 settings.register_profile(
     "any machine",
