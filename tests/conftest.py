@@ -25,9 +25,9 @@ LONGEST = (
     "tests/recipes/test_quickstart.py",
     "tests/test_readme.py",
 )
-# A job in the background ignores Ctrl-C, and so would the commands that tests send it to.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# Under nohup, or in the background, these are ignored, and so they would be by what tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # A machine that is busy with other things is slow at any time.
 settings.register_profile(
     "any machine",
