@@ -54,6 +54,7 @@ def labelled(folder: Path, n: int, prompt: str, desirable: bool) -> TrainingImag
         ref=SampleRef(sample_id=f"s{n}", part="part.safetensors"),
         desirable=desirable,
         folder=folder,
+        file=0,
     )
 
 
