@@ -137,7 +137,7 @@ def test_noise_and_dropped_captions_come_again(num_draws, pairs, tiny_sd):
     data = PairEvidence(read_pairs([pairs], None), DiffusionDPO(), model, None, config)
     found = {}
     for start in range(0, 18, 6):
-        chosen = data.visits(start, 6)
+        chosen = data.order.visits(start, 6)
         _, rows = data.rows(chosen)
         found[start] = {
             visit.item: (row.noise.tolist(), row.timestep, row.prompt)
