@@ -179,7 +179,7 @@ def test_prompts_of_visits_are_those_that_are_asked(objective, start, pairs, flu
     records = EVIDENCE[kind].read([pairs], None)
     policy = load_model(str(flux_model), CPU, torch.float32)
     data = data_class(records, objective, policy, None, config)
-    rows = data.rows(data.visits(start, 5)) if kind == "pairs" else data.rows(start, 5)
+    rows = data.rows(data.order.visits(start, 5)) if kind == "pairs" else data.rows(start, 5)
     asked = {row.prompt for row in rows[1]}
     said = set(data_class.prompts(records, objective, config, start, 5))
     assert said >= asked
