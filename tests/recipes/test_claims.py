@@ -1,15 +1,13 @@
-"""`recipes/claims.sh`: the choice of stage 1, the figures of stage 2, and both at toy size."""
+"""`recipes/claims.sh`: the choice of stage 1, and the figures of stage 2."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.recipes.toy import PROJECT, TOY
+from tests.recipes.toy import PROJECT
 
 sys.path.insert(0, str(PROJECT / "recipes" / "claims"))
 
@@ -79,19 +77,3 @@ def test_a_difference_within_its_interval_is_none():
     rng = np.random.default_rng(0)
     assert tables.p_value(rng.normal(size=(3, 50))) > 0.05
     assert tables.p_value(rng.normal(size=(3, 50)) + 3) == 1 / tables.RESAMPLES
-
-
-@pytest.mark.nightly
-def test_both_stages_at_toy_size(tmp_path):
-    settings = TOY | {"RUNS": tmp_path / "runs", "RESULTS": tmp_path / "results", "JOBS": 1}
-    settings |= {"OTHER_STEPS": 1, "ITERATIONS": 2}
-    environment = os.environ | {name: str(value) for name, value in settings.items()}
-    for arguments in (("search", "people"), ("ask", "d")):
-        command = ["bash", PROJECT / "recipes/claims.sh", *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "results/search").glob("people-*.json"))) == 30
-    assert (
-        "| d | the best explorer against `same` | 3 |"
-        in (tmp_path / "results/README.md").read_text()
-    )
