@@ -98,18 +98,22 @@ best_of() {
 ask() { # QUESTION
     local kind=people seeds="0 1 2" seed
     local RESULTS=$FOUND/answers RUNS=$RUNS/answers
-    local judged="HELDOUT_PROMPTS=216 JUDGED_IMAGES=4 CURVE=none"
+    local judged="HELDOUT_PROMPTS=216 JUDGED_IMAGES=4 CURVE=none" made=(OFFLINE_PAIRS=384) setting
     export RESULTS RUNS
-    case $1 in
+    case $1 in # `made`: the sets D_off that its runs learn from
     a) seeds="0 1 2 3 4 5" ;;
     b) kind=clean ;;
-    c | d | e | f | g | h | controls) ;;
+    c | d | e) ;;
+    f) made=(OFFLINE_PAIRS=24 OFFLINE_PAIRS=96) ;;
+    g) made=(OFFLINE_STYLES=noto+flat) ;;
+    h) made=(OFFLINE_PAIRS=58) ;;
+    controls) made=(OFFLINE_AGREEMENT=0.5) ;;
     *) echo "no question '$1': a to h, or controls" >&2 && return 2 ;;
     esac
-    for seed in $seeds; do
+    for seed in $seeds; do for setting in "${made[@]}"; do
         # shellcheck disable=SC2046,SC2086 # settings are words
-        share "$kind-$seed" "SEED=$seed" "OFFLINE_SEED=$seed" $judged $(situation "$kind")
-    done
+        share "$kind-$seed" "SEED=$seed" "OFFLINE_SEED=$seed" $judged $(situation "$kind") "$setting"
+    done; done
     [ "$1" != controls ] || best_of
     run() { # NAME SYSTEM SETTING ...
         echo "$kind-$1-$seed $2 SEED=$seed OFFLINE_SEED=$seed $judged" \
@@ -123,7 +127,7 @@ ask() { # QUESTION
         d) run same expo_ii EXPLORER=same ;;
         e) run alpha-0 expo_ii ALPHA=0 && run alpha expo_ii ALPHA=0.1,0.1,0.1,0.1 ;;
         f) for pairs in 24 96; do for system in dpo expo_ii; do
-            run "$system-$pairs-pairs" "$system" "OFFLINE_PAIRS=$pairs OFFLINE_PROMPTS=$pairs"
+            run "$system-$pairs-pairs" "$system" "OFFLINE_PAIRS=$pairs"
         done; done ;;
         # Words of a list cannot hold spaces: two styles are one.
         g) for system in dpo expo_ii; do run "$system-styles" "$system" OFFLINE_STYLES=noto+flat; done ;;
