@@ -270,7 +270,8 @@ class DiffusionKTO(Objective):
     1 - U(z). The reference point z0 carries no gradient. It is max(0, mean of g) over the images of
     one forward pass in all processes (`batch`), or the mean of g, of either sign, over the same
     images with each other's prompts (`mismatched`), which estimates the KL as KTO does (Ethayarajh
-    et al., arXiv 2402.01306). Both are as in the authors' code. beta multiplies a difference of mean errors as it is, without Diffusion-DPO's 1/2.
+    et al., arXiv 2402.01306). Both are as in the authors' code. beta multiplies a difference of
+    mean errors as it is, without Diffusion-DPO's 1/2.
 
     U is one of `kahneman-tversky`: sigmoid(z); `loss-averse`: log sigmoid(z); `risk-seeking`:
     -log sigmoid(-z); `exponential`, risk-seeking too: exp(z / 100) - 1, and for undesirable images
