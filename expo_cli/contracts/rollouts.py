@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from expo_cli.contracts import jsonl
-from expo_cli.contracts.kinds import RolloutParts, ScoreFolder, part_counts, rollout_parts
+from expo_cli.contracts.kinds import SCORES, RolloutParts, ScoreFolder, part_counts, rollout_parts
 from expo_cli.contracts.provenance import RUN, Count, PartCount, Run, planned
 from expo_cli.contracts.records import Sample, Score, StepCandidates
 from expo_cli.contracts.shards import part_name, part_path
@@ -147,3 +147,15 @@ def scores_by_sample(
             )
         scores[score.sample_id] = score.score
     return scores
+
+
+def scored_samples(rollout: Rollout, reward: str) -> Iterator[tuple[Sample, float | None]]:
+    """All samples of a rollout, with their scores in the folder beside them, None without one.
+
+    Errors as `Rollout.samples` and `scores_by_sample`.
+    """
+    for part in range(rollout.num_parts):
+        samples = rollout.samples(part)
+        scores = scores_by_sample(rollout.folder / SCORES, part, reward, samples)
+        for sample in samples:
+            yield sample, scores.get(sample.sample_id)

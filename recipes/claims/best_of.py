@@ -11,7 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from expo_cli.contracts.files import atomic
-from expo_cli.contracts.rollouts import open_rollout, scores_by_sample
+from expo_cli.contracts.rollouts import open_rollout, scored_samples
 
 REWARDS = ("pickscore", "hpsv2")
 SIZES = (1, 4, 8)
@@ -21,14 +21,11 @@ def images_of(folders: list[Path]) -> dict[str, dict[int, tuple[float, ...]]]:
     """prompt_id -> index -> scores by REWARDS."""
     found = defaultdict(dict)
     for folder in folders:
-        rollout = open_rollout(folder)
-        for part in range(rollout.num_parts):
-            samples = rollout.samples(part)
-            scores = [scores_by_sample(folder / "scores", part, name, samples) for name in REWARDS]
-            for sample in samples:
-                if not sample.checks.flagged:
-                    each = tuple(of[sample.sample_id] for of in scores)
-                    found[sample.prompt_id][sample.index] = each
+        by_reward = (scored_samples(open_rollout(folder), reward) for reward in REWARDS)
+        for scored in zip(*by_reward, strict=True):
+            sample = scored[0][0]
+            if not sample.checks.flagged:
+                found[sample.prompt_id][sample.index] = tuple(score for _, score in scored)
     return found
 
 

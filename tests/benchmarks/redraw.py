@@ -22,7 +22,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from expo_cli.contracts.files import atomic
-from expo_cli.contracts.rollouts import open_rollout, scores_by_sample
+from expo_cli.contracts.rollouts import open_rollout, scored_samples
 
 EXPO = [sys.executable, "-m", "expo_cli"]
 SAMPLER = ("--policy", "embedded:emoji-sd", "--scheduler", "dpm-solver++", "--guidance-scale", 1.5)
@@ -40,12 +40,9 @@ def draw(prompts: Path, out: Path, images: int, steps: int, *options: object) ->
     sizes = ("--num-images-per-prompt", images, "--num-inference-steps", steps)
     expo("rollout", prompts, "--out", out, *SAMPLER, *sizes, *options)
     expo("score", out, "--reward", "pickscore:model=embedded:emoji-pickscore")
-    rollout, found = open_rollout(out), defaultdict(dict)
-    for part in range(rollout.num_parts):
-        samples = rollout.samples(part)
-        scores = scores_by_sample(out / "scores", part, "pickscore", samples)
-        for sample in samples:
-            found[sample.prompt_id][sample.index] = scores[sample.sample_id]
+    found = defaultdict(dict)
+    for sample, score in scored_samples(open_rollout(out), "pickscore"):
+        found[sample.prompt_id][sample.index] = score
     return found
 
 

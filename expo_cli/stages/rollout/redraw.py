@@ -9,7 +9,7 @@ from expo_cli.config import RolloutConfig
 from expo_cli.contracts.ids import sample_seed
 from expo_cli.contracts.kinds import SCORES, ScoreParts
 from expo_cli.contracts.records import Prompt, Sample
-from expo_cli.contracts.rollouts import open_rollout, scored_rewards, scores_by_sample
+from expo_cli.contracts.rollouts import open_rollout, scored_rewards, scored_samples
 from expo_cli.errors import ContractError, UsageError
 from expo_cli.registry import nearest
 
@@ -36,7 +36,7 @@ def read_redraw(config: RolloutConfig, prompts: Sequence[Prompt]) -> Redraw:
     with the lowest, equal scores in the order of the index.
 
     Raises UsageError for drafts of other noise (seed, agent, iteration), ContractError when a prompt
-    has too few scored drafts; other errors as `open_rollout` and `scores_by_sample`.
+    has too few scored drafts; other errors as `open_rollout` and `scored_samples`.
     """
     folder = Path(config.redraw)
     rollout = open_rollout(folder)
@@ -49,13 +49,10 @@ def read_redraw(config: RolloutConfig, prompts: Sequence[Prompt]) -> Redraw:
         )
     ScoreParts(folder / SCORES, config.redraw_reward, rollout.num_parts).require()
     scored: dict[str, list[tuple[float, int]]] = defaultdict(list)
-    for part in range(rollout.num_parts):
-        samples = rollout.samples(part)
-        scores = scores_by_sample(folder / SCORES, part, config.redraw_reward, samples)
-        for sample in samples:
-            check_same_noise(folder, sample, config)
-            if sample.sample_id in scores:
-                scored[sample.prompt_id].append((scores[sample.sample_id], sample.index))
+    for sample, score in scored_samples(rollout, config.redraw_reward):
+        check_same_noise(folder, sample, config)
+        if score is not None:
+            scored[sample.prompt_id].append((score, sample.index))
     half = config.num_images_per_prompt // 2
     indices = {}
     for prompt in prompts:
