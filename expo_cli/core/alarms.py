@@ -33,6 +33,17 @@ def largest_shift(policy: PolicyResult) -> tuple[str, DriftResult] | None:
     return max(measured, key=lambda item: abs(item[1].shift), default=None)
 
 
+def out_of_range(policy: PolicyResult) -> list[tuple[str, DriftResult]]:
+    """The drift figures that leave the baseline's range, and whose difference is certain."""
+    return [
+        (name, drift)
+        for name, drift in policy.drift.items()
+        if drift.shift is not None
+        and abs(drift.shift) > MAX_SHIFT
+        and (drift.difference.rises or drift.difference.falls)
+    ]
+
+
 def verdict(results: Results) -> str:
     """One sentence on the last policy against the baseline."""
     policy, baseline = results.policies[-1], results.baseline
@@ -117,12 +128,10 @@ def _overoptimised(
 def _drifted(results: Results, policy: PolicyResult) -> Iterator[Alarm]:
     """A drift figure leaves the baseline's range significantly."""
     outside = []
-    for name, drift in policy.drift.items():
-        certain = drift.difference.rises or drift.difference.falls
-        if certain and drift.shift is not None and abs(drift.shift) > MAX_SHIFT:
-            low, high = drift.base_range
-            figure = f"{name.replace('_', ' ')} {drift.mean.value:.3g}"
-            outside.append(f"{figure} (range {low:.3g} to {high:.3g})")
+    for name, drift in out_of_range(policy):
+        low, high = drift.base_range
+        figure = f"{name.replace('_', ' ')} {drift.mean.value:.3g}"
+        outside.append(f"{figure} (range {low:.3g} to {high:.3g})")
     if outside:
         yield Alarm(
             level="alarm",

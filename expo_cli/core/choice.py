@@ -6,7 +6,7 @@ A reward that decides here is used in training, and so is not held out any more.
 from collections.abc import Iterator
 
 from expo_cli.contracts.results import Choice, PolicyResult, Results
-from expo_cli.core.alarms import MAX_SHIFT, largest_shift, signed
+from expo_cli.core.alarms import largest_shift, out_of_range, signed
 
 # A policy whose images of a prompt lie closer together than this share of the baseline's has collapsed.
 MIN_DIVERSITY = 0.5
@@ -56,11 +56,8 @@ def objections(results: Results, policy: PolicyResult) -> Iterator[str]:
         yield f"{watched} {signed(difference)} against {results.baseline}"
     if games(results, policy):
         yield f"{watched} {signed(policy.change[watched])} while {results.training_reward} rises"
-    moved = largest_shift(policy)
-    if moved is not None and abs(moved[1].shift) > MAX_SHIFT:
-        change = moved[1].difference
-        if change.rises or change.falls:
-            yield f"{moved[0].replace('_', ' ')} {moved[1].shift:+.2f} sd"
+    for name, drift in out_of_range(policy):
+        yield f"{name.replace('_', ' ')} {drift.shift:+.2f} sd"
     for label, diversity in policy.diversity.items():
         before = baseline.diversity.get(label)
         if before is not None and diversity.mean.value < MIN_DIVERSITY * before.mean.value:
