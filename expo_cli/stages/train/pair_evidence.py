@@ -19,7 +19,7 @@ from expo_cli.stages.train.evidence import (
     RowMaker,
     saturation,
 )
-from expo_cli.stages.train.records import TrainingPair, visit_order
+from expo_cli.stages.train.records import TrainingPair, explored_share, visit_order
 from expo_cli.stages.train.reference import Reference
 
 # Roles that share noise and timestep (Eq. 7).
@@ -41,7 +41,7 @@ class PairEvidence(EvidenceStream):
     ) -> None:
         self.pairs, self.objective, self.config = pairs, objective, config
         self.order, self.num_files = visit_order(pairs, config), pairs[-1].file + 1
-        self.explored_share = self.order.share([has_agents(item.pair) for item in pairs])
+        self.explored_share = explored_share(pairs, self.order)
         latents = Latents(pairs[0].folder, pairs[0].pair.winner, policy)
         self.maker = RowMaker(config, policy, latents)
         self.denoiser = Denoiser(policy, reference)
@@ -67,7 +67,7 @@ class PairEvidence(EvidenceStream):
 
     def batch(self, start: int, count: int) -> PairErrors:
         chosen = self.order.visits(start, count)
-        pairs = [self.pairs[visit.item].pair for visit in chosen]
+        pairs = [self.pairs[visit.item] for visit in chosen]
         places, rows = self.rows(chosen)
         errors = by_role(pairs, places, self.denoiser.errors(rows), self.objective.roles)
         return replace(errors, explored_share=self.explored_share)
@@ -126,13 +126,8 @@ class PairEvidence(EvidenceStream):
         return {"implicit_accuracy": margin > 0, "implicit_margin": margin}
 
 
-def has_agents(pair: Pair) -> bool:
-    """Whether the pair has explore and main samples."""
-    return pair.explore is not None
-
-
 def by_role(
-    pairs: Sequence[Pair],
+    pairs: Sequence[TrainingPair],
     places: Sequence[tuple[str, int]],
     errors: Errors,
     all_roles: Sequence[str],
@@ -148,10 +143,10 @@ def by_role(
             nothing.index_copy(0, positions, errors.policy[rows]),
             nothing.index_copy(0, positions, errors.reference[rows]),
         )
-    gains = [explore_gain(pair) for pair in pairs]
+    gains = [explore_gain(item.pair) for item in pairs]
     return PairErrors(
         **roles,
-        explored=torch.tensor([float(has_agents(pair)) for pair in pairs]).to(device),
+        explored=torch.tensor([float(item.has_agents) for item in pairs]).to(device),
         explore_gain=torch.tensor(gains).to(device),
     )
 

@@ -34,6 +34,7 @@ from expo_cli.stages.train.records import (
     TrainingPair,
     TrainingRecord,
     check_mix,
+    explored_share,
     visit_order,
 )
 from expo_cli.stages.train.settings import plan_and_free, resolve
@@ -241,7 +242,7 @@ def note_second_term(
     notes: Notes, objective: EXPO, records: Sequence[TrainingPair], config: TrainConfig
 ) -> None:
     """Print how much of the stream has a second term, and what alpha is there."""
-    share = visit_order(records, config).share([each.pair.explore is not None for each in records])
+    share = explored_share(records, visit_order(records, config))
     notes.say(
         f"train: {share:.1%} of the visits are to pairs with samples of both agents; the second term "
         f"is a mean over them, and alpha {objective.alpha:g} makes its gradient there "

@@ -59,6 +59,11 @@ class TrainingPair:
     def digest(self) -> str | None:
         return self.pair.winner.digest and self.pair.loser.digest
 
+    @property
+    def has_agents(self) -> bool:
+        """Whether it has samples of both agents."""
+        return self.pair.explore is not None
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingImage:
@@ -173,6 +178,11 @@ def visit_order(records: Sequence[TrainingRecord], config: TrainConfig) -> Visit
     """The order in which records, which are sorted by file, are visited; see `check_mix`."""
     sizes = Counter(record.file for record in records).values()
     return VisitOrder(config.seed, *pools(config.mix, list(sizes)), config.noise_draws)
+
+
+def explored_share(pairs: Sequence[TrainingPair], order: VisitOrder) -> float:
+    """The share of all visits to pairs with samples of both agents."""
+    return order.share([item.has_agents for item in pairs])
 
 
 @dataclass(frozen=True)
