@@ -101,24 +101,29 @@ class EvidenceStream(ABC):
     def files(self, start: int, count: int) -> list[int]:
         """The number of the file of each of these visits' records, from 0."""
 
-    def measure_by_file(self, evidence: Any, start: int, count: int) -> dict[str, Tensor]:
-        """`NAME/FILE` for each file, from 1: `share` of the visits, and means of `preferences`.
-
-        Empty if all records are of one file.
-        """
+    def places_by_file(self, start: int, count: int) -> dict[int, list[int]]:
+        """File, from 1 -> the places of its items among these visits; empty if all records are of one
+        file."""
         if self.num_files == 1:
             return {}
-        files = torch.tensor(self.files(start, count))
-        each = {name: value.cpu().float() for name, value in self.preferences(evidence).items()}
-        values = {}
-        for file in range(self.num_files):
-            chosen = files == file
-            values[f"share/{file + 1}"] = chosen.float().mean()
-            if chosen.any():
-                values |= {
-                    f"{name}/{file + 1}": value[chosen].mean() for name, value in each.items()
-                }
-        return values
+        files = self.files(start, count)
+        return {
+            file + 1: [place for place, each in enumerate(files) if each == file]
+            for file in range(self.num_files)
+        }
+
+    def measure_by_file(
+        self, evidence: Any, places: Mapping[int, Sequence[int]]
+    ) -> dict[str, Tensor]:
+        """`NAME/FILE`: the mean of each of `preferences` over a file's items, if it has any here."""
+        if not places:
+            return {}
+        return {
+            f"{name}/{file}": value[some].float().mean()
+            for name, value in self.preferences(evidence).items()
+            for file, some in places.items()
+            if some
+        }
 
 
 class Latents:

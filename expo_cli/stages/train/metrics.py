@@ -14,8 +14,6 @@ SHARE = "share/"
 
 def floats(scalars: Mapping[str, Tensor]) -> dict[str, float]:
     """The scalars' values, in one transfer from the device."""
-    if not scalars:
-        return {}
     numbers = torch.stack([value.detach().float() for value in scalars.values()]).tolist()
     return dict(zip(scalars, numbers, strict=True))
 

@@ -23,7 +23,7 @@ from expo_cli.stages.common.device import resolve_dtype
 from expo_cli.stages.common.inputs import note_cut
 from expo_cli.stages.common.progress import Notes
 from expo_cli.stages.common.stopping import stop_on_signal
-from expo_cli.stages.train.metrics import MetricsLog, floats, means
+from expo_cli.stages.train.metrics import SHARE, MetricsLog, floats, means
 from expo_cli.stages.train.origin import Origin, lora_metadata
 from expo_cli.stages.train.policies import (
     load_policy,
@@ -289,8 +289,12 @@ class Trainer:
         terms = {name: term.mean() for name, term in self.objective.terms(evidence).items()}
         loss = sum(terms.values())
         losses = {"loss": loss} | {f"{name}_loss": term for name, term in terms.items()}
-        by_file = self.data.measure_by_file(evidence, start, config.train_batch_size)
-        measured = floats(losses | self.data.measure(evidence)) | floats(by_file)
+        places = self.data.places_by_file(start, config.train_batch_size)
+        by_file = self.data.measure_by_file(evidence, places)
+        measured = floats(losses | self.data.measure(evidence) | by_file)
+        measured |= {
+            f"{SHARE}{file}": len(some) / config.train_batch_size for file, some in places.items()
+        }
         share = 1 / config.gradient_accumulation_steps
         if term_gradients:
             term_gradients.add({n: self.scaler.scale(term * share) for n, term in terms.items()})
